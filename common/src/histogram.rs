@@ -1,0 +1,183 @@
+//! A sparse histogram of round-trip times on the bucket boundaries of HdrHistogram.
+//!
+//! A window of ten samples fills a handful of buckets, so a dense histogram (20 to 139 kB) would be nearly all
+//! zeros. This one keeps only the filled buckets, sorted by index, and merges with another of its schema exactly:
+//! adding counts bucket by bucket loses nothing, in any order and grouping. Schemas are fixed and named by a number,
+//! so no header travels with a histogram and no decoder can be made to allocate by a hostile range.
+
+use serde::{Deserialize, Serialize};
+
+/// Bucket boundaries, by number. All hold 1 µs to 60 s; larger values count as 60 s.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[repr(u8)]
+pub enum Schema {
+    /// Two significant digits: a bucket is at most 1/128 of its value wide (0.8 %).
+    #[default]
+    TwoDigits = 1,
+    /// Three significant digits: at most 1/1024 (0.1 %).
+    ThreeDigits = 2,
+}
+
+/// The largest value that is told apart, in microseconds.
+pub const MAX_US: u32 = 60_000_000;
+
+impl Schema {
+    /// The schema of a number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::TwoDigits),
+            2 => Some(Self::ThreeDigits),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// log2 of half the sub-buckets.
+    const fn half_magnitude(self) -> u32 {
+        match self {
+            Self::TwoDigits => 7,
+            Self::ThreeDigits => 10,
+        }
+    }
+
+    /// How many buckets the schema has.
+    #[must_use]
+    pub const fn slots(self) -> u16 {
+        self.slot(MAX_US) + 1
+    }
+
+    /// The bucket of a value in microseconds.
+    #[must_use]
+    pub const fn slot(self, value_us: u32) -> u16 {
+        let value = if value_us > MAX_US { MAX_US } else { value_us };
+        let half = self.half_magnitude();
+        let mask = (2u32 << half) - 1;
+        let bucket = (32 - (value | mask).leading_zeros()) - (half + 1);
+        let sub = value >> bucket;
+        (((bucket + 1) << half) + sub - (1 << half)) as u16
+    }
+
+    /// The smallest value of a bucket, in microseconds.
+    #[must_use]
+    pub const fn lowest(self, slot: u16) -> u32 {
+        let half = self.half_magnitude();
+        let (block, within) = ((slot as u32) >> half, (slot as u32) & ((1 << half) - 1));
+        if block == 0 { within } else { (within + (1 << half)) << (block - 1) }
+    }
+
+    /// The largest value of a bucket, in microseconds.
+    #[must_use]
+    pub const fn highest(self, slot: u16) -> u32 {
+        self.lowest(slot + 1) - 1
+    }
+}
+
+/// Two histograms of different schemas cannot be merged exactly.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("cannot merge histograms of schemas {into:?} and {from:?}")]
+pub struct SchemaMismatch {
+    /// The schema merged into.
+    pub into: Schema,
+    /// The other one.
+    pub from: Schema,
+}
+
+/// A sparse histogram; see the module's documentation.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Histogram {
+    schema: Schema,
+    /// Filled buckets: slot and count, sorted by slot; no count is 0.
+    buckets: Vec<(u16, u32)>,
+}
+
+impl Histogram {
+    /// An empty histogram.
+    #[must_use]
+    pub const fn new(schema: Schema) -> Self {
+        Self { schema, buckets: Vec::new() }
+    }
+
+    /// Its schema.
+    #[must_use]
+    pub const fn schema(&self) -> Schema {
+        self.schema
+    }
+
+    /// Filled buckets in ascending order: slot and count.
+    #[must_use]
+    pub fn buckets(&self) -> &[(u16, u32)] {
+        &self.buckets
+    }
+
+    /// Whether it holds no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|&(_, n)| u64::from(n)).sum()
+    }
+
+    /// Forgets the samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.buckets.clear();
+    }
+
+    /// Adds one sample, in microseconds.
+    pub fn record(&mut self, value_us: u32) {
+        self.add(self.schema.slot(value_us), 1);
+    }
+
+    /// Adds `count` samples to a bucket; a slot outside the schema counts as its last.
+    pub fn add(&mut self, slot: u16, count: u32) {
+        if count == 0 {
+            return;
+        }
+        let slot = slot.min(self.schema.slots() - 1);
+        match self.buckets.binary_search_by_key(&slot, |&(slot, _)| slot) {
+            Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(count),
+            Err(at) => self.buckets.insert(at, (slot, count)),
+        }
+    }
+
+    /// Adds all samples of another histogram.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SchemaMismatch`] and changes nothing when the schemas differ.
+    pub fn merge(&mut self, other: &Self) -> Result<(), SchemaMismatch> {
+        if self.schema != other.schema {
+            return Err(SchemaMismatch { into: self.schema, from: other.schema });
+        }
+        for &(slot, count) in &other.buckets {
+            self.add(slot, count);
+        }
+        Ok(())
+    }
+
+    /// The value below or at which the share `q` (0..=1) of the samples lies, in microseconds: the middle of the
+    /// bucket that holds the sample of rank `ceil(q * n)`, at least the first. `None` while empty.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Option<u32> {
+        let count = self.count();
+        let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));
+        let mut seen = 0;
+        for &(slot, n) in &self.buckets {
+            seen += u64::from(n);
+            if seen >= rank {
+                let low = self.schema.lowest(slot);
+                return Some(low + (self.schema.highest(slot) - low) / 2);
+            }
+        }
+        None
+    }
+}

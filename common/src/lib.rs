@@ -1,0 +1,24 @@
+//! The shared words of Leeward: what the agent says, the aggregator stores and the engine decides upon.
+//!
+//! Read in this order:
+//!
+//! - [`id`]: one newtype per noun, parsed once.
+//! - [`time`] and [`ratio`]: the units.
+//! - [`histogram`]: a sparse, exactly mergeable histogram of round-trip times.
+//! - [`report`]: what one path did in one window.
+//! - [`deadline`]: when a missing reply becomes overdue.
+//! - [`wire`]: how an agent and an aggregator talk.
+//! - [`api`]: the JSON that the aggregator serves.
+//! - [`config`]: TOML to values, with errors that name file, line and column.
+//!
+//! Nothing in this crate does I/O; the one clock is [`time::SystemClock`], used at the rim.
+
+pub mod api;
+pub mod config;
+pub mod deadline;
+pub mod histogram;
+pub mod id;
+pub mod ratio;
+pub mod report;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,233 @@
+//! What one path did in one window.
+//!
+//! A probe's life, as an agent accounts for it:
+//!
+//! ```text
+//!                        ┌─▶ NotSent, LocalDrop                                (never left this host)
+//!  scheduled ─▶ sent ────┼─▶ Replied, Duplicate, Refused, IcmpError            (answered in time)
+//!                        └─▶ overdue ──┬─▶ Late                                (answered before the expiry)
+//!                                      └─▶ Lost                                (not answered at all)
+//! ```
+//!
+//! A report counts what the agent *learned* in its window, whenever the probe was sent: so a report is complete the
+//! moment its window ends and nobody waits for a timeout. The price is one more number, [`Counts::open`], which
+//! makes the account checkable from report to report:
+//! `open = open of the window before + scheduled - sum of the classes`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    histogram::Histogram,
+    id::{RegionId, TargetId},
+    time::Timestamp,
+};
+
+/// How a target is probed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// ICMP or ICMPv6 echo request.
+    Icmp,
+    /// A TCP SYN; the kernel resets what the answer would open.
+    TcpSyn,
+}
+
+impl ProbeKind {
+    /// Every kind, in wire order.
+    pub const ALL: [Self; 2] = [Self::Icmp, Self::TcpSyn];
+
+    /// The name used on the wire, in config and in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Icmp => "icmp",
+            Self::TcpSyn => "tcp_syn",
+        }
+    }
+}
+
+impl std::fmt::Display for ProbeKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A target and how it is probed. With the agent that probes it, this is a path of the architecture.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Path {
+    /// The target.
+    pub target: TargetId,
+    /// The probe kind.
+    pub kind: ProbeKind,
+    /// The region that the target stands in; `None` for an outside target.
+    pub region: Option<RegionId>,
+}
+
+/// A fixed span of time, aligned to UTC.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Window {
+    /// When it begins.
+    pub start: Timestamp,
+    /// How long it lasts.
+    pub length: Duration,
+}
+
+impl Window {
+    /// When it ends, exclusive.
+    #[must_use]
+    pub fn end(self) -> Timestamp {
+        self.start + self.length
+    }
+}
+
+/// The one class that every probe ends in.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Class {
+    /// Answered once, before the deadline.
+    Replied,
+    /// Answered after the deadline and before the expiry.
+    Late,
+    /// Answered before the deadline, and again before the expiry.
+    Duplicate,
+    /// Not answered before the expiry.
+    Lost,
+    /// A TCP reset in answer to a SYN: the host is alive, the port is closed.
+    Refused,
+    /// A router or the host answered with an ICMP error that quotes the probe.
+    IcmpError,
+    /// Its time passed before this agent could send it, or a rate cap forbade it.
+    NotSent,
+    /// This host's kernel refused the packet or dropped its answer.
+    LocalDrop,
+}
+
+impl Class {
+    /// Every class, in wire order.
+    pub const ALL: [Self; 8] = [
+        Self::Replied,
+        Self::Late,
+        Self::Duplicate,
+        Self::Lost,
+        Self::Refused,
+        Self::IcmpError,
+        Self::NotSent,
+        Self::LocalDrop,
+    ];
+
+    /// The name used in metrics and in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Replied => "replied",
+            Self::Late => "late",
+            Self::Duplicate => "duplicate",
+            Self::Lost => "lost",
+            Self::Refused => "refused",
+            Self::IcmpError => "icmp_error",
+            Self::NotSent => "not_sent",
+            Self::LocalDrop => "local_drop",
+        }
+    }
+}
+
+/// How many probes of a window came to what.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Probes whose scheduled time lies in this window.
+    pub scheduled: u32,
+    /// Probes that ended in this window, by class, in the order of [`Class::ALL`].
+    pub classes: [u32; 8],
+    /// Probes whose deadline passed unanswered in this window. Not a class: each ends as late or lost, now or in a
+    /// later window. It is what tells of an outage before the expiry does.
+    pub overdue: u32,
+    /// Probes that were sent, or due, and had not ended when the window did.
+    pub open: u32,
+}
+
+impl Counts {
+    /// Probes of this class.
+    #[must_use]
+    pub const fn of(&self, class: Class) -> u32 {
+        self.classes[class as usize]
+    }
+
+    /// Counts one probe that ended.
+    pub fn end(&mut self, class: Class) {
+        let count = &mut self.classes[class as usize];
+        *count = count.saturating_add(1);
+    }
+
+    /// Probes that ended in this window.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.classes.iter().map(|&n| u64::from(n)).sum()
+    }
+
+    /// Probes that were answered before their deadline: replied, duplicate or refused.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        [Class::Replied, Class::Duplicate, Class::Refused]
+            .iter()
+            .map(|&class| u64::from(self.of(class)))
+            .sum()
+    }
+}
+
+/// What one path did in one window.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// What became of the probes.
+    pub counts: Counts,
+    /// Round-trip times in microseconds of the probes that ended as replied, late, duplicate or refused.
+    pub rtt: Rtt,
+}
+
+/// Round-trip times of a window (RFC 2681).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rtt {
+    /// The distribution.
+    pub histogram: Histogram,
+    /// The exact smallest, in microseconds; 0 while the histogram is empty.
+    pub min_us: u32,
+    /// The exact largest, in microseconds; 0 while the histogram is empty.
+    pub max_us: u32,
+    /// The exact sum, in microseconds.
+    pub sum_us: u64,
+}
+
+impl Rtt {
+    /// No samples yet.
+    #[must_use]
+    pub fn empty(schema: crate::histogram::Schema) -> Self {
+        Self { histogram: Histogram::new(schema), min_us: 0, max_us: 0, sum_us: 0 }
+    }
+
+    /// Adds one sample, in microseconds.
+    pub fn record(&mut self, rtt_us: u32) {
+        let first = self.histogram.is_empty();
+        self.min_us = if first { rtt_us } else { self.min_us.min(rtt_us) };
+        self.max_us = self.max_us.max(rtt_us);
+        self.sum_us = self.sum_us.saturating_add(u64::from(rtt_us));
+        self.histogram.record(rtt_us);
+    }
+
+    /// Adds the samples of another window of the same schema.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::histogram::SchemaMismatch`] and changes nothing when the schemas differ.
+    pub fn merge(&mut self, other: &Self) -> Result<(), crate::histogram::SchemaMismatch> {
+        if other.histogram.is_empty() {
+            return Ok(());
+        }
+        let first = self.histogram.is_empty();
+        self.histogram.merge(&other.histogram)?;
+        self.min_us = if first { other.min_us } else { self.min_us.min(other.min_us) };
+        self.max_us = self.max_us.max(other.max_us);
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+        Ok(())
+    }
+}

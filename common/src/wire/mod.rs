@@ -1,0 +1,102 @@
+//! How an agent and an aggregator talk: frames on QUIC streams, limits first.
+//!
+//! The major version is the ALPN name, so two builds that cannot understand each other never get past the handshake.
+//! The agent opens one bidirectional *control stream* and keeps it for the connection's life; control messages are
+//! MessagePack maps with field names, so that either side may add a field. Each batch of reports travels on a
+//! unidirectional stream of its own ([`batch`]). Both kinds of stream carry [`Frame`]s.
+//!
+//! ```text
+//!  agent                                   aggregator
+//!    Hello ───────────── control ─────────────▶        who I am, where I answer
+//!      ◀──────────────── control ───────────── Welcome  what of yours is durable; or Refuse
+//!      ◀──────────────── control ───────────── Mesh     whom to probe, how often
+//!    MeshApplied ─────── control ─────────────▶        and what I refused to probe
+//!    Paths ───────────── control ─────────────▶        table 1: row 0 is …, row 1 is …
+//!      ◀──────────────── control ───────────── PathsDurable
+//!    Batch ───────────── uni ─────────────────▶        table 1, sequence 17
+//!      ◀──────────────── control ───────────── Durable  17
+//! ```
+
+pub mod batch;
+pub mod frame;
+pub mod v1;
+
+/// The ALPN protocol name of major version 1.
+pub const ALPN_V1: &[u8] = b"leeward/1";
+
+/// The URI scheme and path of an agent's identity in its certificate's subject alternative name:
+/// `leeward://agent/<region>/<agent>`.
+pub const AGENT_URI_PREFIX: &str = "leeward://agent/";
+
+/// The URI of an aggregator's identity: `leeward://aggregator/<name>`.
+pub const AGGREGATOR_URI_PREFIX: &str = "leeward://aggregator/";
+
+/// Limits checked before anything is allocated. The reasons are rounded up from the largest honest message.
+pub mod limits {
+    /// A control message: 4,096 mesh targets of about 100 bytes each, twice over.
+    pub const CONTROL_BYTES: usize = 1 << 20;
+    /// A batch on the wire.
+    pub const BATCH_BYTES: usize = 1 << 20;
+    /// A batch after decompression.
+    pub const BATCH_INFLATED_BYTES: usize = 8 << 20;
+    /// Paths in one table, so rows in one batch.
+    pub const PATHS: usize = 16_384;
+    /// Targets in one mesh.
+    pub const TARGETS: usize = 8_192;
+    /// Addresses that an agent registers.
+    pub const ADDRESSES: usize = 16;
+    /// Any text in a control message.
+    pub const TEXT_BYTES: usize = 1_024;
+}
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Fewer bytes than the header announces, or than a header has.
+    #[error("{what} ends after {have} bytes, {need} are needed")]
+    Truncated {
+        /// What was read.
+        what: &'static str,
+        /// Bytes that are there.
+        have: usize,
+        /// Bytes that should be.
+        need: usize,
+    },
+    /// A length beyond the limit.
+    #[error("{what} of {have} exceeds the limit of {limit}")]
+    TooLarge {
+        /// What was announced.
+        what: &'static str,
+        /// The announced size.
+        have: usize,
+        /// The largest allowed.
+        limit: usize,
+    },
+    /// A frame that does not begin as frames do.
+    #[error("not a leeward frame: it begins with {first:#04x}, not {expected:#04x}")]
+    Magic {
+        /// What it begins with.
+        first: u8,
+        /// What it should.
+        expected: u8,
+    },
+    /// A message type that this build does not know, or that does not belong on this stream.
+    #[error("message type {0} is not known here")]
+    UnknownType(u8),
+    /// The checksum does not match the payload.
+    #[error("checksum is {computed:#010x}, the frame says {announced:#010x}")]
+    Checksum {
+        /// CRC-32C over the payload.
+        computed: u32,
+        /// What the header says.
+        announced: u32,
+    },
+    /// The payload is not what its type says.
+    #[error("malformed {what}: {why}")]
+    Malformed {
+        /// The message.
+        what: &'static str,
+        /// The reason.
+        why: String,
+    },
+}

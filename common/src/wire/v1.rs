@@ -1,0 +1,197 @@
+//! Control messages of major version 1. MessagePack maps with field names; unknown fields are ignored, absent ones
+//! that are `default` take their default, so either side may grow.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{AgentId, RegionId, TargetId},
+    report::{Path, ProbeKind},
+};
+
+/// What an agent says on the control stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromAgent {
+    /// First message of a connection.
+    Hello(Hello),
+    /// A new path table; batches refer to its rows.
+    Paths(Paths),
+    /// The mesh is in force, apart from what was refused.
+    MeshApplied(MeshApplied),
+    /// How the agent itself fares; every few seconds.
+    Status(AgentStatus),
+}
+
+/// What an aggregator says on the control stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromAggregator {
+    /// Answer to a hello.
+    Welcome(Welcome),
+    /// The connection is refused or ended, and why.
+    Refuse(Refuse),
+    /// Whom to probe.
+    Mesh(Mesh),
+    /// A path table is durable: batches may refer to it.
+    PathsDurable(PathsDurable),
+    /// Batches are durable: the agent may forget them.
+    Durable(Durable),
+}
+
+/// Who connects.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Hello {
+    /// The agent; must equal the certificate's.
+    pub agent: AgentId,
+    /// Its region; must equal the certificate's.
+    pub region: RegionId,
+    /// Random, chosen at each start of the agent's process: sequences begin anew with it.
+    pub boot_epoch: u64,
+    /// Addresses on which the agent answers probes.
+    pub addresses: Vec<IpAddr>,
+    /// TCP port on which the agent answers SYN probes.
+    pub answer_port: u16,
+    /// Build of the agent, for people.
+    #[serde(default)]
+    pub build: String,
+}
+
+/// The hello is accepted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Welcome {
+    /// The aggregator's name.
+    pub aggregator: String,
+    /// Of this boot epoch every sequence below this is durable; 0 if none.
+    pub durable_below: u64,
+}
+
+/// The connection ends.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Refuse {
+    /// A stable word for programs.
+    pub code: RefuseCode,
+    /// A sentence for people: what is wrong and what to do.
+    pub reason: String,
+}
+
+/// Why a connection was refused or ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefuseCode {
+    /// The hello or a batch names another agent or region than the certificate.
+    Identity,
+    /// The region is not configured here.
+    UnknownRegion,
+    /// A message could not be understood.
+    Malformed,
+    /// A limit was exceeded.
+    Limit,
+    /// A newer connection of the same agent took over.
+    Superseded,
+    /// The aggregator stops or cannot store.
+    Unavailable,
+    /// A code of a newer build.
+    #[serde(other)]
+    Other,
+}
+
+/// Whom to probe.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Mesh {
+    /// Grows with each change; an agent keeps the newest.
+    pub version: u64,
+    /// Time between two probes of one path, microseconds.
+    pub interval_us: u64,
+    /// Length of a window, microseconds; must divide a minute.
+    pub window_us: u64,
+    /// How long a probe may stay unanswered before it is lost, microseconds.
+    pub expiry_us: u64,
+    /// Histogram schema by number.
+    pub schema: u8,
+    /// The targets.
+    pub targets: Vec<Target>,
+}
+
+/// One target of a mesh.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Target {
+    /// Its id.
+    pub id: TargetId,
+    /// Where it stands; `None` for an outside target.
+    pub region: Option<RegionId>,
+    /// Its address.
+    pub address: IpAddr,
+    /// How to probe it.
+    pub kinds: Vec<ProbeKind>,
+    /// Port of TCP SYN probes.
+    pub port: u16,
+}
+
+/// The answer to a mesh.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MeshApplied {
+    /// Of which mesh.
+    pub version: u64,
+    /// Targets that this agent does not probe.
+    pub refused: Vec<RefusedTarget>,
+}
+
+/// A target that an agent does not probe, and why.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RefusedTarget {
+    /// The target.
+    pub target: TargetId,
+    /// The reason: outside the allowed networks, over the rate cap, no socket of its family.
+    pub reason: String,
+}
+
+/// A path table.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Paths {
+    /// Its number, from 1, unique within the boot epoch.
+    pub table: u32,
+    /// Row by row.
+    pub paths: Vec<Path>,
+}
+
+/// A path table is durable.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PathsDurable {
+    /// Its number.
+    pub table: u32,
+}
+
+/// Batches are durable.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Durable {
+    /// Their sequences, of the connection's boot epoch.
+    pub sequences: Vec<u64>,
+}
+
+/// How the agent itself fares. Counters run since its start.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct AgentStatus {
+    /// Probes scheduled.
+    pub scheduled: u64,
+    /// Probes sent.
+    pub sent: u64,
+    /// Probes not sent in time or forbidden by the rate cap.
+    pub not_sent: u64,
+    /// Probes dropped by this host's kernel.
+    pub local_drop: u64,
+    /// How late probes left, 99th percentile of the last status period, microseconds.
+    pub send_lateness_p99_us: u64,
+    /// Packets that answered no probe of ours: wrong token, address or form.
+    pub strays: u64,
+    /// Batches waiting to be acknowledged.
+    pub batches_waiting: u64,
+    /// Batches given up because the memory for waiting ones was full.
+    pub batches_dropped: u64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// CPU time used, microseconds.
+    pub cpu_us: u64,
+    /// Where time stamps come from, one word per probe kind, for people.
+    pub stamps: String,
+}

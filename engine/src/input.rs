@@ -1,0 +1,99 @@
+//! What the engine is told. A closed set, journaled as it came.
+
+use std::net::IpAddr;
+
+use leeward_common::{
+    id::{AgentId, RegionId, SourceId},
+    report::{Path, Report, Window},
+    time::Timestamp,
+};
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Nothing but time. Never journaled: the engine evaluates at fixed instants ([`crate::policy::Policy::evaluate_every`])
+    /// whatever wakes it, so a replay without ticks takes the same decisions.
+    Tick,
+    /// An agent's session began.
+    AgentConnected(AgentConnected),
+    /// An agent's session ended.
+    AgentDisconnected {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// An agent's reports of one window.
+    Reports(Reports),
+    /// A measurement that somebody injected.
+    Signal(Signal),
+    /// A new policy is in force.
+    Policy(Box<crate::policy::Policy>),
+}
+
+/// An agent's session began.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AgentConnected {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its region.
+    pub region: RegionId,
+    /// Which start of its process.
+    pub boot_epoch: u64,
+    /// Where it answers.
+    pub addresses: Vec<IpAddr>,
+    /// Its build, for people.
+    pub build: String,
+}
+
+/// An agent's reports of one window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reports {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its region.
+    pub region: RegionId,
+    /// The window, by the agent's clock: a label, not an order.
+    pub window: Window,
+    /// Path by path.
+    pub reports: Vec<(Path, Report)>,
+}
+
+/// What a signal is about.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Subject {
+    /// A region as a whole.
+    Region(RegionId),
+    /// The directed link from the first region to the second.
+    Link(RegionId, RegionId),
+}
+
+/// What a signal measures.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Metric {
+    /// 0..=1; 1 is neutral, lower is worse.
+    Health,
+    /// Round-trip time in microseconds; lower is better. Links only.
+    LatencyUs,
+    /// 0..=1; lower is better. Links only.
+    LossRatio,
+    /// Bits per second; higher is better. Links only.
+    BandwidthBps,
+}
+
+/// A measurement that somebody injected. Expires to neutral.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// Who says so.
+    pub source: SourceId,
+    /// About what.
+    pub subject: Subject,
+    /// Which measure.
+    pub metric: Metric,
+    /// In the metric's unit.
+    pub value: f64,
+    /// When it was observed.
+    pub observed_at: Timestamp,
+    /// Until when it counts.
+    pub expires_at: Timestamp,
+    /// A signal with a key already seen from this source is a repetition and changes nothing.
+    pub idempotency_key: Option<String>,
+}
