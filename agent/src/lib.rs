@@ -1,0 +1,1 @@
+//! Measures the networks around one region and streams what it learned to the aggregators.
