@@ -1,0 +1,3 @@
+//! An agent comes in: handshake, hello, batches.
+
+pub mod roster;

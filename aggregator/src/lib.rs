@@ -1,0 +1,24 @@
+//! The aggregator: it receives what agents measure, remembers it, drives the engine and answers.
+//!
+//! Read in this order, which is the way of one batch of reports:
+//!
+//! - [`config`]: one TOML file to valid values.
+//! - [`ingest`]: agents connect, prove who they are, and send batches.
+//! - [`mesh`]: which agent probes whom.
+//! - [`turn`]: one thread owns the engine: journal, step, store, publish.
+//! - [`store`]: the journal and everything else that must survive.
+//! - [`recover`]: back to the same state after a restart.
+//! - [`shared`]: what the HTTP API sees of all this; [`http`] is the API.
+//! - [`metrics`]: every Prometheus name.
+//! - [`run`]: puts the parts together and takes them apart again.
+
+pub mod config;
+pub mod http;
+pub mod ingest;
+pub mod mesh;
+pub mod metrics;
+pub mod recover;
+pub mod run;
+pub mod shared;
+pub mod store;
+pub mod turn;

@@ -1,0 +1,113 @@
+//! What the HTTP API sees of the aggregator: pictures to read, one channel to write to.
+//!
+//! Nothing here is a lock around domain state. The engine's [`View`] and the [`Roster`] of sessions are immutable and
+//! replaced as a whole; whoever reads one keeps a consistent picture for as long as it likes.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use leeward_common::time::Clock;
+use leeward_engine::view::View;
+
+use crate::{config::Api, ingest::roster::Roster, metrics::Metrics, turn::TurnHandle};
+
+/// Everything that a request handler may use. Cheap to clone.
+#[derive(Clone)]
+pub struct Shared {
+    /// The newest picture of the engine.
+    pub view: Arc<ArcSwap<View>>,
+    /// The agents that registered: their sessions, and how each fares by its own account.
+    pub roster: Arc<ArcSwap<Roster>>,
+    /// The way to the turn thread, for signals.
+    pub turn: TurnHandle,
+    /// Every counter, and the text of `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Where to listen, TLS, and who may do what.
+    pub api: Arc<Api>,
+    /// Whether the aggregator can do its work.
+    pub readiness: Arc<Readiness>,
+    /// The aggregator's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The aggregator's name.
+    pub name: Arc<str>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Whether the aggregator can do its work; `/readyz`.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+/// What keeps the aggregator from its work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum State {
+    /// Reading snapshot and journal.
+    Recovering = 0,
+    /// All is well.
+    Ready = 1,
+    /// The store refuses writes: questions are answered from memory, nothing is acknowledged.
+    StoreFailed = 2,
+    /// On the way out.
+    Stopping = 3,
+}
+
+impl State {
+    /// A sentence for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recovering => "recovering from snapshot and journal",
+            Self::Ready => "ready",
+            Self::StoreFailed => "the store refuses writes; answers come from memory and nothing is acknowledged",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl Readiness {
+    /// The present state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.0.load(Ordering::Acquire) {
+            0 => State::Recovering,
+            1 => State::Ready,
+            2 => State::StoreFailed,
+            _ => State::Stopping,
+        }
+    }
+
+    /// Moves to another state; nothing leaves [`State::Stopping`].
+    pub fn set(&self, state: State) {
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+            (old != State::Stopping as u8).then_some(state as u8)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_leaves_stopping() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.state(), State::Recovering);
+        for state in [State::Ready, State::StoreFailed, State::Stopping] {
+            readiness.set(state);
+            assert_eq!(readiness.state(), state);
+        }
+        readiness.set(State::Ready);
+        assert_eq!(readiness.state(), State::Stopping);
+    }
+}
