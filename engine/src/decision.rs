@@ -1,1 +1,74 @@
 //! What was decided, and every reason: a decision is an explanation, not a log line.
+
+use leeward_common::{id::RegionId, time::Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::select::Ranking;
+
+/// One decision: from `at` on, `primary` fails over to `to`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Decision {
+    /// From 1, without gaps.
+    pub id: u64,
+    /// When: a multiple of the policy's `evaluate_every`.
+    pub at: Timestamp,
+    /// Whose failover it is.
+    pub primary: RegionId,
+    /// The selection before; `None` if there was none.
+    pub from: Option<RegionId>,
+    /// The selection from now on; `None` if no candidate is left.
+    pub to: Option<RegionId>,
+    /// Why.
+    pub reason: Reason,
+    /// What was known: every candidate with its contributions or the reasons against it.
+    pub evidence: Ranking,
+    /// The state of the graph that it was decided upon.
+    pub graph_version: u64,
+    /// The decision in one sentence.
+    pub summary: String,
+}
+
+/// Why a selection changed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum Reason {
+    /// The first selection.
+    Initial,
+    /// The new one is better by this factor of the score, and has been for the confirm window.
+    Better {
+        /// Score of the new selection over score of the old, above 1.
+        margin: f64,
+    },
+    /// As `Better`, and the new one is where the move before last had been.
+    ReturnedHome {
+        /// Score of the new selection over score of the old, above 1.
+        margin: f64,
+    },
+    /// The old selection is down.
+    Down,
+    /// The old selection may no longer be selected.
+    Ineligible {
+        /// Why not, in words.
+        because: String,
+    },
+    /// The old selection is down or may not be selected, and no candidate is left.
+    NoCandidate,
+    /// There was no candidate, and there is one again.
+    Recovered,
+}
+
+impl Reason {
+    /// A stable word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Better { .. } => "better",
+            Self::ReturnedHome { .. } => "returned_home",
+            Self::Down => "down",
+            Self::Ineligible { .. } => "ineligible",
+            Self::NoCandidate => "no_candidate",
+            Self::Recovered => "recovered",
+        }
+    }
+}

@@ -7,6 +7,7 @@ use leeward_common::{
     report::{Path, Report, Window},
     time::Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -58,7 +59,8 @@ pub struct Reports {
 }
 
 /// What a signal is about.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// A region as a whole.
     Region(RegionId),
@@ -67,7 +69,8 @@ pub enum Subject {
 }
 
 /// What a signal measures.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// 0..=1; 1 is neutral, lower is worse.
     Health,

@@ -6,13 +6,18 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use leeward_common::{
-    config::{ConfigError, Document, Span, Spanned},
     histogram::Schema,
     id::{RegionId, SourceId, TargetId},
-    ratio::Ratio,
     report::ProbeKind,
 };
 use serde::{Deserialize, Serialize};
+
+mod sections;
+
+pub use sections::{
+    EvidenceSection, FailoverSection, PolicySection, ProbingSection, RegionSection, Sections,
+    SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
+};
 
 /// Everything that a decision depends on besides what was measured.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -29,7 +34,9 @@ pub struct Policy {
     pub signal_sources: BTreeMap<SourceId, SignalSource>,
     /// Decisions are evaluated at multiples of this since the epoch.
     pub evaluate_every: Duration,
-    /// The numbers of the network weight.
+    /// What counts as evidence, and for how long.
+    pub evidence: Evidence,
+    /// The numbers of the baseline weight and of the network weight.
     pub weights: Weights,
     /// The numbers that keep a selection from flapping.
     pub steadiness: Steadiness,
@@ -96,4 +103,146 @@ pub struct SignalSource {
     pub max_factor: f64,
     /// The longest time to live that it may ask for.
     pub max_ttl: Duration,
+}
+
+/// What counts as evidence, and for how long. Ages are by the aggregator's clock.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Evidence {
+    /// How far back windows are pooled into one estimate of a link.
+    pub memory: Duration,
+    /// Evidence older than this is stale: its link is unknown.
+    pub stale_after: Duration,
+    /// How long nothing at all may be answered before an observer sees a region as lost.
+    pub down_after: Duration,
+    /// How many probes that must be at least.
+    pub down_probes: u32,
+    /// Fewer probes than this are no estimate of a link.
+    pub min_probes: u32,
+}
+
+/// The numbers of the baseline weight and of the network weight. Every utility is in 0..=1 and falls as its measure
+/// gets worse; its exponent says how much it counts, 0 switches it off.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Weights {
+    /// Great-circle distance in km at which the proximity of a candidate is worth a half.
+    pub distance_scale_km: f64,
+    /// Exponent of the proximity.
+    pub distance: f64,
+    /// Exponent of the capacity.
+    pub capacity: f64,
+    /// Round-trip time at which the latency utility is a half: `1 / (1 + (rtt / scale)^2)`.
+    pub latency_scale: Duration,
+    /// Exponent of the utility of the median round-trip time.
+    pub latency_p50: f64,
+    /// Exponent of the utility of its 99th percentile.
+    pub latency_p99: f64,
+    /// Jitter at which the jitter utility is a half: `1 / (1 + jitter / scale)`.
+    pub jitter_scale: Duration,
+    /// Exponent of the jitter utility.
+    pub jitter: f64,
+    /// Exponent of `1 - loss`.
+    pub loss: f64,
+    /// Bandwidth in bits per second at which the bandwidth utility is a half: `b / (b + scale)`.
+    pub bandwidth_scale_bps: f64,
+    /// Exponent of the bandwidth utility, where the bandwidth is known.
+    pub bandwidth: f64,
+    /// No single term counts for less than this factor, above 0 and below 1.
+    pub floor: f64,
+}
+
+/// The numbers that keep a selection from flapping.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Steadiness {
+    /// How much better a challenger's score must be, as a factor above 1: 1.15 is 15 % better.
+    pub margin: f64,
+    /// For how long it must be.
+    pub confirm: Duration,
+    /// How long a selection may be unknown before another takes its place.
+    pub silence: Duration,
+    /// The hold after a first move.
+    pub hold_first: Duration,
+    /// The longest hold: each further move doubles it.
+    pub hold_max: Duration,
+    /// A selection left alone for this long is treated as one that never moved.
+    pub forget_after: Duration,
+}
+
+/// What holds where the config says nothing.
+pub mod defaults {
+    use std::time::Duration;
+
+    /// Time between two probes of one path.
+    pub const INTERVAL: Duration = Duration::from_millis(100);
+    /// Length of a window.
+    pub const WINDOW: Duration = Duration::from_secs(1);
+    /// Relative capacity of a region.
+    pub const CAPACITY: f64 = 1.0;
+    /// Time between two evaluations.
+    pub const EVALUATE_EVERY: Duration = Duration::from_millis(50);
+    /// The longest time to live of a signal.
+    pub const SIGNAL_MAX_TTL: Duration = Duration::from_secs(3600);
+    /// The most that one source of signals may pull.
+    pub const SIGNAL_MAX_FACTOR: f64 = 4.0;
+    /// Windows without which evidence is stale, if [`super::Evidence::stale_after`] is not set.
+    pub const STALE_WINDOWS: u32 = 4;
+
+    /// Defaults of [`super::Evidence`] for windows of this length.
+    #[must_use]
+    pub fn evidence(window: Duration) -> super::Evidence {
+        super::Evidence {
+            memory: Duration::from_secs(10).max(window * 5),
+            stale_after: (window * STALE_WINDOWS).max(Duration::from_secs(2)),
+            down_after: Duration::from_millis(500),
+            down_probes: 4,
+            min_probes: 5,
+        }
+    }
+
+    /// Defaults of [`super::Weights`].
+    #[must_use]
+    pub fn weights() -> super::Weights {
+        super::Weights {
+            distance_scale_km: 20_000.0,
+            distance: 1.0,
+            capacity: 0.5,
+            latency_scale: Duration::from_millis(100),
+            latency_p50: 0.7,
+            latency_p99: 0.3,
+            jitter_scale: Duration::from_millis(50),
+            jitter: 0.25,
+            loss: 8.0,
+            bandwidth_scale_bps: 100e6,
+            bandwidth: 1.0,
+            floor: 1e-6,
+        }
+    }
+
+    /// Defaults of [`super::Steadiness`].
+    #[must_use]
+    pub fn steadiness() -> super::Steadiness {
+        super::Steadiness {
+            margin: 1.15,
+            confirm: Duration::from_secs(2),
+            silence: Duration::from_secs(15),
+            hold_first: Duration::from_secs(60),
+            hold_max: Duration::from_secs(600),
+            forget_after: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Policy {
+    /// The candidates that may stand in for a primary: those of the config, else every other region.
+    #[must_use]
+    pub fn candidates(&self, primary: &RegionId) -> Vec<RegionId> {
+        match self.failovers.get(primary) {
+            Some(failover) => failover.candidates.clone(),
+            None => self
+                .regions
+                .keys()
+                .filter(|region| *region != primary)
+                .cloned()
+                .collect(),
+        }
+    }
 }

@@ -1,0 +1,572 @@
+//! The TOML sections of a policy: raw, as written, and their conversion into a valid [`Policy`].
+//!
+//! `aggregator.toml` and a scenario embed these sections as fields of their own struct, since serde's `flatten` would
+//! lose the refusal of unknown keys and the places of values.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use leeward_common::{
+    config::{ConfigError, Document, Span, Spanned},
+    deadline,
+    histogram::Schema,
+    id::{RegionId, SourceId, TargetId},
+    report::ProbeKind,
+};
+use serde::Deserialize;
+
+use super::{
+    Evidence, Failover, OutsideTarget, Policy, Probing, Region, SignalSource, Steadiness, Weights,
+    defaults,
+};
+
+/// All sections of a policy, as written.
+#[derive(Clone, Debug, Default)]
+pub struct Sections {
+    /// `[[region]]`
+    pub region: Vec<RegionSection>,
+    /// `[[failover]]`
+    pub failover: Vec<FailoverSection>,
+    /// `[probing]`
+    pub probing: ProbingSection,
+    /// `[policy]`
+    pub policy: PolicySection,
+    /// `[[target]]`
+    pub target: Vec<TargetSection>,
+    /// `[[signal_source]]`
+    pub signal_source: Vec<SignalSourceSection>,
+}
+
+/// `[[region]]`: a place that can serve.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegionSection {
+    /// Its id.
+    pub id: Spanned<RegionId>,
+    /// Degrees north, -90..=90.
+    pub latitude: Spanned<f64>,
+    /// Degrees east, -180..=180.
+    pub longitude: Spanned<f64>,
+    /// Relative capacity, above 0.
+    pub capacity: Option<Spanned<f64>>,
+    /// Free labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `[[failover]]`: who may stand in for a primary region.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailoverSection {
+    /// The primary.
+    pub primary: Spanned<RegionId>,
+    /// The candidates; every other region where absent.
+    pub candidates: Option<Vec<Spanned<RegionId>>>,
+    /// Multipliers of the baseline weight by candidate, above 0.
+    #[serde(default)]
+    pub weights: BTreeMap<Spanned<RegionId>, Spanned<f64>>,
+}
+
+/// `[probing]`: how the mesh is probed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbingSection {
+    /// Time between two probes of one path.
+    pub interval: Option<Spanned<Span>>,
+    /// Length of a window; must divide a minute.
+    pub window: Option<Spanned<Span>>,
+    /// How long a probe may stay unanswered before it is lost.
+    pub expiry: Option<Spanned<Span>>,
+    /// The probe kinds.
+    pub kinds: Option<Spanned<Vec<ProbeKind>>>,
+    /// Significant digits of round-trip times: 2 or 3.
+    pub digits: Option<Spanned<u8>>,
+}
+
+/// `[policy]`: the numbers of a decision.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicySection {
+    /// Decisions are evaluated at multiples of this.
+    pub evaluate_every: Option<Spanned<Span>>,
+    /// `[policy.evidence]`
+    pub evidence: EvidenceSection,
+    /// `[policy.weights]`
+    pub weights: WeightsSection,
+    /// `[policy.steadiness]`
+    pub steadiness: SteadinessSection,
+}
+
+/// `[policy.evidence]`; see [`Evidence`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Evidence`")]
+pub struct EvidenceSection {
+    pub memory: Option<Spanned<Span>>,
+    pub stale_after: Option<Spanned<Span>>,
+    pub down_after: Option<Spanned<Span>>,
+    pub down_probes: Option<Spanned<u32>>,
+    pub min_probes: Option<Spanned<u32>>,
+}
+
+/// `[policy.weights]`; see [`Weights`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Weights`")]
+pub struct WeightsSection {
+    pub distance_scale_km: Option<Spanned<f64>>,
+    pub distance: Option<Spanned<f64>>,
+    pub capacity: Option<Spanned<f64>>,
+    pub latency_scale: Option<Spanned<Span>>,
+    pub latency_p50: Option<Spanned<f64>>,
+    pub latency_p99: Option<Spanned<f64>>,
+    pub jitter_scale: Option<Spanned<Span>>,
+    pub jitter: Option<Spanned<f64>>,
+    pub loss: Option<Spanned<f64>>,
+    pub bandwidth_scale_bps: Option<Spanned<f64>>,
+    pub bandwidth: Option<Spanned<f64>>,
+    pub floor: Option<Spanned<f64>>,
+}
+
+/// `[policy.steadiness]`; see [`Steadiness`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Steadiness`")]
+pub struct SteadinessSection {
+    pub margin: Option<Spanned<f64>>,
+    pub confirm: Option<Spanned<Span>>,
+    pub silence: Option<Spanned<Span>>,
+    pub hold_first: Option<Spanned<Span>>,
+    pub hold_max: Option<Spanned<Span>>,
+    pub forget_after: Option<Spanned<Span>>,
+}
+
+/// `[[target]]`: an address of nobody's agent that agents probe too.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSection {
+    /// Its id.
+    pub id: Spanned<TargetId>,
+    /// Its address.
+    pub address: IpAddr,
+    /// How to probe it; as the mesh where absent.
+    pub kinds: Option<Spanned<Vec<ProbeKind>>>,
+    /// Port of TCP SYN probes.
+    pub port: Option<Spanned<u16>>,
+    /// Whose agents probe it; all where absent.
+    #[serde(default)]
+    pub from: Vec<Spanned<RegionId>>,
+    /// The region that it stands in, if it is evidence about one.
+    pub region: Option<Spanned<RegionId>>,
+}
+
+/// `[[signal_source]]`: who may inject signals.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalSourceSection {
+    /// Its id.
+    pub id: Spanned<SourceId>,
+    /// The most that it may multiply or divide a network weight by, at least 1.
+    pub max_factor: Option<Spanned<f64>>,
+    /// The longest time to live that it may ask for.
+    pub max_ttl: Option<Spanned<Span>>,
+}
+
+impl Sections {
+    /// Checks every value and fills in the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Returns the place of the first value that cannot stand, and what to write instead.
+    pub fn into_policy(self, document: &Document<'_>) -> Result<Policy, ConfigError> {
+        let check = Check { document };
+        let probing = check.probing(self.probing)?;
+        let regions = check.regions(self.region)?;
+        Ok(Policy {
+            failovers: check.failovers(self.failover, &regions)?,
+            targets: check.targets(self.target, &regions, &probing)?,
+            signal_sources: check.signal_sources(self.signal_source)?,
+            evaluate_every: check.span(
+                self.policy.evaluate_every,
+                defaults::EVALUATE_EVERY,
+                Duration::from_millis(1)..=Duration::from_secs(60),
+            )?,
+            evidence: check.evidence(self.policy.evidence, &probing)?,
+            weights: check.weights(self.policy.weights)?,
+            steadiness: check.steadiness(self.policy.steadiness)?,
+            regions,
+            probing,
+        })
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MS: Duration = Duration::from_millis(1);
+
+struct Check<'a> {
+    document: &'a Document<'a>,
+}
+
+impl Check<'_> {
+    fn regions(
+        &self,
+        sections: Vec<RegionSection>,
+    ) -> Result<BTreeMap<RegionId, Region>, ConfigError> {
+        let mut regions = BTreeMap::new();
+        for section in sections {
+            let region = Region {
+                latitude: self.number(Some(section.latitude), 0.0, -90.0..=90.0)?,
+                longitude: self.number(Some(section.longitude), 0.0, -180.0..=180.0)?,
+                capacity: self.number(section.capacity, defaults::CAPACITY, 1e-6..=1e6)?,
+                labels: section.labels,
+            };
+            self.unique("region", &section.id, &regions)?;
+            regions.insert(section.id.into_inner(), region);
+        }
+        Ok(regions)
+    }
+
+    fn failovers(
+        &self,
+        sections: Vec<FailoverSection>,
+        regions: &BTreeMap<RegionId, Region>,
+    ) -> Result<BTreeMap<RegionId, Failover>, ConfigError> {
+        let mut failovers = BTreeMap::new();
+        for section in sections {
+            let primary = self.known(&section.primary, regions)?;
+            self.unique("failover of primary", &section.primary, &failovers)?;
+            let mut candidates = Vec::new();
+            match section.candidates {
+                None => candidates.extend(regions.keys().filter(|id| **id != primary).cloned()),
+                Some(written) => {
+                    for id in written {
+                        let candidate = self.known(&id, regions)?;
+                        if candidate == primary {
+                            let message = format!(
+                                "{primary} cannot stand in for itself; remove it from candidates"
+                            );
+                            return Err(self.document.error(id.span(), message));
+                        }
+                        if candidates.contains(&candidate) {
+                            let message = format!("candidate {candidate} is named twice");
+                            return Err(self.document.error(id.span(), message));
+                        }
+                        candidates.push(candidate);
+                    }
+                }
+            }
+            let mut weights = BTreeMap::new();
+            for (id, weight) in section.weights {
+                if !candidates.contains(id.get_ref()) {
+                    let message = format!(
+                        "{} is no candidate of {primary}; candidates are {}",
+                        id.get_ref(),
+                        list(candidates.iter())
+                    );
+                    return Err(self.document.error(id.span(), message));
+                }
+                let weight = self.number(Some(weight), 1.0, 1e-6..=1e6)?;
+                weights.insert(id.into_inner(), weight);
+            }
+            failovers.insert(
+                primary,
+                Failover {
+                    candidates,
+                    weights,
+                },
+            );
+        }
+        Ok(failovers)
+    }
+
+    fn probing(&self, section: ProbingSection) -> Result<Probing, ConfigError> {
+        let interval = self.span(section.interval, defaults::INTERVAL, MS..=MS * 60_000)?;
+        let window_span = section.window.as_ref().map(Spanned::span);
+        let window = self.span(section.window, defaults::WINDOW, MS * 50..=MS * 60_000)?;
+        if Duration::from_secs(60).as_micros() % window.as_micros() != 0 {
+            let message = format!("window {window:?} does not divide a minute; write \"1s\"");
+            return Err(self.document.error(window_span.unwrap_or(0..0), message));
+        }
+        let schema = match &section.digits {
+            None => Schema::default(),
+            Some(digits) => match digits.get_ref() {
+                2 => Schema::TwoDigits,
+                3 => Schema::ThreeDigits,
+                other => {
+                    let message = format!("digits is {other}; it must be 2 or 3");
+                    return Err(self.document.error(digits.span(), message));
+                }
+            },
+        };
+        Ok(Probing {
+            interval,
+            window,
+            expiry: self.span(section.expiry, deadline::EXPIRY, MS * 100..=MS * 60_000)?,
+            kinds: self.kinds(section.kinds, &[ProbeKind::Icmp])?,
+            schema,
+        })
+    }
+
+    fn evidence(
+        &self,
+        section: EvidenceSection,
+        probing: &Probing,
+    ) -> Result<Evidence, ConfigError> {
+        let standard = defaults::evidence(probing.window);
+        Ok(Evidence {
+            memory: self.span(
+                section.memory,
+                standard.memory,
+                probing.window..=crate::graph::RETENTION,
+            )?,
+            stale_after: self.span(
+                section.stale_after,
+                standard.stale_after,
+                probing.window..=crate::graph::RETENTION,
+            )?,
+            down_after: self.span(
+                section.down_after,
+                standard.down_after,
+                MS * 10..=crate::graph::RETENTION,
+            )?,
+            down_probes: self.number(section.down_probes, standard.down_probes, 1..=1_000)?,
+            min_probes: self.number(section.min_probes, standard.min_probes, 1..=100_000)?,
+        })
+    }
+
+    fn weights(&self, section: WeightsSection) -> Result<Weights, ConfigError> {
+        let standard = defaults::weights();
+        let exponent = 0.0..=1000.0;
+        Ok(Weights {
+            distance_scale_km: self.number(
+                section.distance_scale_km,
+                standard.distance_scale_km,
+                1.0..=1e6,
+            )?,
+            distance: self.number(section.distance, standard.distance, exponent.clone())?,
+            capacity: self.number(section.capacity, standard.capacity, exponent.clone())?,
+            latency_scale: self.span(
+                section.latency_scale,
+                standard.latency_scale,
+                MS..=MS * 60_000,
+            )?,
+            latency_p50: self.number(
+                section.latency_p50,
+                standard.latency_p50,
+                exponent.clone(),
+            )?,
+            latency_p99: self.number(
+                section.latency_p99,
+                standard.latency_p99,
+                exponent.clone(),
+            )?,
+            jitter_scale: self.span(
+                section.jitter_scale,
+                standard.jitter_scale,
+                MS..=MS * 60_000,
+            )?,
+            jitter: self.number(section.jitter, standard.jitter, exponent.clone())?,
+            loss: self.number(section.loss, standard.loss, exponent.clone())?,
+            bandwidth_scale_bps: self.number(
+                section.bandwidth_scale_bps,
+                standard.bandwidth_scale_bps,
+                1.0..=1e15,
+            )?,
+            bandwidth: self.number(section.bandwidth, standard.bandwidth, exponent)?,
+            floor: self.number(section.floor, standard.floor, 1e-300..=0.999)?,
+        })
+    }
+
+    fn steadiness(&self, section: SteadinessSection) -> Result<Steadiness, ConfigError> {
+        let standard = defaults::steadiness();
+        let any = Duration::ZERO..=DAY;
+        Ok(Steadiness {
+            margin: self.number(section.margin, standard.margin, 1.0..=1000.0)?,
+            confirm: self.span(section.confirm, standard.confirm, any.clone())?,
+            silence: self.span(section.silence, standard.silence, any.clone())?,
+            hold_first: self.span(section.hold_first, standard.hold_first, any.clone())?,
+            hold_max: self.span(section.hold_max, standard.hold_max, any)?,
+            forget_after: self.span(
+                section.forget_after,
+                standard.forget_after,
+                Duration::ZERO..=DAY * 366,
+            )?,
+        })
+    }
+
+    fn targets(
+        &self,
+        sections: Vec<TargetSection>,
+        regions: &BTreeMap<RegionId, Region>,
+        probing: &Probing,
+    ) -> Result<Vec<OutsideTarget>, ConfigError> {
+        let mut targets = BTreeMap::new();
+        for section in sections {
+            let kinds = self.kinds(section.kinds, &probing.kinds)?;
+            let port = match &section.port {
+                Some(port) => *port.get_ref(),
+                None if kinds.contains(&ProbeKind::TcpSyn) => {
+                    let message = format!(
+                        "target {} is probed by tcp_syn and has no port; add port = 443, say",
+                        section.id.get_ref()
+                    );
+                    return Err(self.document.error(section.id.span(), message));
+                }
+                None => 0,
+            };
+            let from: Result<_, _> = section
+                .from
+                .iter()
+                .map(|id| self.known(id, regions))
+                .collect();
+            let region = section.region.as_ref().map(|id| self.known(id, regions));
+            self.unique("target", &section.id, &targets)?;
+            let target = OutsideTarget {
+                id: section.id.get_ref().clone(),
+                address: section.address,
+                kinds,
+                port,
+                from: from?,
+                region: region.transpose()?,
+            };
+            targets.insert(section.id.into_inner(), target);
+        }
+        Ok(targets.into_values().collect())
+    }
+
+    fn signal_sources(
+        &self,
+        sections: Vec<SignalSourceSection>,
+    ) -> Result<BTreeMap<SourceId, SignalSource>, ConfigError> {
+        let mut sources = BTreeMap::new();
+        for section in sections {
+            let source = SignalSource {
+                max_factor: self.number(
+                    section.max_factor,
+                    defaults::SIGNAL_MAX_FACTOR,
+                    1.0..=1e6,
+                )?,
+                max_ttl: self.span(section.max_ttl, defaults::SIGNAL_MAX_TTL, MS..=DAY * 366)?,
+            };
+            self.unique("signal source", &section.id, &sources)?;
+            sources.insert(section.id.into_inner(), source);
+        }
+        Ok(sources)
+    }
+
+    fn kinds(
+        &self,
+        written: Option<Spanned<Vec<ProbeKind>>>,
+        standard: &[ProbeKind],
+    ) -> Result<Vec<ProbeKind>, ConfigError> {
+        let Some(written) = written else {
+            return Ok(standard.to_vec());
+        };
+        let mut kinds = written.get_ref().clone();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if kinds.is_empty() || kinds.len() != written.get_ref().len() {
+            let message = "kinds must name \"icmp\", \"tcp_syn\" or both, each once";
+            return Err(self.document.error(written.span(), message));
+        }
+        Ok(kinds)
+    }
+
+    /// The value in its range, or the default.
+    fn number<T: PartialOrd + Copy + std::fmt::Display>(
+        &self,
+        written: Option<Spanned<T>>,
+        standard: T,
+        range: std::ops::RangeInclusive<T>,
+    ) -> Result<T, ConfigError> {
+        let Some(written) = written else {
+            return Ok(standard);
+        };
+        let value = *written.get_ref();
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        let message = format!(
+            "{value} is out of range; write {} to {}",
+            range.start(),
+            range.end()
+        );
+        Err(self.document.error(written.span(), message))
+    }
+
+    fn span(
+        &self,
+        written: Option<Spanned<Span>>,
+        standard: Duration,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Result<Duration, ConfigError> {
+        let Some(written) = written else {
+            return Ok(standard);
+        };
+        let value = written.get_ref().0;
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        let message = format!(
+            "{value:?} is out of range; write {:?} to {:?}",
+            range.start(),
+            range.end()
+        );
+        Err(self.document.error(written.span(), message))
+    }
+
+    fn unique<K: Ord + std::fmt::Display, V>(
+        &self,
+        noun: &str,
+        id: &Spanned<K>,
+        taken: &BTreeMap<K, V>,
+    ) -> Result<(), ConfigError> {
+        if !taken.contains_key(id.get_ref()) {
+            return Ok(());
+        }
+        let message = format!(
+            "{noun} {} is already defined above; remove one",
+            id.get_ref()
+        );
+        Err(self.document.error(id.span(), message))
+    }
+
+    fn known(
+        &self,
+        id: &Spanned<RegionId>,
+        regions: &BTreeMap<RegionId, Region>,
+    ) -> Result<RegionId, ConfigError> {
+        known_region(self.document, id, regions.keys())
+    }
+}
+
+/// The region of an id, or an error that names near ones.
+pub(crate) fn known_region<'a>(
+    document: &Document<'_>,
+    id: &Spanned<RegionId>,
+    mut regions: impl Iterator<Item = &'a RegionId> + Clone,
+) -> Result<RegionId, ConfigError> {
+    if regions.clone().any(|region| region == id.get_ref()) {
+        return Ok(id.get_ref().clone());
+    }
+    let near = crate::near::nearest(id.get_ref().as_str(), regions.clone().map(RegionId::as_str));
+    let message = match near {
+        Some(near) => format!(
+            "region {} is not defined; did you mean {near}?",
+            id.get_ref()
+        ),
+        None if regions.next().is_none() => {
+            format!("region {} is not defined; add a [[region]]", id.get_ref())
+        }
+        None => format!(
+            "region {} is not defined; regions are {}",
+            id.get_ref(),
+            list(regions)
+        ),
+    };
+    Err(document.error(id.span(), message))
+}
+
+fn list<'a>(ids: impl Iterator<Item = &'a RegionId>) -> String {
+    let words: Vec<_> = ids.map(RegionId::as_str).collect();
+    words.join(", ")
+}

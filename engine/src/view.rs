@@ -1,0 +1,278 @@
+//! The immutable picture that readers get. The aggregator publishes one after each turn; parts are shared, so that it
+//! costs little.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use leeward_common::{
+    id::{AgentId, RegionId},
+    report::Window,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    decision::Decision,
+    policy::Policy,
+    select::{Picture, Ranking},
+    signal::ActiveSignal,
+};
+
+/// A directed link: from the first region to the second.
+pub type Link = (RegionId, RegionId);
+
+/// Two regions whatever the direction, the smaller id first.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Pair(RegionId, RegionId);
+
+impl Pair {
+    /// The pair of two regions.
+    #[must_use]
+    pub fn new(a: &RegionId, b: &RegionId) -> Self {
+        let (low, high) = if a <= b { (a, b) } else { (b, a) };
+        Self(low.clone(), high.clone())
+    }
+
+    /// Both regions.
+    #[must_use]
+    pub const fn regions(&self) -> (&RegionId, &RegionId) {
+        (&self.0, &self.1)
+    }
+}
+
+/// What the engine knows and has decided, at one point in time.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// When.
+    pub now: Timestamp,
+    /// Grows with everything that the engine is told, ticks apart.
+    pub graph_version: u64,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+    /// Agents that were heard of.
+    pub agents: Arc<BTreeMap<AgentId, AgentView>>,
+    /// Regions of the policy.
+    pub regions: Arc<BTreeMap<RegionId, RegionView>>,
+    /// What was measured by agents of the first region about the second.
+    pub links: Arc<BTreeMap<Link, Arc<LinkView>>>,
+    /// What was measured between two regions, whoever measured; what scores are made from.
+    pub pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
+    /// Selections by primary.
+    pub selections: Arc<BTreeMap<RegionId, Arc<SelectionView>>>,
+    /// The last decisions, oldest first; at most [`MAX_DECISIONS`].
+    pub decisions: Arc<VecDeque<Arc<Decision>>>,
+    /// Signals in force.
+    pub signals: Arc<Vec<ActiveSignal>>,
+}
+
+/// How many decisions the engine remembers. Older ones are in the store; this many explain a busy day in some MB.
+pub const MAX_DECISIONS: usize = 1_000;
+
+/// How many windows of a link are kept for readers: a minute of the default length.
+pub const MAX_WINDOWS: usize = 60;
+
+impl View {
+    /// What [`crate::select::rank`] needs.
+    #[must_use]
+    pub fn picture(&self) -> Picture<'_> {
+        Picture {
+            now: self.now,
+            policy: &self.policy,
+            regions: &self.regions,
+            pairs: &self.pairs,
+            signals: &self.signals,
+        }
+    }
+}
+
+/// A value with its uncertainty. What is measured more is known better: the bounds come closer as `n` grows.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Estimate {
+    /// The best guess, in the unit of the field.
+    pub value: f64,
+    /// Lower bound at 95 % confidence.
+    pub low: f64,
+    /// Upper bound at 95 % confidence.
+    pub high: f64,
+    /// Samples.
+    pub n: u64,
+}
+
+/// How much is known about something measured.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Knowledge {
+    /// Measured lately and often enough.
+    Fresh,
+    /// Measured, but too seldom to tell.
+    Thin,
+    /// Measured too long ago.
+    Stale,
+    /// Never measured.
+    Unknown,
+}
+
+/// Pooled estimates as of the newest evidence.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Estimates {
+    /// Median round-trip time, microseconds; `None` without a reply.
+    pub rtt_p50_us: Option<Estimate>,
+    /// 99th percentile of the round-trip time, microseconds.
+    pub rtt_p99_us: Option<Estimate>,
+    /// 99th percentile minus minimum (RFC 5481 PDV), microseconds.
+    pub jitter_us: Option<Estimate>,
+    /// Share of probes without a reply, with Wilson bounds.
+    pub loss: Option<Estimate>,
+    /// Bits per second, where known.
+    pub bandwidth_bps: Option<Estimate>,
+    /// Probes behind it.
+    pub n: u64,
+    /// When the newest evidence was measured, by the aggregator's clock.
+    pub newest_at: Timestamp,
+    /// When each agent with evidence in memory last had some.
+    pub agents: BTreeMap<AgentId, Timestamp>,
+}
+
+impl Estimates {
+    /// Age of the newest evidence; `None` without any.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        (self.n > 0).then(|| now.since(self.newest_at))
+    }
+
+    /// Agents with fresh evidence.
+    #[must_use]
+    pub fn vantage_points(&self, now: Timestamp, policy: &Policy) -> u32 {
+        let fresh = |at: &&Timestamp| now.since(**at) <= policy.evidence.stale_after;
+        self.agents.values().filter(fresh).count() as u32
+    }
+
+    /// How much is known.
+    #[must_use]
+    pub fn knowledge(&self, now: Timestamp, policy: &Policy) -> Knowledge {
+        match self.age(now) {
+            None => Knowledge::Unknown,
+            Some(age) if age > policy.evidence.stale_after => Knowledge::Stale,
+            Some(_) if self.n < u64::from(policy.evidence.min_probes) => Knowledge::Thin,
+            Some(_) => Knowledge::Fresh,
+        }
+    }
+}
+
+/// What agents of one region measured about another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LinkView {
+    /// Pooled over the policy's memory.
+    pub estimates: Estimates,
+    /// The last windows, oldest first, all agents together; at most [`MAX_WINDOWS`].
+    pub windows: Vec<WindowView>,
+}
+
+/// One window of a link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WindowView {
+    /// The window, by the agents' clocks.
+    pub window: Window,
+    /// Probes answered, late ones included.
+    pub answered: u64,
+    /// Probes that became overdue and were not answered later in the window.
+    pub unanswered: u64,
+    /// Round-trip times; `None` without a reply.
+    pub rtt: Option<RttView>,
+}
+
+/// Round-trip times of a window, microseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct RttView {
+    pub min_us: u32,
+    pub p50_us: u32,
+    pub p90_us: u32,
+    pub p99_us: u32,
+    pub max_us: u32,
+}
+
+/// What was measured between two regions, whoever measured.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct PairView {
+    /// Pooled over both directions and the policy's memory.
+    pub estimates: Estimates,
+}
+
+/// A region.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegionView {
+    /// Whether others reach it.
+    pub state: RegionState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The fact behind it, in words.
+    pub detail: String,
+    /// Its agents that were heard of lately.
+    pub fresh_agents: u32,
+}
+
+/// Whether a region is reached by others.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionState {
+    /// Some observer outside it reaches it.
+    Up,
+    /// A quorum of observers outside it sees total loss.
+    Down,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// An agent.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct AgentView {
+    /// Its region.
+    pub region: RegionId,
+    /// When its session began; `None` while it has none.
+    pub connected_since: Option<Timestamp>,
+    /// When its last report arrived.
+    pub last_report_at: Option<Timestamp>,
+    /// Which start of its process.
+    pub boot_epoch: u64,
+    /// Where it answers.
+    pub addresses: Vec<IpAddr>,
+    /// Its build, for people.
+    pub build: String,
+    /// Whether its view counts.
+    pub vote: Vote,
+}
+
+/// Whether an agent's view counts.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vote {
+    /// It counts.
+    Counts,
+    /// It was not heard of lately.
+    #[default]
+    Silent,
+    /// It sees everything fail that others see well: the fault is its own.
+    AtFault,
+}
+
+/// What is selected for a primary.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionView {
+    /// The selected region; `None` before the first decision and while no candidate is left.
+    pub selected: Option<RegionId>,
+    /// Since when; `None` before the first decision.
+    pub since: Option<Timestamp>,
+    /// The selection before.
+    pub previous: Option<RegionId>,
+    /// Until when it stays unless it is down; `None` if it is free to move.
+    pub held_until: Option<Timestamp>,
+    /// The decision that made it so.
+    pub decision: Option<u64>,
+    /// The candidates as last evaluated.
+    pub ranking: Arc<Ranking>,
+}
