@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 mod sections;
 
+pub(crate) use sections::known_region;
+
 pub use sections::{
     EvidenceSection, FailoverSection, PolicySection, ProbingSection, RegionSection, Sections,
     SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
