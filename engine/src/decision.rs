@@ -46,6 +46,8 @@ pub enum Reason {
     },
     /// The old selection is down.
     Down,
+    /// Others reach the old selection, but nothing between it and the primary is answered.
+    Unreachable,
     /// The old selection may no longer be selected.
     Ineligible {
         /// Why not, in words.
@@ -66,6 +68,7 @@ impl Reason {
             Self::Better { .. } => "better",
             Self::ReturnedHome { .. } => "returned_home",
             Self::Down => "down",
+            Self::Unreachable => "unreachable",
             Self::Ineligible { .. } => "ineligible",
             Self::NoCandidate => "no_candidate",
             Self::Recovered => "recovered",

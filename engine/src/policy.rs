@@ -234,9 +234,13 @@ pub mod defaults {
 }
 
 impl Policy {
-    /// The candidates that may stand in for a primary: those of the config, else every other region.
+    /// The candidates that may stand in for a primary: those of the config, else every other region; none for a region
+    /// that the policy does not know.
     #[must_use]
     pub fn candidates(&self, primary: &RegionId) -> Vec<RegionId> {
+        if !self.regions.contains_key(primary) {
+            return Vec::new();
+        }
         match self.failovers.get(primary) {
             Some(failover) => failover.candidates.clone(),
             None => self

@@ -8,6 +8,7 @@
 //! 4. [`RefusalCode::NoEvidence`]: nothing was measured yet.
 //! 5. [`RefusalCode::Stale`]: what was measured is too old.
 //! 6. [`RefusalCode::TooFewProbes`]: what was measured is too little.
+//! 7. [`RefusalCode::Unreachable`]: others reach it, but nothing between it and the primary is answered.
 //!
 //! The score of those that pass is baseline weight times network weight; the highest wins.
 
@@ -154,6 +155,8 @@ pub enum RefusalCode {
     Stale,
     /// What was measured is too little.
     TooFewProbes,
+    /// Others reach it, but nothing between it and the primary is answered.
+    Unreachable,
 }
 
 impl Ranking {

@@ -87,6 +87,17 @@ impl View {
             signals: &self.signals,
         }
     }
+
+    /// The candidates of a primary as configured, ranked now. Made on demand: most views are read for a few primaries
+    /// only. A primary that the policy does not know has no candidates.
+    #[must_use]
+    pub fn ranking(&self, primary: &RegionId) -> Ranking {
+        let none = BTreeMap::new();
+        let failover = self.policy.failovers.get(primary);
+        let weights = failover.map_or(&none, |failover| &failover.weights);
+        let candidates = self.policy.candidates(primary);
+        crate::select::rank(&self.picture(), primary, &candidates, weights)
+    }
 }
 
 /// A value with its uncertainty. What is measured more is known better: the bounds come closer as `n` grows.
@@ -273,6 +284,4 @@ pub struct SelectionView {
     pub held_until: Option<Timestamp>,
     /// The decision that made it so.
     pub decision: Option<u64>,
-    /// The candidates as last evaluated.
-    pub ranking: Arc<Ranking>,
 }
