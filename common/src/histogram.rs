@@ -8,7 +8,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Bucket boundaries, by number. All hold 1 µs to 60 s; larger values count as 60 s.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[repr(u8)]
 pub enum Schema {
     /// Two significant digits: a bucket is at most 1/128 of its value wide (0.8 %).
@@ -68,13 +70,29 @@ impl Schema {
     pub const fn lowest(self, slot: u16) -> u32 {
         let half = self.half_magnitude();
         let (block, within) = ((slot as u32) >> half, (slot as u32) & ((1 << half) - 1));
-        if block == 0 { within } else { (within + (1 << half)) << (block - 1) }
+        if block == 0 {
+            within
+        } else {
+            (within + (1 << half)) << (block - 1)
+        }
     }
 
     /// The largest value of a bucket, in microseconds.
     #[must_use]
     pub const fn highest(self, slot: u16) -> u32 {
-        self.lowest(slot + 1) - 1
+        self.lowest(slot) + ((1 << self.width_bits(slot)) - 1)
+    }
+
+    /// The middle of a bucket, in microseconds, rounded down.
+    #[must_use]
+    pub const fn middle(self, slot: u16) -> u32 {
+        self.lowest(slot) + ((1 << self.width_bits(slot)) - 1) / 2
+    }
+
+    /// log2 of how many values a bucket holds.
+    #[must_use]
+    pub const fn width_bits(self, slot: u16) -> u32 {
+        ((slot as u32) >> self.half_magnitude()).saturating_sub(1)
     }
 }
 
@@ -90,6 +108,7 @@ pub struct SchemaMismatch {
 
 /// A sparse histogram; see the module's documentation.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "Raw")]
 pub struct Histogram {
     schema: Schema,
     /// Filled buckets: slot and count, sorted by slot; no count is 0.
@@ -100,7 +119,16 @@ impl Histogram {
     /// An empty histogram.
     #[must_use]
     pub const fn new(schema: Schema) -> Self {
-        Self { schema, buckets: Vec::new() }
+        Self {
+            schema,
+            buckets: Vec::new(),
+        }
+    }
+
+    /// A histogram of filled buckets that the caller has checked: in ascending order, within the schema, none empty.
+    pub(crate) fn from_checked(schema: Schema, buckets: Vec<(u16, u32)>) -> Self {
+        debug_assert!(are_valid(schema, &buckets));
+        Self { schema, buckets }
     }
 
     /// Its schema.
@@ -156,12 +184,26 @@ impl Histogram {
     /// Returns [`SchemaMismatch`] and changes nothing when the schemas differ.
     pub fn merge(&mut self, other: &Self) -> Result<(), SchemaMismatch> {
         if self.schema != other.schema {
-            return Err(SchemaMismatch { into: self.schema, from: other.schema });
+            return Err(SchemaMismatch {
+                into: self.schema,
+                from: other.schema,
+            });
         }
-        for &(slot, count) in &other.buckets {
-            self.add(slot, count);
-        }
+        let ours = self.buckets.len();
+        let merged = ours + self.missing(&other.buckets);
+        self.buckets.resize(merged, (0, 0));
+        merge_backwards(&mut self.buckets, ours, &other.buckets);
         Ok(())
+    }
+
+    /// How many of these buckets, in ascending order, are not filled here.
+    fn missing(&self, others: &[(u16, u32)]) -> usize {
+        let mut ours = self.buckets.iter().peekable();
+        let is_missing = |&&(slot, _): &&(u16, u32)| {
+            while ours.next_if(|ours| ours.0 < slot).is_some() {}
+            ours.peek().is_none_or(|ours| ours.0 != slot)
+        };
+        others.iter().filter(is_missing).count()
     }
 
     /// The value below or at which the share `q` (0..=1) of the samples lies, in microseconds: the middle of the
@@ -174,10 +216,60 @@ impl Histogram {
         for &(slot, n) in &self.buckets {
             seen += u64::from(n);
             if seen >= rank {
-                let low = self.schema.lowest(slot);
-                return Some(low + (self.schema.highest(slot) - low) / 2);
+                return Some(self.schema.middle(slot));
             }
         }
         None
+    }
+}
+
+/// Merges `others` into the first `ours` of `buckets`, which are just long enough for the result. Written from the
+/// back, so that no bucket is overwritten before it has moved and nothing is allocated.
+fn merge_backwards(buckets: &mut [(u16, u32)], mut ours: usize, mut others: &[(u16, u32)]) {
+    let mut end = buckets.len();
+    while let [rest @ .., (slot, count)] = others {
+        end -= 1;
+        buckets[end] = match ours.checked_sub(1).map(|last| buckets[last]) {
+            Some((own_slot, own_count)) if own_slot >= *slot => {
+                ours -= 1;
+                if own_slot > *slot {
+                    buckets[end] = (own_slot, own_count);
+                    continue;
+                }
+                (own_slot, own_count.saturating_add(*count))
+            }
+            _ => (*slot, *count),
+        };
+        others = rest;
+    }
+}
+
+/// Whether buckets are in ascending order, within the schema, and none is empty.
+fn are_valid(schema: Schema, buckets: &[(u16, u32)]) -> bool {
+    buckets.is_sorted_by(|a, b| a.0 < b.0)
+        && buckets.iter().all(|&(_, count)| count > 0)
+        && buckets
+            .last()
+            .is_none_or(|&(slot, _)| slot < schema.slots())
+}
+
+/// A histogram as it is read, not yet known to be one.
+#[derive(Deserialize)]
+#[serde(rename = "Histogram")]
+struct Raw {
+    schema: Schema,
+    buckets: Vec<(u16, u32)>,
+}
+
+impl TryFrom<Raw> for Histogram {
+    type Error = &'static str;
+
+    fn try_from(raw: Raw) -> Result<Self, Self::Error> {
+        if !are_valid(raw.schema, &raw.buckets) {
+            return Err(
+                "a histogram's buckets are in ascending order, within its schema, and none is empty",
+            );
+        }
+        Ok(Self::from_checked(raw.schema, raw.buckets))
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    histogram::Histogram,
+    histogram::{Histogram, MAX_US},
     id::{RegionId, TargetId},
     time::Timestamp,
 };
@@ -202,13 +202,24 @@ impl Rtt {
     /// No samples yet.
     #[must_use]
     pub fn empty(schema: crate::histogram::Schema) -> Self {
-        Self { histogram: Histogram::new(schema), min_us: 0, max_us: 0, sum_us: 0 }
+        Self {
+            histogram: Histogram::new(schema),
+            min_us: 0,
+            max_us: 0,
+            sum_us: 0,
+        }
     }
 
-    /// Adds one sample, in microseconds.
+    /// Adds one sample, in microseconds. More than [`MAX_US`] counts as that, so that the extremes and the sum are
+    /// always those of the histogram.
     pub fn record(&mut self, rtt_us: u32) {
+        let rtt_us = rtt_us.min(MAX_US);
         let first = self.histogram.is_empty();
-        self.min_us = if first { rtt_us } else { self.min_us.min(rtt_us) };
+        self.min_us = if first {
+            rtt_us
+        } else {
+            self.min_us.min(rtt_us)
+        };
         self.max_us = self.max_us.max(rtt_us);
         self.sum_us = self.sum_us.saturating_add(u64::from(rtt_us));
         self.histogram.record(rtt_us);
@@ -225,7 +236,11 @@ impl Rtt {
         }
         let first = self.histogram.is_empty();
         self.histogram.merge(&other.histogram)?;
-        self.min_us = if first { other.min_us } else { self.min_us.min(other.min_us) };
+        self.min_us = if first {
+            other.min_us
+        } else {
+            self.min_us.min(other.min_us)
+        };
         self.max_us = self.max_us.max(other.max_us);
         self.sum_us = self.sum_us.saturating_add(other.sum_us);
         Ok(())

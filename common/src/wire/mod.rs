@@ -3,7 +3,7 @@
 //! The major version is the ALPN name, so two builds that cannot understand each other never get past the handshake.
 //! The agent opens one bidirectional *control stream* and keeps it for the connection's life; control messages are
 //! MessagePack maps with field names, so that either side may add a field. Each batch of reports travels on a
-//! unidirectional stream of its own ([`batch`]). Both kinds of stream carry [`Frame`]s.
+//! unidirectional stream of its own ([`batch`]). Both kinds of stream carry frames ([`frame`]).
 //!
 //! ```text
 //!  agent                                   aggregator
@@ -18,7 +18,10 @@
 //! ```
 
 pub mod batch;
+mod bits;
+mod column;
 pub mod frame;
+mod rows;
 pub mod v1;
 
 /// The ALPN protocol name of major version 1.
@@ -33,8 +36,13 @@ pub const AGGREGATOR_URI_PREFIX: &str = "leeward://aggregator/";
 
 /// Limits checked before anything is allocated. The reasons are rounded up from the largest honest message.
 pub mod limits {
-    /// A control message: 4,096 mesh targets of about 100 bytes each, twice over.
-    pub const CONTROL_BYTES: usize = 1 << 20;
+    /// A control message with a list: [`PATHS`] of at most 160 bytes each, or [`TARGETS`] of at most 460 (a mesh's
+    /// of 230, a refused one with its reason).
+    pub const CONTROL_BYTES: usize = 4 << 20;
+    /// A control message without a long list: a few texts of [`TEXT_BYTES`], and room for fields of newer builds.
+    pub const SMALL_CONTROL_BYTES: usize = 16 << 10;
+    /// An acknowledgement of batches: [`SEQUENCES`] of at most 9 bytes each.
+    pub const DURABLE_BYTES: usize = 160 << 10;
     /// A batch on the wire.
     pub const BATCH_BYTES: usize = 1 << 20;
     /// A batch after decompression.
@@ -43,10 +51,19 @@ pub mod limits {
     pub const PATHS: usize = 16_384;
     /// Targets in one mesh.
     pub const TARGETS: usize = 8_192;
+    /// Filled histogram buckets in one batch: 64 for each row of the largest table. It bounds what a small batch of
+    /// constant columns can make a reader allocate to 8 MiB.
+    pub const BATCH_BUCKETS: usize = 1 << 20;
     /// Addresses that an agent registers.
     pub const ADDRESSES: usize = 16;
-    /// Any text in a control message.
+    /// Probe kinds of one target.
+    pub const KINDS: usize = 8;
+    /// Sequences in one acknowledgement.
+    pub const SEQUENCES: usize = 16_384;
+    /// A text for people in a control message.
     pub const TEXT_BYTES: usize = 1_024;
+    /// The reason why one target is refused; a mesh may have [`TARGETS`] of them.
+    pub const REASON_BYTES: usize = 256;
 }
 
 /// Why bytes are no message.

@@ -1,13 +1,15 @@
 //! Control messages of major version 1. MessagePack maps with field names; unknown fields are ignored, absent ones
-//! that are `default` take their default, so either side may grow.
+//! that are `default` take their default, so either side may grow. Texts for people are cut to their limit when
+//! written; all limits are checked when read.
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     id::{AgentId, RegionId, TargetId},
     report::{Path, ProbeKind},
+    wire::{WireError, limits},
 };
 
 /// What an agent says on the control stream.
@@ -52,7 +54,7 @@ pub struct Hello {
     /// TCP port on which the agent answers SYN probes.
     pub answer_port: u16,
     /// Build of the agent, for people.
-    #[serde(default)]
+    #[serde(default, serialize_with = "text")]
     pub build: String,
 }
 
@@ -60,6 +62,7 @@ pub struct Hello {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Welcome {
     /// The aggregator's name.
+    #[serde(serialize_with = "text")]
     pub aggregator: String,
     /// Of this boot epoch every sequence below this is durable; 0 if none.
     pub durable_below: u64,
@@ -71,6 +74,7 @@ pub struct Refuse {
     /// A stable word for programs.
     pub code: RefuseCode,
     /// A sentence for people: what is wrong and what to do.
+    #[serde(serialize_with = "text")]
     pub reason: String,
 }
 
@@ -142,6 +146,7 @@ pub struct RefusedTarget {
     /// The target.
     pub target: TargetId,
     /// The reason: outside the allowed networks, over the rate cap, no socket of its family.
+    #[serde(serialize_with = "reason")]
     pub reason: String,
 }
 
@@ -193,5 +198,86 @@ pub struct AgentStatus {
     /// CPU time used, microseconds.
     pub cpu_us: u64,
     /// Where time stamps come from, one word per probe kind, for people.
+    #[serde(serialize_with = "text")]
     pub stamps: String,
+}
+
+impl FromAgent {
+    /// Checks the lengths of lists and texts.
+    pub(super) fn check_limits(&self) -> Result<(), WireError> {
+        match self {
+            Self::Hello(hello) => {
+                at_most(
+                    "list of addresses",
+                    hello.addresses.len(),
+                    limits::ADDRESSES,
+                )?;
+                at_most("name of a build", hello.build.len(), limits::TEXT_BYTES)
+            }
+            Self::Paths(paths) => at_most("path table", paths.paths.len(), limits::PATHS),
+            Self::MeshApplied(applied) => {
+                at_most(
+                    "list of refused targets",
+                    applied.refused.len(),
+                    limits::TARGETS,
+                )?;
+                applied.refused.iter().try_for_each(|refused| {
+                    at_most("reason", refused.reason.len(), limits::REASON_BYTES)
+                })
+            }
+            Self::Status(status) => at_most(
+                "note on time stamps",
+                status.stamps.len(),
+                limits::TEXT_BYTES,
+            ),
+        }
+    }
+}
+
+impl FromAggregator {
+    /// Checks the lengths of lists and texts.
+    pub(super) fn check_limits(&self) -> Result<(), WireError> {
+        match self {
+            Self::Welcome(welcome) => at_most(
+                "aggregator's name",
+                welcome.aggregator.len(),
+                limits::TEXT_BYTES,
+            ),
+            Self::Refuse(refuse) => at_most("reason", refuse.reason.len(), limits::TEXT_BYTES),
+            Self::Mesh(mesh) => {
+                at_most("mesh", mesh.targets.len(), limits::TARGETS)?;
+                mesh.targets.iter().try_for_each(|target| {
+                    at_most("list of probe kinds", target.kinds.len(), limits::KINDS)
+                })
+            }
+            Self::PathsDurable(_) => Ok(()),
+            Self::Durable(durable) => at_most(
+                "acknowledgement",
+                durable.sequences.len(),
+                limits::SEQUENCES,
+            ),
+        }
+    }
+}
+
+fn at_most(what: &'static str, have: usize, limit: usize) -> Result<(), WireError> {
+    if have > limit {
+        return Err(WireError::TooLarge { what, have, limit });
+    }
+    Ok(())
+}
+
+/// The start of a text that fits into `limit` bytes.
+fn cut(text: &str, limit: usize) -> &str {
+    let fits = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=limit.min(text.len())).rev().find(fits).unwrap_or(0);
+    &text[..end]
+}
+
+fn text<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(cut(text, limits::TEXT_BYTES))
+}
+
+fn reason<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(cut(text, limits::REASON_BYTES))
 }

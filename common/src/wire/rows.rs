@@ -1,0 +1,456 @@
+//! The rows of a batch, as columns and bits. The layout is drawn in [`super::batch`].
+//!
+//! Everything that follows from the rest is left out: the last bucket's count (the classes say how many samples there
+//! are), the maximum of a single sample, the sum of two. The minimum lies in the first filled bucket and the maximum
+//! in the last, so only their places within these are written.
+
+use crate::{
+    histogram::{Histogram, MAX_US, Schema},
+    report::{Class, Counts, Report, Rtt},
+    wire::{
+        WireError,
+        bits::{BitReader, BitWriter},
+        column::{Column, ColumnWriter, unzigzag, zigzag},
+        limits,
+    },
+};
+
+/// The columns, in wire order.
+#[derive(Clone, Copy)]
+enum Name {
+    RowGap,
+    Scheduled,
+    /// The first of eight, in the order of [`Class::ALL`].
+    Classes,
+    Overdue = Name::Classes as isize + 8,
+    Open,
+    Buckets,
+    FirstSlot,
+    Body,
+    BodyCount,
+    SumSteps,
+}
+
+const COLUMNS: usize = Name::SumSteps as usize + 1;
+
+/// In [`Name::Body`], the part that holds a count less one; as large as this, the rest is in [`Name::BodyCount`].
+const COUNT_BITS: u32 = 2;
+const COUNT_ESCAPE: u64 = (1 << COUNT_BITS) - 1;
+
+/// The classes whose probes have a round-trip time.
+const WITH_RTT: [Class; 4] = [
+    Class::Replied,
+    Class::Late,
+    Class::Duplicate,
+    Class::Refused,
+];
+
+fn samples(counts: &Counts) -> u64 {
+    WITH_RTT
+        .iter()
+        .map(|&class| u64::from(counts.of(class)))
+        .sum()
+}
+
+/// Rows as columns and as bits.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    pub(super) columns: Vec<u8>,
+    pub(super) bits: Vec<u8>,
+}
+
+/// Writes rows.
+///
+/// # Errors
+///
+/// Returns which row is not what a report can be, or out of order.
+pub(super) fn encode(schema: Schema, rows: &[(u32, Report)]) -> Result<Encoded, WireError> {
+    let mut writer = Writer::new(schema);
+    for (row, report) in rows {
+        writer.push(*row, report)?;
+    }
+    Ok(writer.finish())
+}
+
+struct Writer {
+    schema: Schema,
+    columns: [ColumnWriter; COLUMNS],
+    bits: BitWriter,
+    next_row: u32,
+    slot: u16,
+    buckets: usize,
+}
+
+impl Writer {
+    fn new(schema: Schema) -> Self {
+        Self {
+            schema,
+            columns: std::array::from_fn(|_| ColumnWriter::default()),
+            bits: BitWriter::default(),
+            next_row: 0,
+            slot: 0,
+            buckets: 0,
+        }
+    }
+
+    fn push(&mut self, row: u32, report: &Report) -> Result<(), WireError> {
+        check(self.schema, report).map_err(|why| malformed(format!("row {row}: {why}")))?;
+        let gap = row
+            .checked_sub(self.next_row)
+            .filter(|_| (row as usize) < limits::PATHS);
+        let gap = gap.ok_or_else(|| malformed(format!("row {row} is out of order or range")))?;
+        self.next_row = row + 1;
+        self.column(Name::RowGap, gap.into());
+        self.counts(&report.counts);
+        if !report.rtt.histogram.is_empty() {
+            self.rtt(&report.rtt)?;
+        }
+        Ok(())
+    }
+
+    fn counts(&mut self, counts: &Counts) {
+        self.column(Name::Scheduled, counts.scheduled.into());
+        for (column, &count) in self.columns[Name::Classes as usize..]
+            .iter_mut()
+            .zip(&counts.classes)
+        {
+            column.push(count.into());
+        }
+        self.column(Name::Overdue, counts.overdue.into());
+        self.column(Name::Open, counts.open.into());
+    }
+
+    fn rtt(&mut self, rtt: &Rtt) -> Result<(), WireError> {
+        let buckets = rtt.histogram.buckets();
+        self.buckets += buckets.len();
+        if self.buckets > limits::BATCH_BUCKETS {
+            return Err(too_many_buckets(self.buckets));
+        }
+        self.column(Name::Buckets, buckets.len() as u64 - 1);
+        let first = buckets[0].0;
+        self.column(
+            Name::FirstSlot,
+            zigzag(i64::from(first) - i64::from(self.slot)),
+        );
+        self.slot = first;
+        for pair in buckets.windows(2) {
+            let (extra, gap) = (
+                u64::from(pair[0].1 - 1),
+                u64::from(pair[1].0 - pair[0].0 - 1),
+            );
+            self.column(Name::Body, gap << COUNT_BITS | extra.min(COUNT_ESCAPE));
+            if extra >= COUNT_ESCAPE {
+                self.column(Name::BodyCount, extra - COUNT_ESCAPE);
+            }
+        }
+        self.places(rtt);
+        Ok(())
+    }
+
+    /// Minimum, maximum and sum, as far as they do not follow from the buckets.
+    fn places(&mut self, rtt: &Rtt) {
+        let buckets = rtt.histogram.buckets();
+        let (first, last) = (buckets[0].0, buckets[buckets.len() - 1].0);
+        let samples = rtt.histogram.count();
+        let width = self.schema.width_bits(first);
+        self.bits.put(rtt.min_us - self.schema.lowest(first), width);
+        if samples > 1 {
+            self.bits.put(
+                rtt.max_us - self.schema.lowest(last),
+                self.schema.width_bits(last),
+            );
+        }
+        if samples > 2 {
+            let off =
+                rtt.sum_us as i64 - expected_sum(self.schema, buckets, rtt.min_us, rtt.max_us);
+            self.bits.put((off & ((1 << width) - 1)) as u32, width);
+            self.column(Name::SumSteps, zigzag(off >> width));
+        }
+    }
+
+    fn column(&mut self, name: Name, value: u64) {
+        self.columns[name as usize].push(value);
+    }
+
+    fn finish(self) -> Encoded {
+        let mut columns = Vec::new();
+        self.columns
+            .iter()
+            .for_each(|column| column.finish(&mut columns));
+        Encoded {
+            columns,
+            bits: self.bits.finish(),
+        }
+    }
+}
+
+/// Reads `rows` rows.
+///
+/// # Errors
+///
+/// Returns what is wrong with the columns or bits.
+pub(super) fn decode<'a>(
+    schema: Schema,
+    rows: usize,
+    mut columns: &'a [u8],
+    bits: &'a [u8],
+) -> Result<Vec<(u32, Report)>, WireError> {
+    let mut reader = Reader::new(schema, &mut columns, bits)
+        .ok_or_else(|| malformed("a column is cut short"))?;
+    if !columns.is_empty() {
+        return Err(malformed("bytes follow the last column"));
+    }
+    // The caller has checked that there are at most `limits::PATHS`.
+    let mut decoded = Vec::with_capacity(rows);
+    for _ in 0..rows {
+        let row = reader.row()?;
+        let report = reader
+            .report()
+            .map_err(|why| malformed(format!("row {row}: {why}")))?;
+        decoded.push((row, report));
+    }
+    reader.finish()?;
+    Ok(decoded)
+}
+
+struct Reader<'a> {
+    schema: Schema,
+    columns: [Column<'a>; COLUMNS],
+    bits: BitReader<'a>,
+    next_row: u32,
+    slot: u16,
+    buckets: usize,
+}
+
+/// Why a row is none; where it is is added by who knows.
+type Why = &'static str;
+
+const ENDS: Why = "a column ends before the rows do, or holds a number out of range";
+const BITS_END: Why = "the bits end before the rows do";
+
+impl<'a> Reader<'a> {
+    fn new(schema: Schema, bytes: &mut &'a [u8], bits: &'a [u8]) -> Option<Self> {
+        let mut columns = std::array::from_fn(|_| Column::Constant(0));
+        for column in &mut columns {
+            *column = Column::split_off(bytes)?;
+        }
+        Some(Self {
+            schema,
+            columns,
+            bits: BitReader::new(bits),
+            next_row: 0,
+            slot: 0,
+            buckets: 0,
+        })
+    }
+
+    fn row(&mut self) -> Result<u32, WireError> {
+        let row = self
+            .u32(Name::RowGap)
+            .ok()
+            .and_then(|gap| gap.checked_add(self.next_row));
+        let row = row
+            .filter(|&row| (row as usize) < limits::PATHS)
+            .ok_or_else(|| malformed(format!("the row after {} is out of range", self.next_row)))?;
+        self.next_row = row + 1;
+        Ok(row)
+    }
+
+    fn report(&mut self) -> Result<Report, Why> {
+        let counts = self.counts()?;
+        let rtt = match samples(&counts) {
+            0 => Rtt::empty(self.schema),
+            samples => self.rtt(samples)?,
+        };
+        Ok(Report { counts, rtt })
+    }
+
+    fn counts(&mut self) -> Result<Counts, Why> {
+        let mut counts = Counts {
+            scheduled: self.u32(Name::Scheduled)?,
+            ..Counts::default()
+        };
+        for (count, column) in counts
+            .classes
+            .iter_mut()
+            .zip(&mut self.columns[Name::Classes as usize..])
+        {
+            *count = column.take_u32().ok_or(ENDS)?;
+        }
+        counts.overdue = self.u32(Name::Overdue)?;
+        counts.open = self.u32(Name::Open)?;
+        Ok(counts)
+    }
+
+    fn rtt(&mut self, samples: u64) -> Result<Rtt, Why> {
+        let buckets = self.buckets(samples)?;
+        let (first, last) = (buckets[0].0, buckets[buckets.len() - 1].0);
+        let min_us = self.place(first)?;
+        let max_us = if samples > 1 {
+            self.place(last)?
+        } else {
+            min_us
+        };
+        let sum_us = match samples {
+            1 => min_us.into(),
+            2 => u64::from(min_us) + u64::from(max_us),
+            _ => self.sum(&buckets, min_us, max_us)?,
+        };
+        let rtt = Rtt {
+            histogram: Histogram::from_checked(self.schema, buckets),
+            min_us,
+            max_us,
+            sum_us,
+        };
+        check_extremes(&rtt, samples)?;
+        Ok(rtt)
+    }
+
+    fn buckets(&mut self, samples: u64) -> Result<Vec<(u16, u32)>, Why> {
+        let last = self.u32(Name::Buckets)?;
+        if u64::from(last) >= samples || last >= u32::from(self.schema.slots()) {
+            return Err("it has more buckets than samples, or than its schema has");
+        }
+        self.buckets += last as usize + 1;
+        if self.buckets > limits::BATCH_BUCKETS {
+            return Err("the batch has too many buckets");
+        }
+        let step = unzigzag(self.columns[Name::FirstSlot as usize].take().ok_or(ENDS)?);
+        let slot = i64::from(self.slot)
+            .checked_add(step)
+            .and_then(|slot| u16::try_from(slot).ok());
+        self.slot = slot
+            .filter(|&slot| slot < self.schema.slots())
+            .ok_or("a bucket is outside the schema")?;
+
+        let mut buckets = Vec::with_capacity(last as usize + 1);
+        let (mut slot, mut left) = (u64::from(self.slot), samples);
+        for _ in 0..last {
+            let body = self.columns[Name::Body as usize].take().ok_or(ENDS)?;
+            let mut count = 1 + (body & COUNT_ESCAPE);
+            if count > COUNT_ESCAPE {
+                count += u64::from(self.u32(Name::BodyCount)?);
+            }
+            left = left
+                .checked_sub(count)
+                .ok_or("its buckets hold more than its samples")?;
+            buckets.push((
+                slot as u16,
+                u32::try_from(count).map_err(|_| "a bucket's count is out of range")?,
+            ));
+            slot += 1 + (body >> COUNT_BITS);
+            if slot >= u64::from(self.schema.slots()) {
+                return Err("a bucket is outside the schema");
+            }
+        }
+        if left == 0 {
+            return Err("its last bucket is empty");
+        }
+        buckets.push((
+            slot as u16,
+            u32::try_from(left).map_err(|_| "a bucket's count is out of range")?,
+        ));
+        Ok(buckets)
+    }
+
+    /// A value within a bucket.
+    fn place(&mut self, slot: u16) -> Result<u32, Why> {
+        let place = self
+            .bits
+            .take(self.schema.width_bits(slot))
+            .ok_or(BITS_END)?;
+        Ok(self.schema.lowest(slot) + place)
+    }
+
+    fn sum(&mut self, buckets: &[(u16, u32)], min_us: u32, max_us: u32) -> Result<u64, Why> {
+        let width = self.schema.width_bits(buckets[0].0);
+        let steps = unzigzag(self.columns[Name::SumSteps as usize].take().ok_or(ENDS)?);
+        let low = self.bits.take(width).ok_or(BITS_END)?;
+        let sum = i128::from(expected_sum(self.schema, buckets, min_us, max_us))
+            + (i128::from(steps) << width)
+            + i128::from(low);
+        u64::try_from(sum).map_err(|_| "its sum is out of range")
+    }
+
+    fn u32(&mut self, name: Name) -> Result<u32, Why> {
+        self.columns[name as usize].take_u32().ok_or(ENDS)
+    }
+
+    fn finish(&self) -> Result<(), WireError> {
+        if !self.columns.iter().all(Column::is_finished) {
+            return Err(malformed("a column goes on after the last row"));
+        }
+        if !self.bits.is_finished() {
+            return Err(malformed("bits follow the last row"));
+        }
+        Ok(())
+    }
+}
+
+/// The sum if every sample but the smallest and the largest lay in the middle of its bucket. At most 2^34 samples
+/// (four classes of 32 bits) of 60 s: below 2^60.
+fn expected_sum(schema: Schema, buckets: &[(u16, u32)], min_us: u32, max_us: u32) -> i64 {
+    let middle = |slot| i64::from(schema.middle(slot));
+    let all: i64 = buckets
+        .iter()
+        .map(|&(slot, count)| i64::from(count) * middle(slot))
+        .sum();
+    let (first, last) = (buckets[0].0, buckets[buckets.len() - 1].0);
+    all - middle(first) - middle(last) + i64::from(min_us) + i64::from(max_us)
+}
+
+/// What must hold of a report so that it can be written.
+fn check(schema: Schema, report: &Report) -> Result<(), Why> {
+    let Report { counts, rtt } = report;
+    if rtt.histogram.schema() != schema {
+        return Err("its histogram is of another schema than the batch");
+    }
+    let samples = samples(counts);
+    if rtt.histogram.count() != samples {
+        return Err(
+            "its histogram holds another number of samples than replied + late + duplicate + refused",
+        );
+    }
+    let ([(first, _), ..], [.., (last, _)]) = (rtt.histogram.buckets(), rtt.histogram.buckets())
+    else {
+        return if (rtt.min_us, rtt.max_us, rtt.sum_us) == (0, 0, 0) {
+            Ok(())
+        } else {
+            Err("it has a minimum, maximum or sum but no samples")
+        };
+    };
+    if schema.slot(rtt.min_us) != *first || schema.slot(rtt.max_us) != *last {
+        return Err("its minimum is not in its first bucket or its maximum not in its last");
+    }
+    check_extremes(rtt, samples)
+}
+
+fn check_extremes(rtt: &Rtt, samples: u64) -> Result<(), Why> {
+    let (min, max) = (u64::from(rtt.min_us), u64::from(rtt.max_us));
+    if min > max || rtt.max_us > MAX_US {
+        return Err("its minimum exceeds its maximum, or its maximum what can be told apart");
+    }
+    let others = samples - 1;
+    if !(min * others + max..=min + max * others).contains(&rtt.sum_us) {
+        return Err("its sum does not lie between what its minimum and maximum allow");
+    }
+    if samples == 1 && min != max {
+        return Err("its single sample is two");
+    }
+    Ok(())
+}
+
+fn too_many_buckets(have: usize) -> WireError {
+    WireError::TooLarge {
+        what: "number of buckets in a batch",
+        have,
+        limit: limits::BATCH_BUCKETS,
+    }
+}
+
+fn malformed(why: impl Into<String>) -> WireError {
+    WireError::Malformed {
+        what: "batch",
+        why: why.into(),
+    }
+}
