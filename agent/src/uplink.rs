@@ -1,0 +1,4 @@
+//! The agent's side of the wire.
+
+pub mod backoff;
+pub mod delivery;
