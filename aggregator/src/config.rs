@@ -1,8 +1,68 @@
-//! `aggregator.toml`.
+//! `aggregator.toml`: what an operator says to the aggregator.
+//!
+//! The raw structs mirror the file and stay private; [`Config`] holds only valid values, and the certificates that it
+//! names are read and checked with it, so that `--check` finds what a start would. `aggregator.sample.toml` documents
+//! each key and is tested against the defaults below. The policy sections are the engine's own
+//! ([`leeward_engine::policy`]).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use leeward_common::id::SourceId;
+use leeward_common::{
+    config::{ConfigError, Document, Span, Spanned},
+    id::SourceId,
+};
+use leeward_engine::policy::{
+    FailoverSection, Policy, PolicySection, ProbingSection, RegionSection, Sections, SignalSourceSection,
+    TargetSection,
+};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+};
+use serde::Deserialize;
+
+use crate::ingest::identity;
+
+/// What holds where the file says nothing.
+pub mod defaults {
+    use super::{Duration, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    /// Where agents connect; UDP, all addresses of both families.
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8610);
+    /// Where the HTTP API listens.
+    pub const API_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8611);
+    /// Where the store is.
+    pub const DATA_DIR: &str = "/var/lib/leeward-aggregator";
+    /// How far back the journal reaches.
+    pub const JOURNAL_RETENTION: Duration = Duration::from_secs(48 * 3600);
+}
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The aggregator's name.
+    pub name: String,
+    /// Where agents connect.
+    pub listen: SocketAddr,
+    /// Where the store is.
+    pub data_dir: PathBuf,
+    /// How far back the journal reaches.
+    pub journal_retention: Duration,
+    /// TLS towards agents: our certificate, and the authority that theirs must come from.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The HTTP API.
+    pub api: Api,
+    /// What decisions depend on.
+    pub policy: PolicyText,
+}
 
 /// The HTTP API.
 #[derive(Clone, Debug)]
@@ -29,7 +89,7 @@ pub struct Token {
 }
 
 /// What the holder of a token may do; each role may also do what the ones before it may.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Read.
@@ -38,4 +98,483 @@ pub enum Role {
     Injector,
     /// Change anything.
     Operator,
+}
+
+/// A policy and the text that it was parsed from: the text is what the journal keeps, so that a policy of last month
+/// can be read by the build of today.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyText {
+    /// The policy.
+    pub policy: Policy,
+    /// Its sections, and nothing else of the file.
+    pub toml: String,
+}
+
+impl PolicyText {
+    /// Parses the policy sections alone.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first thing that is wrong with the text.
+    pub fn parse(document: &Document<'_>) -> Result<Self, ConfigError> {
+        let raw: RawPolicy = document.parse()?;
+        Self::new(document, raw.sections())
+    }
+
+    fn new(document: &Document<'_>, sections: Sections) -> Result<Self, ConfigError> {
+        let policy = sections.into_policy(document)?;
+        let mut table: toml::Table = document.parse()?;
+        table.retain(|key, _| POLICY_KEYS.contains(&key));
+        Ok(Self { policy, toml: table.to_string() })
+    }
+}
+
+/// The policy's sections, as [`RawPolicy`] and [`Raw`] name them.
+const POLICY_KEYS: [&str; 6] = ["region", "failover", "probing", "policy", "target", "signal_source"];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    name: Option<Spanned<String>>,
+    listen: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    journal_retention: Option<Spanned<Span>>,
+    credentials: RawCredentials,
+    #[serde(default)]
+    api: RawApi,
+    #[serde(default)]
+    region: Vec<RegionSection>,
+    #[serde(default)]
+    failover: Vec<FailoverSection>,
+    #[serde(default)]
+    probing: ProbingSection,
+    #[serde(default)]
+    policy: PolicySection,
+    #[serde(default)]
+    target: Vec<TargetSection>,
+    #[serde(default)]
+    signal_source: Vec<SignalSourceSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    #[serde(default)]
+    region: Vec<RegionSection>,
+    #[serde(default)]
+    failover: Vec<FailoverSection>,
+    #[serde(default)]
+    probing: ProbingSection,
+    #[serde(default)]
+    policy: PolicySection,
+    #[serde(default)]
+    target: Vec<TargetSection>,
+    #[serde(default)]
+    signal_source: Vec<SignalSourceSection>,
+}
+
+impl RawPolicy {
+    fn sections(self) -> Sections {
+        let Self { region, failover, probing, policy, target, signal_source } = self;
+        Sections { region, failover, probing, policy, target, signal_source }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCredentials {
+    ca: Spanned<PathBuf>,
+    certificate: Spanned<PathBuf>,
+    key: Spanned<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawApi {
+    listen: Option<Spanned<SocketAddr>>,
+    certificate: Option<Spanned<PathBuf>>,
+    key: Option<Spanned<PathBuf>>,
+    token: Vec<RawToken>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawToken {
+    name: Spanned<String>,
+    sha256: Spanned<String>,
+    role: Role,
+    #[serde(default)]
+    sources: Vec<Spanned<SourceId>>,
+}
+
+impl Config {
+    /// Reads and checks a file, and the certificates that it names.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first thing that is wrong, with its place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            file: file.clone(),
+            at: None,
+            message: format!("cannot be read: {error}"),
+        })?;
+        let beside = path.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map_or(beside, PathBuf::from);
+        Self::parse(&Document { file: &file, text: &text }, &folder)
+    }
+
+    /// Checks a text; relative paths of certificates are looked up in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first thing that is wrong, with its place.
+    pub fn parse(document: &Document<'_>, folder: &Path) -> Result<Self, ConfigError> {
+        let raw: Raw = document.parse()?;
+        let files = Files { document, folder };
+        let sections = RawPolicy {
+            region: raw.region,
+            failover: raw.failover,
+            probing: raw.probing,
+            policy: raw.policy,
+            target: raw.target,
+            signal_source: raw.signal_source,
+        };
+        let policy = PolicyText::new(document, sections.sections())?;
+        let chain = files.certificates(&raw.credentials.certificate)?;
+        Ok(Self {
+            name: name(document, raw.name, &chain)?,
+            listen: raw.listen.unwrap_or(defaults::LISTEN),
+            data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from(defaults::DATA_DIR)),
+            journal_retention: retention(document, raw.journal_retention)?,
+            tls: files.agent_tls(&raw.credentials, chain)?,
+            api: api(document, &files, raw.api, &policy.policy)?,
+            policy,
+        })
+    }
+}
+
+/// The configured name, which must be the certificate's if that has one.
+fn name(
+    document: &Document<'_>,
+    written: Option<Spanned<String>>,
+    chain: &[CertificateDer<'_>],
+) -> Result<String, ConfigError> {
+    let certified = chain.first().and_then(|certificate| identity::aggregator_name(certificate));
+    match (written, certified) {
+        (Some(written), Some(certified)) if *written.get_ref() != certified => {
+            let message = format!(
+                "name is {:?}, but the certificate says {certified:?}; make them equal",
+                written.get_ref()
+            );
+            Err(document.error(written.span(), message))
+        }
+        (Some(written), _) if written.get_ref().is_empty() => {
+            Err(document.error(written.span(), "name is empty; give the aggregator one or remove the line"))
+        }
+        (Some(written), _) => Ok(written.into_inner()),
+        (None, certified) => Ok(certified.unwrap_or_else(|| "aggregator".to_owned())),
+    }
+}
+
+fn retention(document: &Document<'_>, written: Option<Spanned<Span>>) -> Result<Duration, ConfigError> {
+    const LEAST: Duration = Duration::from_secs(2 * 3600);
+    let Some(written) = written else { return Ok(defaults::JOURNAL_RETENTION) };
+    let span = written.get_ref().0;
+    if span >= LEAST {
+        return Ok(span);
+    }
+    Err(document.error(written.span(), format!("journal_retention is {span:?}; the smallest allowed is \"2h\"")))
+}
+
+fn api(document: &Document<'_>, files: &Files<'_>, raw: RawApi, policy: &Policy) -> Result<Api, ConfigError> {
+    let tls = match (&raw.certificate, &raw.key) {
+        (Some(certificate), Some(key)) => Some(files.api_tls(certificate, key)?),
+        (None, None) => None,
+        (Some(alone), None) => {
+            return Err(document.error(alone.span(), "api.certificate needs api.key beside it"));
+        }
+        (None, Some(alone)) => {
+            return Err(document.error(alone.span(), "api.key needs api.certificate beside it"));
+        }
+    };
+    let listen = raw.listen.as_ref().map_or(defaults::API_LISTEN, |listen| *listen.get_ref());
+    if let (Some(written), None) = (&raw.listen, &tls)
+        && !listen.ip().to_canonical().is_loopback()
+    {
+        let message = format!(
+            "api.listen is {listen}, beyond loopback, and there is no TLS; add api.certificate and api.key, or listen on \
+             {}",
+            defaults::API_LISTEN
+        );
+        return Err(document.error(written.span(), message));
+    }
+    Ok(Api { listen, tls, tokens: tokens(document, raw.token, policy)? })
+}
+
+fn tokens(document: &Document<'_>, raw: Vec<RawToken>, policy: &Policy) -> Result<Vec<Token>, ConfigError> {
+    let mut names = BTreeSet::new();
+    let mut tokens = Vec::new();
+    for RawToken { name, sha256, role, sources } in raw {
+        let text = name.get_ref();
+        if text.is_empty() || !names.insert(text.clone()) {
+            let message = format!("token name {text:?} is empty or taken; names tell holders apart in the logs");
+            return Err(document.error(name.span(), message));
+        }
+        let Some(hash) = parse_sha256(sha256.get_ref()) else {
+            let message = "sha256 must be 64 hex digits: printf %s \"$TOKEN\" | sha256sum";
+            return Err(document.error(sha256.span(), message));
+        };
+        if let Some(unknown) = sources.iter().find(|source| !policy.signal_sources.contains_key(source.get_ref())) {
+            let message = format!("signal source {} is not defined; add a [[signal_source]]", unknown.get_ref());
+            return Err(document.error(unknown.span(), message));
+        }
+        let sources = sources.into_iter().map(Spanned::into_inner).collect();
+        tokens.push(Token { name: name.into_inner(), sha256: hash, role, sources });
+    }
+    Ok(tokens)
+}
+
+fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (at, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// Reads the files that a document names.
+struct Files<'a> {
+    document: &'a Document<'a>,
+    folder: &'a Path,
+}
+
+impl Files<'_> {
+    fn certificates(&self, path: &Spanned<PathBuf>) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+        let place = self.folder.join(path.get_ref());
+        let certificates = CertificateDer::pem_file_iter(&place)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| self.error(path, &format!("cannot read {}: {error}", place.display())))?;
+        if certificates.is_empty() {
+            return Err(self.error(path, &format!("{} holds no PEM certificate", place.display())));
+        }
+        Ok(certificates)
+    }
+
+    fn key(&self, path: &Spanned<PathBuf>) -> Result<PrivateKeyDer<'static>, ConfigError> {
+        let place = self.folder.join(path.get_ref());
+        PrivateKeyDer::from_pem_file(&place)
+            .map_err(|error| self.error(path, &format!("cannot read a private key in {}: {error}", place.display())))
+    }
+
+    fn agent_tls(
+        &self,
+        raw: &RawCredentials,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates(&raw.ca)? {
+            roots
+                .add(certificate)
+                .map_err(|error| self.error(&raw.ca, &format!("is no certificate of an authority: {error}")))?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| self.error(&raw.ca, &error.to_string()))?;
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| self.error(&raw.certificate, &error.to_string()))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, self.key(&raw.key)?)
+            .map_err(|error| self.error(&raw.key, &format!("does not go with the certificate: {error}")))?;
+        tls.alpn_protocols = vec![leeward_common::wire::ALPN_V1.to_vec()];
+        // A resumed session would skip the check of the agent's certificate, which may have expired since.
+        tls.session_storage = Arc::new(NoServerSessionStorage {});
+        tls.send_tls13_tickets = 0;
+        Ok(Arc::new(tls))
+    }
+
+    fn api_tls(
+        &self,
+        certificate: &Spanned<PathBuf>,
+        key: &Spanned<PathBuf>,
+    ) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
+        let mut tls =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| self.error(certificate, &error.to_string()))?
+                .with_no_client_auth()
+                .with_single_cert(self.certificates(certificate)?, self.key(key)?)
+                .map_err(|error| self.error(key, &format!("does not go with the certificate: {error}")))?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(tls))
+    }
+
+    fn error<T>(&self, at: &Spanned<T>, message: &str) -> ConfigError {
+        self.document.error(at.span(), message)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Viewer => "viewer",
+            Self::Injector => "injector",
+            Self::Operator => "operator",
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The policy of some sections.
+    pub(crate) fn policy(text: &str) -> Policy {
+        PolicyText::parse(&Document { file: "policy.toml", text }).unwrap().policy
+    }
+
+    const SAMPLE: &str = include_str!("../aggregator.sample.toml");
+
+    const CREDENTIALS: &str = "
+        [credentials]
+        ca = 'ca.pem'
+        certificate = 'aggregator.pem'
+        key = 'aggregator.key'
+    ";
+
+    /// A folder with the certificates that the sample names.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_certificate = authority.self_signed(&authority_key).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let uri = rcgen::string::Ia5String::try_from("leeward://aggregator/main").unwrap();
+        params.subject_alt_names.push(rcgen::SanType::URI(uri));
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("ca.pem", authority_certificate.pem());
+        write("aggregator.pem", certificate.pem());
+        write("aggregator.key", key.serialize_pem());
+        write("other.key", rcgen::KeyPair::generate().unwrap().serialize_pem());
+        write("empty.pem", String::new());
+        folder
+    }
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(&Document { file: "aggregator.toml", text }, folder().path())
+    }
+
+    fn error(text: &str) -> String {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(!error.contains('\n'), "{error}");
+        error
+    }
+
+    /// The sample with every `# key = value` line made valid.
+    fn uncommented() -> String {
+        let is_setting = |line: &str| {
+            let key = line.split(" = ").next().unwrap_or_default();
+            line.starts_with('[') || (line.contains(" = ") && !key.contains(' '))
+        };
+        let line = |line: &'static str| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line);
+        SAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_sample_shows_the_defaults() {
+        let (sample, uncommented) = (parse(SAMPLE).unwrap(), parse(&uncommented()).unwrap());
+        assert_eq!(sample.policy.policy, uncommented.policy.policy);
+        for config in [sample, uncommented] {
+            assert_eq!(config.name, "main");
+            assert_eq!(config.listen, defaults::LISTEN);
+            assert_eq!(config.data_dir, Path::new(defaults::DATA_DIR));
+            assert_eq!(config.journal_retention, defaults::JOURNAL_RETENTION);
+            assert_eq!(config.api.listen, defaults::API_LISTEN);
+            assert!(config.api.tls.is_none() && config.api.tokens.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_sample_are_valid() {
+        let text = uncommented().replace("## ", "");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.api.tokens.len(), 1);
+        assert_eq!(config.policy.policy.targets.len(), 1);
+        assert_eq!(config.policy.policy.signal_sources.len(), 1);
+        assert_eq!(config.policy.policy.failovers.len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place() {
+        let error = error("lisen = '[::]:1'\n[credentials]\nca = 'x'\ncertificate = 'x'\nkey = 'x'");
+        assert!(error.starts_with("aggregator.toml:1:1: unknown field `lisen`"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named_with_its_place() {
+        let error = error("[credentials]\nca = 'nowhere.pem'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'");
+        assert!(error.starts_with("aggregator.toml:2:6: cannot read "), "{error}");
+        assert!(error.contains("nowhere.pem"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_is_refused() {
+        let error = error("[credentials]\nca = 'empty.pem'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'");
+        assert!(error.starts_with("aggregator.toml:2:6:") && error.contains("holds no PEM certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let error = error("[credentials]\nca = 'ca.pem'\ncertificate = 'aggregator.pem'\nkey = 'other.key'");
+        assert!(error.starts_with("aggregator.toml:4:7: does not go with the certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_name_other_than_the_certificates_is_refused() {
+        let error = error(&format!("name = 'spare'\n{CREDENTIALS}"));
+        assert!(error.contains(r#"name is "spare", but the certificate says "main""#), "{error}");
+    }
+
+    #[test]
+    fn the_api_beyond_loopback_needs_tls() {
+        let error = error(&format!("{CREDENTIALS}\n[api]\nlisten = '0.0.0.0:8611'"));
+        assert!(error.contains("beyond loopback, and there is no TLS; add api.certificate"), "{error}");
+        let text = format!(
+            "{CREDENTIALS}\n[api]\nlisten = '0.0.0.0:8611'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'"
+        );
+        assert!(parse(&text).unwrap().api.tls.is_some());
+    }
+
+    #[test]
+    fn a_token_needs_a_hash_a_name_and_known_sources() {
+        let token = |lines: &str| error(&format!("{CREDENTIALS}\n[[api.token]]\nrole = 'injector'\n{lines}"));
+        let hash = "0".repeat(64);
+        assert!(token("name = 'a'\nsha256 = 'secret'").contains("sha256 must be 64 hex digits"));
+        assert!(token(&format!("name = ''\nsha256 = '{hash}'")).contains("is empty or taken"));
+        assert!(token(&format!("name = 'a'\nsha256 = '{hash}'\nsources = ['x']")).contains("add a [[signal_source]]"));
+    }
+
+    #[test]
+    fn a_policy_error_has_its_place_in_the_file() {
+        let error = error(&format!("{CREDENTIALS}\n[[region]]\nid = 'iad'\nlatitude = 95\nlongitude = 0"));
+        assert!(error.starts_with("aggregator.toml:8:"), "{error}");
+    }
+
+    #[test]
+    fn the_journaled_text_is_the_policy_and_nothing_else() {
+        let config = parse(&uncommented()).unwrap();
+        assert!(!config.policy.toml.contains("credentials"));
+        let read = PolicyText::parse(&Document { file: "journal", text: &config.policy.toml }).unwrap();
+        assert_eq!(read, config.policy);
+    }
 }

@@ -5,6 +5,7 @@
 //! - [`config`]: one TOML file to valid values.
 //! - [`ingest`]: agents connect, prove who they are, and send batches.
 //! - [`mesh`]: which agent probes whom.
+//! - [`dedupe`]: a batch sent twice counts once.
 //! - [`turn`]: one thread owns the engine: journal, step, store, publish.
 //! - [`store`]: the journal and everything else that must survive.
 //! - [`recover`]: back to the same state after a restart.
@@ -13,12 +14,13 @@
 //! - [`run`]: puts the parts together and takes them apart again.
 
 pub mod config;
+pub mod dedupe;
 pub mod http;
 pub mod ingest;
 pub mod mesh;
 pub mod metrics;
-pub mod recover;
-pub mod run;
+// pub mod recover;
+// pub mod run;
 pub mod shared;
 pub mod store;
 pub mod turn;

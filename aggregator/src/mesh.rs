@@ -1,8 +1,22 @@
 //! Which agent probes whom. [pure]
+//!
+//! Every agent probes the registered addresses of all agents of other regions, and the outside targets that the policy
+//! gives its region. An address keeps its target id (`<agent>.v4`, `<agent>.v6`) when it changes, so that a link's
+//! history outlives a renumbering. A mesh is sent only when it differs from the one before, under a higher version.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use leeward_common::id::{AgentId, RegionId};
+use leeward_common::{
+    id::{self, AgentId, RegionId, TargetId},
+    time::Timestamp,
+    wire::{limits, v1::{Mesh, Target}},
+};
+use leeward_engine::policy::Policy;
 
 /// What an agent registered when it last connected.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,4 +33,201 @@ pub struct Registration {
     pub answer_port: u16,
     /// Its build, for people.
     pub build: String,
+}
+
+/// The longest id of an agent: its addresses' target ids must be ids too.
+pub const MAX_AGENT_ID_LENGTH: usize = id::MAX_LENGTH - ".v4.15".len();
+
+/// The meshes of all agents, as last computed.
+#[derive(Debug, Default)]
+pub struct Meshes {
+    version: u64,
+    current: BTreeMap<AgentId, Arc<Mesh>>,
+}
+
+impl Meshes {
+    /// The agent's mesh.
+    #[must_use]
+    pub fn of(&self, agent: &AgentId) -> Option<&Arc<Mesh>> {
+        self.current.get(agent)
+    }
+
+    /// Computes all meshes anew and returns those that changed. Versions grow, over restarts too, as long as the clock
+    /// does not fall back by more than the time since the change before.
+    pub fn update<'a>(
+        &mut self,
+        now: Timestamp,
+        policy: &Policy,
+        registered: impl Iterator<Item = &'a Registration> + Clone,
+    ) -> Vec<(AgentId, Arc<Mesh>)> {
+        let version = self.version.max(now.as_unix_us() / 1_000) + 1;
+        let answering: Vec<_> = registered.clone().flat_map(|other| own_targets(policy, other)).collect();
+        let mut changed = Vec::new();
+        let mut current = BTreeMap::new();
+        for registration in registered {
+            let agent = &registration.agent;
+            let mesh = mesh(policy, registration, &answering);
+            match self.current.get(agent) {
+                Some(old) if (Mesh { version: old.version, ..mesh.clone() }) == **old => {
+                    current.insert(agent.clone(), Arc::clone(old));
+                }
+                _ => {
+                    let mesh = Arc::new(Mesh { version, ..mesh });
+                    changed.push((agent.clone(), Arc::clone(&mesh)));
+                    current.insert(agent.clone(), mesh);
+                }
+            }
+        }
+        if !changed.is_empty() {
+            self.version = version;
+        }
+        self.current = current;
+        changed
+    }
+}
+
+/// The targets that an agent's own addresses are for others.
+fn own_targets(policy: &Policy, registration: &Registration) -> Vec<Target> {
+    let mut count = [0usize; 2];
+    let mut targets = Vec::new();
+    for &address in &registration.addresses {
+        let family = usize::from(address.is_ipv6());
+        count[family] += 1;
+        let name = format!("{}.v{}", registration.agent, ["4", "6"][family]);
+        let name = if count[family] == 1 { name } else { format!("{name}.{}", count[family]) };
+        // Too long an agent id is refused at the hello.
+        let Ok(id) = TargetId::parse(&name) else { continue };
+        targets.push(Target {
+            id,
+            region: Some(registration.region.clone()),
+            address,
+            kinds: policy.probing.kinds.clone(),
+            port: registration.answer_port,
+        });
+    }
+    targets
+}
+
+fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> Mesh {
+    let region = &registration.region;
+    let outside = policy
+        .targets
+        .iter()
+        .filter(|target| target.from.is_empty() || target.from.contains(region))
+        .map(|target| Target {
+            id: target.id.clone(),
+            region: target.region.clone(),
+            address: target.address,
+            kinds: target.kinds.clone(),
+            port: target.port,
+        });
+    let others = answering.iter().filter(|target| target.region.as_ref() != Some(region)).cloned();
+    let mut targets: Vec<_> = outside.chain(others).collect();
+    targets.sort_unstable();
+    targets.dedup_by(|a, b| a.id == b.id);
+    targets.truncate(limits::TARGETS);
+    Mesh {
+        version: 0,
+        interval_us: us(policy.probing.interval),
+        window_us: us(policy.probing.window),
+        expiry_us: us(policy.probing.expiry),
+        schema: policy.probing.schema.number(),
+        targets,
+    }
+}
+
+fn us(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::policy;
+
+    fn registration(agent: &str, region: &str, addresses: &[&str]) -> Registration {
+        Registration {
+            agent: AgentId::parse(agent).unwrap(),
+            region: RegionId::parse(region).unwrap(),
+            boot_epoch: 1,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            answer_port: 8612,
+            build: String::new(),
+        }
+    }
+
+    fn ids(mesh: &Mesh) -> Vec<&str> {
+        mesh.targets.iter().map(|target| target.id.as_str()).collect()
+    }
+
+    fn now(ms: u64) -> Timestamp {
+        Timestamp::from_unix_us(ms * 1_000)
+    }
+
+    const REGIONS: &str = "
+        [[region]]
+        id = 'iad'
+        latitude = 39.0
+        longitude = -77.5
+        [[region]]
+        id = 'dub'
+        latitude = 53.3
+        longitude = -6.3
+    ";
+
+    #[test]
+    fn agents_probe_the_agents_of_other_regions() {
+        let policy = policy(REGIONS);
+        let agents = [
+            registration("iad-1", "iad", &["192.0.2.1", "2001:db8::1"]),
+            registration("iad-2", "iad", &["192.0.2.2"]),
+            registration("dub-1", "dub", &["192.0.2.3", "192.0.2.4"]),
+        ];
+        let mut meshes = Meshes::default();
+        assert_eq!(meshes.update(now(5), &policy, agents.iter()).len(), 3);
+        assert_eq!(ids(meshes.of(&agents[0].agent).unwrap()), ["dub-1.v4", "dub-1.v4.2"]);
+        assert_eq!(ids(meshes.of(&agents[2].agent).unwrap()), ["iad-1.v4", "iad-1.v6", "iad-2.v4"]);
+    }
+
+    #[test]
+    fn only_those_whose_mesh_changed_are_told_under_a_higher_version() {
+        let policy = policy(REGIONS);
+        let mut agents = vec![registration("iad-1", "iad", &["192.0.2.1"]), registration("dub-1", "dub", &["192.0.2.2"])];
+        let mut meshes = Meshes::default();
+        meshes.update(now(5), &policy, agents.iter());
+        let before = meshes.of(&agents[0].agent).unwrap().version;
+        assert!(meshes.update(now(6), &policy, agents.iter()).is_empty());
+
+        agents.push(registration("iad-2", "iad", &["192.0.2.9"]));
+        let changed = meshes.update(now(6), &policy, agents.iter());
+        let names: Vec<_> = changed.iter().map(|(agent, _)| agent.as_str()).collect();
+        assert_eq!(names, ["dub-1", "iad-2"]);
+        assert!(changed.iter().all(|(_, mesh)| mesh.version > before));
+    }
+
+    #[test]
+    fn outside_targets_go_to_the_regions_that_they_name() {
+        let policy = policy(&format!(
+            "{REGIONS}
+            [[target]]
+            id = 'dns'
+            address = '192.0.2.53'
+            from = ['dub']
+            "
+        ));
+        let agents = [registration("iad-1", "iad", &[]), registration("dub-1", "dub", &[])];
+        let mut meshes = Meshes::default();
+        meshes.update(now(5), &policy, agents.iter());
+        assert!(ids(meshes.of(&agents[0].agent).unwrap()).is_empty());
+        assert_eq!(ids(meshes.of(&agents[1].agent).unwrap()), ["dns"]);
+    }
+
+    #[test]
+    fn the_longest_agent_id_still_has_target_ids() {
+        let agent = "a".repeat(MAX_AGENT_ID_LENGTH);
+        let addresses: Vec<_> = (0..limits::ADDRESSES).map(|n| format!("192.0.2.{n}")).collect();
+        let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+        let targets = own_targets(&policy(REGIONS), &registration(&agent, "iad", &addresses));
+        assert_eq!(targets.len(), limits::ADDRESSES);
+    }
 }

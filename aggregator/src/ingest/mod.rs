@@ -1,3 +1,4 @@
 //! An agent comes in: handshake, hello, batches.
 
+pub mod identity;
 pub mod roster;

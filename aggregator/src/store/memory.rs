@@ -1,0 +1,72 @@
+//! A store in memory, for tests: it forgets when it is dropped, and fails when told to.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{Store, StoreError, Visit, Writes, key::Column};
+
+type Columns = BTreeMap<Column, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// A store in memory. A clone is the same store, as a directory opened again would be.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    columns: Arc<Mutex<Columns>>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Memory {
+    /// From now on every write fails, or none does.
+    pub fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    fn columns(&self) -> MutexGuard<'_, Columns> {
+        self.columns.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Store for Memory {
+    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Told);
+        }
+        let mut columns = self.columns();
+        for (column, key, value) in &writes.puts {
+            columns.entry(*column).or_default().insert(key.clone(), value.clone());
+        }
+        for (column, key) in &writes.deletes {
+            columns.entry(*column).or_default().remove(key);
+        }
+        Ok(())
+    }
+
+    fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        let columns = self.columns();
+        let Some(map) = columns.get(&column) else { return Ok(()) };
+        for (key, value) in map.range(from.to_vec()..) {
+            if let ControlFlow::Break(()) = visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, column: Column) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let columns = self.columns();
+        let last = columns.get(&column).and_then(|map| map.last_key_value());
+        Ok(last.map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn drop_before(&mut self, column: Column, until: &[u8]) -> Result<(), StoreError> {
+        if let Some(map) = self.columns().get_mut(&column) {
+            *map = map.split_off(until);
+        }
+        Ok(())
+    }
+}

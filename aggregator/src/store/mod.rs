@@ -1,0 +1,296 @@
+//! What survives a restart: the journal, what was decided, and what dedupe needs.
+//!
+//! [`Store`] is a small ordered map with columns; it blocks, because the turn thread calls it and nobody else does.
+//! What is in it stands in [`key`] (keys) and [`record`] (values); the typed reading and writing around the trait is
+//! here. One [`Writes`] is one atomic, synced write: the batches of a turn and the watermarks that say they arrived
+//! are on disk together or not at all.
+
+use std::{ops::ControlFlow, path::PathBuf};
+
+use leeward_common::{id::AgentId, report::Path, time::Timestamp};
+
+pub mod key;
+pub mod memory;
+pub mod record;
+pub mod rocks;
+
+use key::{Column, Epoch, Position};
+use record::v1;
+
+/// What `meta` holds under `format`.
+pub const FORMAT: &str = "leeward-aggregator 1";
+
+/// The key of the format version.
+const FORMAT_KEY: &[u8] = b"format";
+
+/// Why the store did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine underneath failed: disk full, corruption, permissions.
+    #[error("cannot {doing} in {dir}", dir = .dir.display())]
+    Engine {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        dir: PathBuf,
+        /// Why it failed.
+        source: rocksdb::Error,
+    },
+    /// The directory cannot be used.
+    #[error("cannot create {dir}", dir = .dir.display())]
+    Directory {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The directory was written by something else.
+    #[error(
+        "{dir} holds {found}; this build reads \"{FORMAT}\": use the build that wrote it, or another data_dir",
+        dir = .dir.display()
+    )]
+    Format {
+        /// Which.
+        dir: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A value is not what its column holds.
+    #[error("malformed {what} in the store: {why}")]
+    Malformed {
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// Only for tests: the memory store was told to fail.
+    #[error("the store was told to fail")]
+    Told,
+}
+
+/// What a scan calls for each key and value.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
+/// An ordered map with columns.
+pub trait Store: Send {
+    /// Writes everything, atomically; returns when it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when nothing of it can be relied upon.
+    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError>;
+
+    /// Visits the keys of a column in order, beginning with the first that is not before `from`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when the column cannot be read on.
+    fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError>;
+
+    /// The last key of a column and its value.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it cannot be read.
+    fn last(&self, column: Column) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError>;
+
+    /// Drops the keys of a column before `until`, cheaply and some time soon.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it cannot be done.
+    fn drop_before(&mut self, column: Column, until: &[u8]) -> Result<(), StoreError>;
+}
+
+/// One atomic write.
+#[derive(Clone, Debug, Default)]
+pub struct Writes {
+    /// Puts in order; a later one of the same key wins.
+    puts: Vec<(Column, Vec<u8>, Vec<u8>)>,
+    /// Deletions, after the puts.
+    deletes: Vec<(Column, Vec<u8>)>,
+}
+
+impl Writes {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
+
+    /// Appends to the journal.
+    pub fn journal(&mut self, position: Position, record: &v1::Record) {
+        self.puts.push((Column::Journal, position.key().to_vec(), v1::encode(record)));
+    }
+
+    /// Notes a decision.
+    pub fn decided(&mut self, position: Position, decided: &v1::Decided) {
+        self.puts.push((Column::Decisions, position.key().to_vec(), v1::encode(decided)));
+    }
+
+    /// Keeps a snapshot.
+    pub fn snapshot(&mut self, position: Position, snapshot: &v1::Snapshot) {
+        self.puts.push((Column::Snapshots, position.key().to_vec(), v1::encode(snapshot)));
+    }
+
+    /// Keeps a path table.
+    pub fn table(&mut self, epoch: &Epoch, table: u32, paths: &[Path]) {
+        self.puts.push((Column::Tables, epoch.table_key(table), v1::encode(&v1::Table::from(paths))));
+    }
+
+    /// Keeps a watermark.
+    pub fn watermark(&mut self, epoch: &Epoch, watermark: &v1::Watermark) {
+        self.puts.push((Column::Watermarks, epoch.key(), v1::encode(watermark)));
+    }
+
+    /// Keeps a registration.
+    pub fn registration(&mut self, registration: &v1::Registration) {
+        let key = registration.agent.as_str().as_bytes().to_vec();
+        self.puts.push((Column::Registrations, key, v1::encode(registration)));
+    }
+
+    /// Forgets a registration.
+    pub fn forget_registration(&mut self, agent: &AgentId) {
+        self.deletes.push((Column::Registrations, agent.as_str().as_bytes().to_vec()));
+    }
+
+    /// Forgets a boot epoch with its tables.
+    pub fn forget_epoch<'a>(&mut self, epoch: &Epoch, tables: impl Iterator<Item = &'a u32>) {
+        self.deletes.push((Column::Watermarks, epoch.key()));
+        self.deletes.extend(tables.map(|&table| (Column::Tables, epoch.table_key(table))));
+    }
+
+    fn meta(&mut self, key: &[u8], value: &[u8]) {
+        self.puts.push((Column::Meta, key.to_vec(), value.to_vec()));
+    }
+}
+
+/// Everything in a column that is small enough for memory.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when the column cannot be read or a value is not what it should be.
+pub fn read_all<K, V: serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    column: Column,
+    what: &'static str,
+    parse_key: impl Fn(&[u8]) -> Option<K>,
+) -> Result<Vec<(K, V)>, StoreError> {
+    let mut read = Ok(Vec::new());
+    store.scan(column, &[], &mut |key, value| {
+        let entry = parse_key(key)
+            .ok_or_else(|| StoreError::Malformed { what, why: format!("key {key:02x?}") })
+            .and_then(|key| Ok((key, v1::decode(what, value)?)));
+        match (&mut read, entry) {
+            (Ok(entries), Ok(entry)) => entries.push(entry),
+            (_, Err(error)) => read = Err(error),
+            (Err(_), Ok(_)) => {}
+        }
+        if read.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    read
+}
+
+/// Where the journal ends.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when it cannot be read.
+pub fn journal_end(store: &dyn Store) -> Result<Option<Position>, StoreError> {
+    Ok(store.last(Column::Journal)?.and_then(|(key, _)| Position::from_key(&key)))
+}
+
+/// Drops what retention no longer covers from the columns that are keyed by time.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when it cannot be done.
+pub fn drop_before(store: &mut dyn Store, column: Column, until: Timestamp) -> Result<(), StoreError> {
+    store.drop_before(column, &Position::at(until).key())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{memory::Memory, rocks::Rocks, *};
+
+    pub(crate) fn position(us: u64) -> Position {
+        Position::at(Timestamp::from_unix_us(us))
+    }
+
+    pub(crate) fn decided(id: u64) -> v1::Decided {
+        v1::Decided {
+            id,
+            at_us: 5,
+            primary: leeward_common::id::RegionId::parse("iad").unwrap(),
+            from: None,
+            to: None,
+            reason: "initial".to_owned(),
+            summary: String::new(),
+            explanation: Vec::new(),
+        }
+    }
+
+    fn keys(store: &dyn Store, from: u64) -> Vec<u64> {
+        let mut keys = Vec::new();
+        store
+            .scan(Column::Decisions, &position(from).key(), &mut |key, _| {
+                keys.push(Position::from_key(key).unwrap().time.as_unix_us());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        keys
+    }
+
+    /// What every store must do.
+    fn conforms(store: &mut dyn Store) {
+        assert_eq!(store.last(Column::Decisions).unwrap(), None);
+        let mut writes = Writes::default();
+        for us in [300, 100, 200, 70_000] {
+            writes.decided(position(us), &decided(us));
+        }
+        store.commit(&writes).unwrap();
+        assert_eq!(keys(store, 0), [100, 200, 300, 70_000]);
+        assert_eq!(keys(store, 200), [200, 300, 70_000]);
+        assert_eq!(store.last(Column::Decisions).unwrap().unwrap().0, position(70_000).key());
+        assert_eq!(store.last(Column::Journal).unwrap(), None);
+
+        drop_before(store, Column::Decisions, Timestamp::from_unix_us(300)).unwrap();
+        assert_eq!(keys(store, 0), [300, 70_000]);
+
+        let agent = AgentId::parse("a").unwrap();
+        let epoch = Epoch { agent: agent.clone(), boot: 1 };
+        let mut writes = Writes::default();
+        writes.table(&epoch, 1, &[]);
+        writes.watermark(&epoch, &v1::Watermark { runs: vec![(0, 1)], seen_us: 1 });
+        store.commit(&writes).unwrap();
+        let tables = read_all::<_, v1::Table>(store, Column::Tables, "table", Epoch::from_table_key);
+        assert_eq!(tables.unwrap().len(), 1);
+        let mut writes = Writes::default();
+        writes.forget_epoch(&epoch, [1].iter());
+        store.commit(&writes).unwrap();
+        assert!(store.last(Column::Tables).unwrap().is_none());
+        assert!(store.last(Column::Watermarks).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_memory_store_conforms() {
+        conforms(&mut Memory::default());
+    }
+
+    #[test]
+    fn the_rocks_store_conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        conforms(&mut Rocks::open(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_malformed_value_is_named() {
+        let mut store = Memory::default();
+        let mut writes = Writes::default();
+        writes.puts.push((Column::Watermarks, b"a\0\0\0\0\0\0\0\0\x01".to_vec(), vec![0xc1]));
+        store.commit(&writes).unwrap();
+        let read = read_all::<_, v1::Watermark>(&store, Column::Watermarks, "watermark", Epoch::from_key);
+        let error = read.unwrap_err().to_string();
+        assert!(error.starts_with("malformed watermark in the store"), "{error}");
+    }
+}

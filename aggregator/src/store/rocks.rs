@@ -1,0 +1,210 @@
+//! The store in RocksDB; the only place that knows of it.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode,
+    LogLevel, Options, WriteBatch, WriteOptions,
+};
+
+use super::{FORMAT, FORMAT_KEY, Store, StoreError, Visit, Writes, key::Column};
+
+/// Memory before a column is written out as a file: the journal in big steps, so that few files cover an hour.
+const JOURNAL_BUFFER_BYTES: usize = 16 << 20;
+/// The same for the small columns.
+const BUFFER_BYTES: usize = 2 << 20;
+/// The write-ahead log before the oldest column is written out, whether or not its buffer is full.
+const WAL_BYTES: u64 = 128 << 20;
+
+/// A directory opened by RocksDB. Only one process at a time can.
+#[derive(Debug)]
+pub struct Rocks {
+    db: DB,
+    dir: PathBuf,
+}
+
+impl Rocks {
+    /// Opens a directory, creating it if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it cannot be opened, is in use, or holds another format.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir)
+            .map_err(|source| StoreError::Directory { dir: dir.to_owned(), source })?;
+        let is_new = !dir.join("CURRENT").exists();
+        if !is_new {
+            check_columns(dir)?;
+        }
+        let columns = Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)));
+        let db = DB::open_cf_descriptors(&db_options(), dir, columns).map_err(engine(dir, "open the store"))?;
+        let mut store = Self { db, dir: dir.to_owned() };
+        store.check_format(is_new)?;
+        Ok(store)
+    }
+
+    fn check_format(&mut self, is_new: bool) -> Result<(), StoreError> {
+        let value = self.db.get_cf(self.column(Column::Meta), FORMAT_KEY);
+        match value.map_err(engine(&self.dir, "read the format version"))? {
+            Some(value) if value == FORMAT.as_bytes() => Ok(()),
+            Some(value) => Err(self.format(format!("{:?}", String::from_utf8_lossy(&value)))),
+            None if is_new || self.is_empty()? => {
+                let mut writes = Writes::default();
+                writes.meta(FORMAT_KEY, FORMAT.as_bytes());
+                self.commit(&writes)
+            }
+            None => Err(self.format("data without a format version".to_owned())),
+        }
+    }
+
+    /// A crash between the creation of a directory and its first write leaves one without a version and without data.
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        for column in Column::ALL {
+            if self.last(column)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn format(&self, found: String) -> StoreError {
+        StoreError::Format { dir: self.dir.clone(), found }
+    }
+
+    fn column(&self, column: Column) -> &ColumnFamily {
+        self.db.cf_handle(column.name()).expect("every column was opened")
+    }
+}
+
+/// Refuses a RocksDB of somebody else's, or of a later format, before anything in it is touched.
+fn check_columns(dir: &Path) -> Result<(), StoreError> {
+    let names = DB::list_cf(&Options::default(), dir).map_err(engine(dir, "read the columns"))?;
+    let known = |name: &String| name == "default" || Column::ALL.iter().any(|column| column.name() == name);
+    match names.iter().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(name) => Err(StoreError::Format { dir: dir.to_owned(), found: format!("a column {name:?}") }),
+    }
+}
+
+fn engine<'a>(dir: &'a Path, doing: &'static str) -> impl FnOnce(rocksdb::Error) -> StoreError + 'a {
+    move |source| StoreError::Engine { doing, dir: dir.to_owned(), source }
+}
+
+fn db_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // A torn tail of the log was never acknowledged; anything else that is wrong with it is refused.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_max_total_wal_size(WAL_BYTES);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(256);
+    options.set_keep_log_file_num(4);
+    options.set_log_level(LogLevel::Warn);
+    options
+}
+
+fn column_options(column: Column) -> Options {
+    let mut options = Options::default();
+    let is_journal = column == Column::Journal;
+    options.set_write_buffer_size(if is_journal { JOURNAL_BUFFER_BYTES } else { BUFFER_BYTES });
+    // Batches in the journal are compressed already.
+    options.set_compression_type(if is_journal { DBCompressionType::None } else { DBCompressionType::Lz4 });
+    options
+}
+
+impl Store for Rocks {
+    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for (column, key, value) in &writes.puts {
+            batch.put_cf(self.column(*column), key, value);
+        }
+        for (column, key) in &writes.deletes {
+            batch.delete_cf(self.column(*column), key);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).map_err(engine(&self.dir, "write"))
+    }
+
+    fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        let mode = IteratorMode::From(from, Direction::Forward);
+        for entry in self.db.iterator_cf(self.column(column), mode) {
+            let (key, value) = entry.map_err(engine(&self.dir, "read"))?;
+            if let ControlFlow::Break(()) = visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, column: Column) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let entry = self.db.iterator_cf(self.column(column), IteratorMode::End).next().transpose();
+        let entry = entry.map_err(engine(&self.dir, "read"))?;
+        Ok(entry.map(|(key, value)| (key.into_vec(), value.into_vec())))
+    }
+
+    fn drop_before(&mut self, column: Column, until: &[u8]) -> Result<(), StoreError> {
+        let handle = self.column(column);
+        let doing = "drop old data";
+        self.db
+            .delete_file_in_range_cf(handle, &[][..], until)
+            .map_err(engine(&self.dir, doing))?;
+        self.db.delete_range_cf(handle, &[][..], until).map_err(engine(&self.dir, doing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{
+        key::Position,
+        record::v1,
+        tests::{decided, position},
+    };
+
+    #[test]
+    fn what_was_committed_is_there_after_opening_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writes = Writes::default();
+        writes.decided(position(7), &decided(1));
+        Rocks::open(dir.path()).unwrap().commit(&writes).unwrap();
+        let store = Rocks::open(dir.path()).unwrap();
+        let (key, value) = store.last(Column::Decisions).unwrap().unwrap();
+        assert_eq!(Position::from_key(&key), Some(position(7)));
+        assert_eq!(v1::decode::<v1::Decided>("decision", &value).unwrap().id, 1);
+    }
+
+    #[test]
+    fn another_format_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writes = Writes::default();
+        writes.meta(FORMAT_KEY, b"leeward-aggregator 2");
+        Rocks::open(dir.path()).unwrap().commit(&writes).unwrap();
+        let error = Rocks::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("holds \"leeward-aggregator 2\"; this build reads"), "{error}");
+    }
+
+    #[test]
+    fn somebody_elses_database_is_refused_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        drop(DB::open_cf(&options, dir.path(), ["windows"]).unwrap());
+        let error = Rocks::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("a column \"windows\""), "{error}");
+        assert_eq!(DB::list_cf(&Options::default(), dir.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = Rocks::open(dir.path()).unwrap();
+        let error = Rocks::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Engine { doing: "open the store", .. }), "{error}");
+    }
+}
