@@ -1,0 +1,12 @@
+//! Sockets and kernel time stamps: the only unsafe code of the agent.
+//!
+//! - [`sockets`]: raw sockets, their options and filters, opened while the process holds the privilege.
+//! - [`message`]: one packet out; many packets in, with their time stamps; transmit stamps back from the error queue.
+//! - [`clock`]: monotonic and wall clock read side by side, so that a step of the wall clock is noticed.
+//! - [`wake`]: sleeping until a packet, a moment or a call from another thread.
+
+pub mod clock;
+pub mod filter;
+pub mod message;
+pub mod sockets;
+pub mod wake;

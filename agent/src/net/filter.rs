@@ -1,0 +1,224 @@
+//! Socket filters (classic BPF): which packets the kernel hands to which socket.
+//!
+//! A raw socket receives a copy of every packet of its protocol that reaches the host. A filter drops in the kernel
+//! what cannot be meant for us, so that a busy host costs the probe thread nothing. Reading past the end of a packet
+//! ends a filter with "drop", which is what is wanted for packets too short. Offsets count from the IP header on IPv4
+//! raw sockets and from the transport header on IPv6 ones.
+
+use std::ops::RangeInclusive;
+
+use socket2::SockFilter;
+
+use crate::probe::icmp::{v4, v6};
+
+/// Accept the whole packet.
+const ALL: u32 = 0xffff;
+
+/// Drops everything: what a socket gets before its real filter, see [`super::sockets`].
+#[must_use]
+pub(super) fn nothing() -> Vec<SockFilter> {
+    assemble(&[Op::Return(0)])
+}
+
+/// ICMP: echo replies to our identifier; errors about our echo requests and our SYNs.
+#[must_use]
+pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter> {
+    let is = |value: u8, then, otherwise| Op::JumpEqual(u32::from(value), then, otherwise);
+    assemble(&[
+        Op::IndexHeaderLength(0),
+        Op::LoadByteAt(0),
+        is(v4::ECHO_REPLY, Goto::Label("echo"), Goto::Next),
+        is(v4::UNREACHABLE, Goto::Label("error"), Goto::Next),
+        is(v4::TIME_EXCEEDED, Goto::Label("error"), Goto::Next),
+        is(v4::PARAMETER_PROBLEM, Goto::Label("error"), Goto::Label("drop")),
+        Op::Label("echo"),
+        Op::LoadHalfAt(4),
+        Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
+        Op::Label("error"),
+        // The quoted header's protocol; then the index moves past the quoted header.
+        Op::LoadByteAt(8 + 9),
+        Op::Store,
+        Op::LoadByteAt(8),
+        Op::And(0x0f),
+        Op::ShiftLeft(2),
+        Op::AddIndex,
+        Op::IndexFromAccumulator,
+        Op::Restore,
+        Op::JumpEqual(1, Goto::Label("quoted echo"), Goto::Next),
+        Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Label("drop")),
+        Op::Label("quoted echo"),
+        Op::LoadHalfAt(8 + 4),
+        Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
+        Op::Label("quoted syn"),
+        Op::LoadHalfAt(8),
+        Op::JumpAtLeast(u32::from(*ports.start()), Goto::Next, Goto::Label("drop")),
+        Op::JumpAbove(u32::from(*ports.end()), Goto::Label("drop"), Goto::Label("accept")),
+        Op::Label("accept"),
+        Op::Return(ALL),
+        Op::Label("drop"),
+        Op::Return(0),
+    ])
+}
+
+/// ICMPv6: as [`icmp_v4`]. Quoted packets with extension headers are not ours: we send none.
+#[must_use]
+pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter> {
+    const QUOTED: u32 = 8 + 40;
+    let is = |value: u8, then, otherwise| Op::JumpEqual(u32::from(value), then, otherwise);
+    assemble(&[
+        Op::LoadByte(0),
+        is(v6::ECHO_REPLY, Goto::Label("echo"), Goto::Next),
+        Op::JumpAtLeast(u32::from(v6::UNREACHABLE), Goto::Next, Goto::Label("drop")),
+        Op::JumpAbove(u32::from(v6::PARAMETER_PROBLEM), Goto::Label("drop"), Goto::Label("error")),
+        Op::Label("echo"),
+        Op::LoadHalf(4),
+        Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
+        Op::Label("error"),
+        Op::LoadByte(8 + 6),
+        Op::JumpEqual(58, Goto::Label("quoted echo"), Goto::Next),
+        Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Label("drop")),
+        Op::Label("quoted echo"),
+        Op::LoadHalf(QUOTED + 4),
+        Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
+        Op::Label("quoted syn"),
+        Op::LoadHalf(QUOTED),
+        Op::JumpAtLeast(u32::from(*ports.start()), Goto::Next, Goto::Label("drop")),
+        Op::JumpAbove(u32::from(*ports.end()), Goto::Label("drop"), Goto::Label("accept")),
+        Op::Label("accept"),
+        Op::Return(ALL),
+        Op::Label("drop"),
+        Op::Return(0),
+    ])
+}
+
+/// TCP over IPv4: SYN/ACKs and resets to our source ports.
+#[must_use]
+pub(super) fn tcp_v4(ports: &RangeInclusive<u16>) -> Vec<SockFilter> {
+    let mut ops = vec![Op::IndexHeaderLength(0), Op::LoadHalfAt(2)];
+    ops.extend(port_and_flags(ports, Op::LoadByteAt(13)));
+    assemble(&ops)
+}
+
+/// TCP over IPv6: SYN/ACKs and resets to our source ports.
+#[must_use]
+pub(super) fn tcp_v6(ports: &RangeInclusive<u16>) -> Vec<SockFilter> {
+    let mut ops = vec![Op::LoadHalf(2)];
+    ops.extend(port_and_flags(ports, Op::LoadByte(13)));
+    assemble(&ops)
+}
+
+fn port_and_flags(ports: &RangeInclusive<u16>, load_flags: Op) -> Vec<Op> {
+    use crate::probe::tcp_syn::{ACK, RST, SYN};
+    vec![
+        Op::JumpAtLeast(u32::from(*ports.start()), Goto::Next, Goto::Label("drop")),
+        Op::JumpAbove(u32::from(*ports.end()), Goto::Label("drop"), Goto::Next),
+        load_flags,
+        Op::JumpAnySet(u32::from(RST), Goto::Label("accept"), Goto::Next),
+        Op::And(u32::from(SYN | ACK)),
+        Op::JumpEqual(u32::from(SYN | ACK), Goto::Label("accept"), Goto::Label("drop")),
+        Op::Label("accept"),
+        Op::Return(ALL),
+        Op::Label("drop"),
+        Op::Return(0),
+    ]
+}
+
+/// Where a jump goes.
+#[derive(Clone, Copy, Debug)]
+enum Goto {
+    Next,
+    Label(&'static str),
+}
+
+/// What a filter consists of; `At` means relative to the index register.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// Names the next instruction.
+    Label(&'static str),
+    /// Index = four times the low half of the byte: an IPv4 header's length.
+    IndexHeaderLength(u32),
+    LoadByte(u32),
+    LoadHalf(u32),
+    LoadByteAt(u32),
+    LoadHalfAt(u32),
+    And(u32),
+    ShiftLeft(u32),
+    AddIndex,
+    IndexFromAccumulator,
+    Store,
+    Restore,
+    JumpEqual(u32, Goto, Goto),
+    JumpAtLeast(u32, Goto, Goto),
+    JumpAbove(u32, Goto, Goto),
+    JumpAnySet(u32, Goto, Goto),
+    Return(u32),
+}
+
+/// Resolves labels to jump distances.
+fn assemble(ops: &[Op]) -> Vec<SockFilter> {
+    // The encoding of classic BPF: class, size, mode and operation (linux/bpf_common.h).
+    const LD: u16 = 0x00;
+    const LDX: u16 = 0x01;
+    const ST: u16 = 0x02;
+    const ALU: u16 = 0x04;
+    const JMP: u16 = 0x05;
+    const RET: u16 = 0x06;
+    const MISC: u16 = 0x07;
+    const HALF: u16 = 0x08;
+    const BYTE: u16 = 0x10;
+    const ABS: u16 = 0x20;
+    const IND: u16 = 0x40;
+    const MEM: u16 = 0x60;
+    const MSH: u16 = 0xa0;
+    const ADD: u16 = 0x00;
+    const AND: u16 = 0x50;
+    const LSH: u16 = 0x60;
+    const BY_INDEX: u16 = 0x08;
+    const JEQ: u16 = 0x10;
+    const JGT: u16 = 0x20;
+    const JGE: u16 = 0x30;
+    const JSET: u16 = 0x40;
+
+    let mut labels = Vec::new();
+    let mut length = 0usize;
+    for op in ops {
+        match op {
+            Op::Label(name) => labels.push((*name, length)),
+            _ => length += 1,
+        }
+    }
+    let mut code: Vec<SockFilter> = Vec::with_capacity(length);
+    for op in ops {
+        let here = code.len();
+        let distance = |goto: Goto| match goto {
+            Goto::Next => 0,
+            Goto::Label(label) => {
+                let target = labels.iter().find(|(name, _)| *name == label).map(|&(_, at)| at);
+                let target = target.expect("every label that is jumped to stands in the same filter");
+                u8::try_from(target - here - 1).expect("a filter is shorter than a jump's reach")
+            }
+        };
+        let jump = |op, value, then, otherwise| SockFilter::new(JMP | op, distance(then), distance(otherwise), value);
+        let plain = |op, value| SockFilter::new(op, 0, 0, value);
+        code.push(match *op {
+            Op::Label(_) => continue,
+            Op::IndexHeaderLength(at) => plain(LDX | BYTE | MSH, at),
+            Op::LoadByte(at) => plain(LD | BYTE | ABS, at),
+            Op::LoadHalf(at) => plain(LD | HALF | ABS, at),
+            Op::LoadByteAt(at) => plain(LD | BYTE | IND, at),
+            Op::LoadHalfAt(at) => plain(LD | HALF | IND, at),
+            Op::And(mask) => plain(ALU | AND, mask),
+            Op::ShiftLeft(by) => plain(ALU | LSH, by),
+            Op::AddIndex => plain(ALU | ADD | BY_INDEX, 0),
+            Op::IndexFromAccumulator => plain(MISC, 0),
+            Op::Store => plain(ST, 0),
+            Op::Restore => plain(LD | MEM, 0),
+            Op::JumpEqual(value, then, otherwise) => jump(JEQ, value, then, otherwise),
+            Op::JumpAtLeast(value, then, otherwise) => jump(JGE, value, then, otherwise),
+            Op::JumpAbove(value, then, otherwise) => jump(JGT, value, then, otherwise),
+            Op::JumpAnySet(value, then, otherwise) => jump(JSET, value, then, otherwise),
+            Op::Return(value) => plain(RET, value),
+        });
+    }
+    code
+}

@@ -1,0 +1,347 @@
+//! One packet out; many packets in, with their time stamps; transmit stamps back from the error queue.
+//!
+//! The kernel's headers are built anew for every call. That costs a few stores and rules out the classic mistake of
+//! reusing them: a receive call *writes* the lengths of the address and of the control data, and with the lengths of
+//! the last call in place the next one silently loses its time stamps.
+
+#![allow(unsafe_code)]
+
+use std::{
+    io, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::RawFd,
+    ptr,
+};
+
+use super::clock::timespec_ns;
+
+/// Packets taken by one receive call.
+pub const BATCH: usize = 32;
+/// Bytes kept of a packet. The longest that is understood: an ICMP error over IPv4 with options in both headers,
+/// 60 + 8 + 60 + 32; the rest of a longer packet is not needed.
+const PACKET_BYTES: usize = 256;
+/// Control data of one packet: a time stamp (48 to 64 bytes), an overflow count (24) and an extended error (64).
+const CONTROL_BYTES: usize = 256;
+
+/// Sends one packet to an address; the port is ignored by raw sockets. `source` pins the source address (IPv4 only).
+///
+/// # Errors
+///
+/// Returns the kernel's refusal.
+pub fn send(fd: RawFd, to: IpAddr, source: Option<Ipv4Addr>, packet: &[u8]) -> io::Result<()> {
+    let mut name = Name::new(to);
+    let mut part = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
+    let mut control = Control([0; CONTROL_BYTES]);
+    // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    let (address, length) = name.as_raw();
+    (header.msg_name, header.msg_namelen) = (address, length);
+    (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
+    if let Some(source) = source {
+        let info = libc::in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: in_addr(source),
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        header.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: pure arithmetic on a length.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(mem::size_of_val(&info) as u32) } as _;
+        // SAFETY: the control buffer is aligned (`Control`) and longer than one header with an `in_pktinfo`, so the
+        // first header lies within it and its data has room for the unaligned write.
+        unsafe {
+            let first = libc::CMSG_FIRSTHDR(&raw const header);
+            (*first).cmsg_level = libc::IPPROTO_IP;
+            (*first).cmsg_type = libc::IP_PKTINFO;
+            (*first).cmsg_len = libc::CMSG_LEN(mem::size_of_val(&info) as u32) as _;
+            ptr::write_unaligned(libc::CMSG_DATA(first).cast(), info);
+        }
+    }
+    // SAFETY: name, part, packet and control outlive the call, and their lengths are theirs. The packet is only read.
+    let sent = unsafe { libc::sendmsg(fd, &raw const header, libc::MSG_DONTWAIT) };
+    match usize::try_from(sent) {
+        Ok(sent) if sent == packet.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A packet that was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// Its first bytes: from the IP header on IPv4 raw sockets, from the transport header on IPv6 ones.
+    pub bytes: &'a [u8],
+    /// Who sent it.
+    pub from: IpAddr,
+    /// When it came off the device, nanoseconds of the wall clock; `None` if the kernel did not say.
+    pub stamp_ns: Option<u64>,
+}
+
+/// The kernel's word on a packet that we sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sent {
+    /// The how-manieth packet of its socket, from 0, wrapping.
+    pub id: u32,
+    /// When the driver took it, nanoseconds of the wall clock.
+    pub stamp_ns: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Meta {
+    length: usize,
+    from: Option<IpAddr>,
+    stamp_ns: Option<u64>,
+    sent_id: Option<u32>,
+}
+
+/// Room for one receive call, reused.
+pub struct Inbox {
+    packets: Box<[[u8; PACKET_BYTES]; BATCH]>,
+    controls: Box<[Control; BATCH]>,
+    names: Box<[libc::sockaddr_storage; BATCH]>,
+    metas: Vec<Meta>,
+    overflow: Option<u32>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("packets", &self.metas.len()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        // SAFETY: sockaddr_storage is plain bytes, for which all-zero is valid.
+        let names = Box::new([unsafe { mem::zeroed() }; BATCH]);
+        Self {
+            packets: Box::new([[0; PACKET_BYTES]; BATCH]),
+            controls: Box::new([Control([0; CONTROL_BYTES]); BATCH]),
+            names,
+            metas: Vec::with_capacity(BATCH),
+            overflow: None,
+        }
+    }
+}
+
+/// Which queue of a socket to take from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Queue {
+    /// Packets.
+    Packets,
+    /// Transmit stamps.
+    Errors,
+}
+
+impl Inbox {
+    /// Takes what has arrived, up to `want` packets, without waiting. Returns how many came; fewer than asked for
+    /// means that the queue is empty.
+    ///
+    /// # Errors
+    ///
+    /// Returns the kernel's refusal; an empty queue is no error.
+    pub fn receive(&mut self, fd: RawFd, queue: Queue, want: usize) -> io::Result<usize> {
+        self.metas.clear();
+        let want = want.clamp(1, BATCH);
+        // SAFETY: all-zero is a valid mmsghdr and a valid iovec: null pointers with zero lengths.
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        // SAFETY: as above.
+        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+        for at in 0..want {
+            parts[at] = libc::iovec { iov_base: self.packets[at].as_mut_ptr().cast(), iov_len: PACKET_BYTES };
+            let header = &mut headers[at].msg_hdr;
+            header.msg_name = (&raw mut self.names[at]).cast();
+            header.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_iov = &raw mut parts[at];
+            header.msg_iovlen = 1;
+            header.msg_control = self.controls[at].0.as_mut_ptr().cast();
+            header.msg_controllen = CONTROL_BYTES as _;
+        }
+        let flags = match queue {
+            Queue::Packets => libc::MSG_DONTWAIT,
+            Queue::Errors => libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE,
+        };
+        // SAFETY: the first `want` headers point at buffers of `self` and at `parts`, each of the stated length and
+        // all alive and otherwise untouched until the call returns.
+        let count = unsafe {
+            libc::recvmmsg(fd, headers.as_mut_ptr(), want as libc::c_uint, flags as _, ptr::null_mut())
+        };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+                _ => Err(error),
+            };
+        };
+        for at in 0..count.min(want) {
+            let meta = self.read_meta(at, &headers[at]);
+            self.metas.push(meta);
+        }
+        Ok(self.metas.len())
+    }
+
+    /// The packets of the last receive call.
+    pub fn packets(&self) -> impl Iterator<Item = Received<'_>> {
+        self.metas.iter().zip(self.packets.iter()).filter_map(|(meta, bytes)| {
+            Some(Received { bytes: &bytes[..meta.length], from: meta.from?, stamp_ns: meta.stamp_ns })
+        })
+    }
+
+    /// The transmit stamps of the last receive call from the error queue.
+    pub fn sent(&self) -> impl Iterator<Item = Sent> {
+        self.metas.iter().filter_map(|meta| Some(Sent { id: meta.sent_id?, stamp_ns: meta.stamp_ns? }))
+    }
+
+    /// The last word on how many packets a socket's full queue has cost since it was opened, wrapping; `None` when no
+    /// packet since the last call of this said so.
+    pub fn overflow(&mut self) -> Option<u32> {
+        self.overflow.take()
+    }
+
+    fn read_meta(&mut self, at: usize, header: &libc::mmsghdr) -> Meta {
+        let mut meta = Meta {
+            length: (header.msg_len as usize).min(PACKET_BYTES),
+            from: ip_of(&self.names[at], header.msg_hdr.msg_namelen),
+            stamp_ns: None,
+            sent_id: None,
+        };
+        let mut next = first_control(&header.msg_hdr);
+        while let Some(control) = next {
+            match (control.level, control.kind) {
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => {
+                    // Software stamp, an unused one, and the card's own; only the first is asked for.
+                    let stamp = control.read::<libc::timespec>().map(|time| timespec_ns(&time));
+                    meta.stamp_ns = stamp.filter(|&ns| ns > 0);
+                }
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => self.overflow = control.read::<u32>().or(self.overflow),
+                (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
+                    let error = control.read::<libc::sock_extended_err>();
+                    let transmit = error.filter(|e| e.ee_origin == libc::SO_EE_ORIGIN_TIMESTAMPING);
+                    meta.sent_id = transmit.map(|e| e.ee_data).or(meta.sent_id);
+                }
+                _ => {}
+            }
+            next = control.next(&header.msg_hdr);
+        }
+        meta
+    }
+}
+
+/// A buffer aligned as control headers must be.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+/// One control message within a received header.
+#[derive(Clone, Copy)]
+struct ControlMessage {
+    raw: *const libc::cmsghdr,
+    level: libc::c_int,
+    kind: libc::c_int,
+    length: usize,
+}
+
+fn first_control(header: &libc::msghdr) -> Option<ControlMessage> {
+    // SAFETY: the header was filled by the kernel: its control pointer and length describe a live, aligned buffer.
+    ControlMessage::new(unsafe { libc::CMSG_FIRSTHDR(header) })
+}
+
+impl ControlMessage {
+    fn new(raw: *const libc::cmsghdr) -> Option<Self> {
+        if raw.is_null() {
+            return None;
+        }
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a whole header within the control buffer.
+        let header = unsafe { &*raw };
+        // SAFETY: pure arithmetic on a length.
+        let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
+        Some(Self {
+            raw,
+            level: header.cmsg_level,
+            kind: header.cmsg_type,
+            length: (header.cmsg_len as usize).saturating_sub(overhead),
+        })
+    }
+
+    fn next(self, header: &libc::msghdr) -> Option<Self> {
+        // SAFETY: `raw` is a header within this header's control buffer.
+        Self::new(unsafe { libc::CMSG_NXTHDR(header, self.raw) })
+    }
+
+    /// The data as a plain C value, if there is enough of it.
+    fn read<T: PlainOldData>(self) -> Option<T> {
+        if self.length < mem::size_of::<T>() {
+            return None;
+        }
+        // SAFETY: the kernel wrote `length` bytes of data behind the header, at least as many as `T` has, and any bytes
+        // are a valid `T`; the read does not ask for alignment.
+        Some(unsafe { ptr::read_unaligned(libc::CMSG_DATA(self.raw).cast::<T>()) })
+    }
+}
+
+/// Types of which any bytes are a valid value.
+trait PlainOldData: Copy {}
+impl PlainOldData for libc::timespec {}
+impl PlainOldData for u32 {}
+impl PlainOldData for libc::sock_extended_err {}
+
+/// A socket address for the kernel.
+enum Name {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+}
+
+impl Name {
+    fn new(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::V4(libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: 0,
+                sin_addr: in_addr(address),
+                sin_zero: [0; 8],
+            }),
+            IpAddr::V6(address) => Self::V6(libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: 0,
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: address.octets() },
+                sin6_scope_id: 0,
+            }),
+        }
+    }
+
+    fn as_raw(&mut self) -> (*mut libc::c_void, libc::socklen_t) {
+        match self {
+            Self::V4(name) => ((&raw mut *name).cast(), mem::size_of_val(name) as libc::socklen_t),
+            Self::V6(name) => ((&raw mut *name).cast(), mem::size_of_val(name) as libc::socklen_t),
+        }
+    }
+}
+
+fn in_addr(address: Ipv4Addr) -> libc::in_addr {
+    libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) }
+}
+
+fn ip_of(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<IpAddr> {
+    let length = length as usize;
+    match libc::c_int::from(name.ss_family) {
+        libc::AF_INET if length >= mem::size_of::<libc::sockaddr_in>() => {
+            // SAFETY: the kernel says that it wrote a sockaddr_in, which is smaller and no stricter aligned.
+            let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
+            Some(IpAddr::V4(Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes())))
+        }
+        libc::AF_INET6 if length >= mem::size_of::<libc::sockaddr_in6>() => {
+            // SAFETY: as above, for a sockaddr_in6.
+            let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in6>() };
+            Some(IpAddr::V6(Ipv6Addr::from(name.sin6_addr.s6_addr)))
+        }
+        _ => None,
+    }
+}
+
+/// The address and port 0, for binding.
+#[must_use]
+pub(super) fn any_port(address: IpAddr) -> SocketAddr {
+    match address {
+        IpAddr::V4(address) => SocketAddr::V4(SocketAddrV4::new(address, 0)),
+        IpAddr::V6(address) => SocketAddr::V6(SocketAddrV6::new(address, 0, 0, 0)),
+    }
+}

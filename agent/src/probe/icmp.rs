@@ -1,0 +1,235 @@
+//! ICMP echo (RFC 792, RFC 4443): requests out; replies, and errors with what they quote, back.
+//!
+//! ```text
+//!  0     1     2           4           6           8         12         16             24          32
+//!  ┌─────┬─────┬───────────┬───────────┬───────────┬─────────┬──────────┬──────────────┬────────────┐
+//!  │type │code │ checksum  │ ident     │ sequence  │ slot    │ sequence │ sent_ns      │ token      │  big-endian
+//!  └─────┴─────┴───────────┴───────────┴───────────┴─────────┴──────────┴──────────────┴────────────┘
+//! ```
+//!
+//! The header's sequence is the lower half of the probe's. An error must quote the first eight bytes of what it is about
+//! and usually quotes more; where it quotes the whole probe the token decides, else, over IPv4, identifier, sequence
+//! and checksum, which depends on the token.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{NotAnAnswer, behind_ipv4, checksum, take, take_u16, take_u32, token::Identity};
+
+/// Length of a probe from the ICMP header on.
+pub const ECHO_BYTES: usize = 8 + IDENTITY_BYTES;
+const IDENTITY_BYTES: usize = 24;
+
+/// Message types of ICMP for IPv4.
+pub mod v4 {
+    /// Echo reply.
+    pub const ECHO_REPLY: u8 = 0;
+    /// Destination unreachable.
+    pub const UNREACHABLE: u8 = 3;
+    /// Echo request.
+    pub const ECHO_REQUEST: u8 = 8;
+    /// Time exceeded.
+    pub const TIME_EXCEEDED: u8 = 11;
+    /// Parameter problem.
+    pub const PARAMETER_PROBLEM: u8 = 12;
+}
+
+/// Message types of ICMPv6.
+pub mod v6 {
+    /// Destination unreachable.
+    pub const UNREACHABLE: u8 = 1;
+    /// Packet too big.
+    pub const TOO_BIG: u8 = 2;
+    /// Time exceeded.
+    pub const TIME_EXCEEDED: u8 = 3;
+    /// Parameter problem.
+    pub const PARAMETER_PROBLEM: u8 = 4;
+    /// Echo request.
+    pub const ECHO_REQUEST: u8 = 128;
+    /// Echo reply.
+    pub const ECHO_REPLY: u8 = 129;
+}
+
+/// An echo request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Echo {
+    /// The process's identifier.
+    pub ident: u16,
+    /// Which probe.
+    pub identity: Identity,
+}
+
+/// What an ICMP message tells a prober.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// An echo reply.
+    Reply(Echo),
+    /// An error about a packet.
+    Error {
+        /// Its type.
+        message_type: u8,
+        /// Its code.
+        code: u8,
+        /// The packet that it is about.
+        quoted: Quoted,
+    },
+}
+
+/// A packet of ours as an ICMP error quotes it. That an error quotes something proves nothing yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Quoted {
+    /// An echo request.
+    Echo {
+        /// Where it was sent.
+        to: IpAddr,
+        /// Its identifier.
+        ident: u16,
+        /// Lower half of its sequence.
+        sequence: u16,
+        /// Its checksum; computed by the kernel over IPv6.
+        checksum: u16,
+        /// Its payload, when quoted.
+        identity: Option<Identity>,
+    },
+    /// A SYN.
+    Syn {
+        /// Where it was sent.
+        to: IpAddr,
+        /// From which port.
+        source_port: u16,
+        /// To which port.
+        port: u16,
+        /// Its sequence number.
+        sequence: u32,
+    },
+}
+
+impl Echo {
+    /// The request over IPv4.
+    #[must_use]
+    pub fn encode_v4(&self) -> [u8; ECHO_BYTES] {
+        let mut bytes = self.encode(v4::ECHO_REQUEST);
+        let sum = checksum(&[&bytes]);
+        bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    /// The request over IPv6, its checksum left to the kernel (RFC 3542 section 3.1).
+    #[must_use]
+    pub fn encode_v6(&self) -> [u8; ECHO_BYTES] {
+        self.encode(v6::ECHO_REQUEST)
+    }
+
+    /// The checksum of the request over IPv4.
+    #[must_use]
+    pub fn checksum_v4(&self) -> u16 {
+        checksum(&[&self.encode(v4::ECHO_REQUEST)])
+    }
+
+    fn encode(&self, message_type: u8) -> [u8; ECHO_BYTES] {
+        let mut bytes = [0; ECHO_BYTES];
+        bytes[0] = message_type;
+        bytes[4..6].copy_from_slice(&self.ident.to_be_bytes());
+        bytes[6..8].copy_from_slice(&(self.identity.sequence as u16).to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.identity.slot.to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.identity.sequence.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.identity.sent_ns.to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.identity.token.to_be_bytes());
+        bytes
+    }
+
+    /// A reply from its ICMP header on; it must be as long as the request was.
+    fn parse(bytes: &[u8]) -> Result<Self, NotAnAnswer> {
+        let identity = parse_identity(bytes)?;
+        if bytes.len() != ECHO_BYTES || bytes[1] != 0 || take_u16(bytes, 6)? != identity.sequence as u16 {
+            return Err(NotAnAnswer::Foreign);
+        }
+        Ok(Self { ident: take_u16(bytes, 4)?, identity })
+    }
+}
+
+fn parse_identity(bytes: &[u8]) -> Result<Identity, NotAnAnswer> {
+    Ok(Identity {
+        slot: take_u32(bytes, 8)?,
+        sequence: take_u32(bytes, 12)?,
+        sent_ns: take(bytes, 16).map(u64::from_be_bytes)?,
+        token: take(bytes, 24).map(u64::from_be_bytes)?,
+    })
+}
+
+/// Parses what an IPv4 raw socket received, from the IP header on.
+///
+/// # Errors
+///
+/// Returns why it is no answer.
+pub fn parse_v4(bytes: &[u8]) -> Result<Answer, NotAnAnswer> {
+    let (protocol, message) = behind_ipv4(bytes)?;
+    if protocol != 1 {
+        return Err(NotAnAnswer::Foreign);
+    }
+    let [message_type, code] = take(message, 0)?;
+    match message_type {
+        v4::ECHO_REPLY => Echo::parse(message).map(Answer::Reply),
+        v4::UNREACHABLE | v4::TIME_EXCEEDED | v4::PARAMETER_PROBLEM => {
+            let packet = message.get(8..).ok_or(NotAnAnswer::Truncated)?;
+            let (protocol, quoted) = behind_ipv4(packet)?;
+            let to = IpAddr::V4(Ipv4Addr::from(take::<4>(packet, 16)?));
+            let quoted = parse_quoted(to, quoted, v4::ECHO_REQUEST, (protocol == 1, protocol == 6))?;
+            Ok(Answer::Error { message_type, code, quoted })
+        }
+        _ => Err(NotAnAnswer::Foreign),
+    }
+}
+
+/// Parses what an ICMPv6 raw socket received, from the ICMPv6 header on.
+///
+/// # Errors
+///
+/// Returns why it is no answer.
+pub fn parse_v6(message: &[u8]) -> Result<Answer, NotAnAnswer> {
+    let [message_type, code] = take(message, 0)?;
+    match message_type {
+        v6::ECHO_REPLY => Echo::parse(message).map(Answer::Reply),
+        v6::UNREACHABLE | v6::TOO_BIG | v6::TIME_EXCEEDED | v6::PARAMETER_PROBLEM => {
+            let packet = message.get(8..).ok_or(NotAnAnswer::Truncated)?;
+            let [first] = take(packet, 0)?;
+            if first >> 4 != 6 {
+                return Err(NotAnAnswer::Foreign);
+            }
+            let [next_header] = take(packet, 6)?;
+            let to = IpAddr::V6(Ipv6Addr::from(take::<16>(packet, 24)?));
+            let quoted = packet.get(40..).ok_or(NotAnAnswer::Truncated)?;
+            let quoted = parse_quoted(to, quoted, v6::ECHO_REQUEST, (next_header == 58, next_header == 6))?;
+            Ok(Answer::Error { message_type, code, quoted })
+        }
+        _ => Err(NotAnAnswer::Foreign),
+    }
+}
+
+/// What an error quotes, from its transport header on. At least eight bytes must be there; the identity of an echo
+/// request is taken only if all of it is.
+fn parse_quoted(
+    to: IpAddr,
+    bytes: &[u8],
+    echo_request: u8,
+    (is_icmp, is_tcp): (bool, bool),
+) -> Result<Quoted, NotAnAnswer> {
+    let header: [u8; 8] = take(bytes, 0)?;
+    if is_tcp {
+        return Ok(Quoted::Syn {
+            to,
+            source_port: take_u16(&header, 0)?,
+            port: take_u16(&header, 2)?,
+            sequence: take_u32(&header, 4)?,
+        });
+    }
+    if !is_icmp || header[0] != echo_request || header[1] != 0 {
+        return Err(NotAnAnswer::Foreign);
+    }
+    Ok(Quoted::Echo {
+        to,
+        ident: take_u16(&header, 4)?,
+        sequence: take_u16(&header, 6)?,
+        checksum: take_u16(&header, 2)?,
+        identity: parse_identity(bytes).ok(),
+    })
+}

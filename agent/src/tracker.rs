@@ -1,0 +1,657 @@
+//! The tracker: every probe ends in exactly one class, and the classes add up to what was scheduled. Pure.
+//!
+//! Each path has a ring of places for the probes that it can have under way, laid out when the plan is taken. An
+//! answer names its place (row and sequence), so finding its probe costs one index and no memory is allocated per
+//! probe. Errors and TCP answers name no place; they are found by the address that was probed.
+//!
+//! ```text
+//!            depart              answer in time                 expiry passed
+//!   Empty ──────────▶ Open ─────────────────────▶ Answered ─────────────────────▶ Empty
+//!                      │ deadline passed              │ answered again, same window: Replied becomes Duplicate
+//!                      ▼                              ▼
+//!                   Overdue ── answer ──▶ Answered (as Late)
+//!                      └────── expiry ──▶ Lost
+//! ```
+//!
+//! Deadline and expiry need no timers: they are looked at when a window closes, and an answer carries its own time.
+//! An answer that the kernel stamped in time counts as in time, however late this process came to read it.
+//!
+//! What is not the network's fault is never its loss: a probe ends as [`Class::LocalDrop`] when the kernel refused it,
+//! when it went unanswered while a receive queue overflowed, when its answer came but the wall clock had stepped
+//! under it, or when a new plan left no room for it.
+
+use std::{
+    net::IpAddr,
+    time::Duration,
+};
+
+use leeward_common::{
+    deadline::Deadline,
+    report::{Class, ProbeKind, Report, Window},
+    time::Timestamp,
+};
+
+use crate::{
+    probe::{
+        icmp::{self, Echo, Quoted},
+        tcp_syn,
+        token::{Identity, TokenKey},
+    },
+    prober::{
+        Counters, Family, Plan, PlannedPath,
+        counters::{StampSource, Stray},
+    },
+    window::{Begin, Tally},
+};
+
+/// How far apart a SYN/ACK and its retransmission are at least, nanoseconds: Linux begins with a second.
+const RETRANSMISSION_NS: u64 = 900_000_000;
+
+/// The clocks as a probe leaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Departure {
+    /// Monotonic clock, nanoseconds.
+    pub mono_ns: u64,
+    /// Wall clock, nanoseconds since the Unix epoch.
+    pub wall_ns: u64,
+    /// Counts the steps of the wall clock so far.
+    pub clock_era: u8,
+}
+
+/// The clocks as an answer is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Arrival {
+    /// Monotonic clock at reading, nanoseconds.
+    pub mono_ns: u64,
+    /// When the kernel stamped it, nanoseconds of the wall clock; `None` without a stamp.
+    pub stamp_ns: Option<u64>,
+    /// Counts the steps of the wall clock so far.
+    pub clock_era: u8,
+}
+
+/// One probe's place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Probe {
+    mono_ns: u64,
+    wall_ns: u64,
+    sequence: u32,
+    /// Kernel's transmit stamp less `wall_ns`; [`NO_STAMP`] until there is one.
+    stamp_after_ns: u32,
+    deadline_us: u32,
+    /// The window that counted it; meaningful once answered.
+    window: u16,
+    clock_era: u8,
+    state: State,
+}
+
+const NO_STAMP: u32 = u32::MAX;
+const NO_ROW: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum State {
+    /// No probe, or one that is no longer of interest.
+    #[default]
+    Empty,
+    /// Under way.
+    Open,
+    /// Under way; its deadline has passed and was counted.
+    Overdue,
+    /// Ended as replied.
+    Replied,
+    /// Ended with an answer of another kind, or answered more than once.
+    Done,
+}
+
+/// One path.
+#[derive(Clone, Debug)]
+struct Line {
+    /// What its probes call it: unlike its row it stays when the plan changes, for answers still under way.
+    slot: u32,
+    address: IpAddr,
+    port: u16,
+    kind: ProbeKind,
+    /// The next probe's sequence.
+    sequence: u32,
+    /// Probes due or sent that have not ended.
+    open: u32,
+    deadline: Deadline,
+}
+
+impl Probe {
+    const fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Open | State::Overdue)
+    }
+}
+
+/// What leaves, and whereto.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Leaving {
+    /// The probe.
+    pub identity: Identity,
+    /// How.
+    pub kind: ProbeKind,
+    /// The target's address.
+    pub address: IpAddr,
+    /// The target's port; unused by ICMP.
+    pub port: u16,
+    /// Our port; unused by ICMP.
+    pub source_port: u16,
+}
+
+/// The probes of a plan.
+#[derive(Debug)]
+pub struct Tracker {
+    key: TokenKey,
+    ident: u16,
+    first_port: u16,
+    ports: u16,
+    expiry_ns: u64,
+    depth: u32,
+    lines: Vec<Line>,
+    /// `depth` places for each line.
+    probes: Vec<Probe>,
+    /// Slot to row; [`NO_ROW`] where a slot is free.
+    rows: Vec<u32>,
+    /// Rows by kind, address and port.
+    by_address: Vec<u32>,
+    /// Per kind and family: when a receive queue was last found to have overflowed, monotonic nanoseconds.
+    overflowed_ns: [[Option<u64>; 2]; 2],
+    tally: Tally,
+    counters: Counters,
+}
+
+impl Tracker {
+    /// Tracks nothing yet. Source ports of SYN probes are `first_port` and the `ports - 1` that follow.
+    #[must_use]
+    pub fn new(key: TokenKey, first_port: u16, ports: u16, now: Timestamp) -> Self {
+        Self {
+            key,
+            ident: key.ident(),
+            first_port,
+            ports: ports.max(1),
+            expiry_ns: 0,
+            depth: 1,
+            lines: Vec::new(),
+            probes: Vec::new(),
+            rows: Vec::new(),
+            by_address: Vec::new(),
+            overflowed_ns: Default::default(),
+            tally: Tally::new(now, Duration::from_secs(1), leeward_common::histogram::Schema::default(), 0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a new plan; `old` are the paths of the one before. To be called between windows: it begins one. Paths in
+    /// both keep their probes, sequence and deadline.
+    pub fn replan(&mut self, now: Timestamp, old: &[PlannedPath], plan: &Plan) {
+        self.tally.replan(now, plan.window, plan.schema, plan.paths.len());
+        self.expiry_ns = u64::try_from(plan.expiry.as_nanos()).unwrap_or(u64::MAX);
+        let depth = u32::try_from(plan.depth()).expect("a plan that was checked has a bounded depth");
+        let kept = continued(old, &plan.paths);
+
+        let mut free = vec![true; self.rows.len()];
+        for &from in kept.iter().flatten() {
+            free[self.lines[from].slot as usize] = false;
+        }
+        let mut slots = (0u32..).filter(|&slot| free.get(slot as usize).copied().unwrap_or(true));
+        let mut lines: Vec<Line> = Vec::with_capacity(plan.paths.len());
+        for (path, from) in plan.paths.iter().zip(&kept) {
+            lines.push(match from {
+                Some(from) => self.lines[*from].clone(),
+                None => Line::new(slots.next().expect("there is always a further slot"), path),
+            });
+        }
+        let open = |lines: &[Line]| lines.iter().map(|line| u64::from(line.open)).sum::<u64>();
+        self.counters.abandoned += open(&self.lines) - open(&lines);
+
+        let mut probes = vec![Probe::default(); lines.len() * depth as usize];
+        for (row, from) in (0u32..).zip(&kept) {
+            let Some(from) = from else { continue };
+            // Oldest first, so that where a smaller ring has no room for all, the newest stay.
+            let mut ring = self.probes[from * self.depth as usize..][..self.depth as usize].to_vec();
+            ring.retain(|probe| probe.state != State::Empty);
+            ring.sort_unstable_by_key(|probe| probe.mono_ns);
+            for probe in ring {
+                let place = &mut probes[place(depth, row, probe.sequence)];
+                if place.is_under_way() {
+                    end(&mut self.counters, &mut self.tally, &mut lines[row as usize], row, Class::LocalDrop);
+                }
+                *place = probe;
+            }
+        }
+
+        self.rows = vec![NO_ROW; lines.iter().map(|line| line.slot as usize + 1).max().unwrap_or(0)];
+        for (row, line) in (0u32..).zip(&lines) {
+            self.rows[line.slot as usize] = row;
+        }
+        self.by_address = (0u32..).zip(&lines).map(|(row, _)| row).collect();
+        self.by_address.sort_by_key(|&row| lines[row as usize].found_by());
+        (self.depth, self.lines, self.probes) = (depth, lines, probes);
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Counts so far, for what only the caller sees.
+    pub const fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// The window in progress.
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        self.tally.window()
+    }
+
+    /// Memory kept per path, bytes, without histograms.
+    #[must_use]
+    pub const fn bytes_per_path(&self) -> usize {
+        size_of::<Line>() + size_of::<u32>() + size_of::<Report>() + self.depth as usize * size_of::<Probe>()
+    }
+
+    /// The kind and family of a path.
+    #[must_use]
+    pub fn kind_of(&self, row: u32) -> (ProbeKind, Family) {
+        let line = &self.lines[row as usize];
+        (line.kind, Family::of(&line.address))
+    }
+
+    /// A probe became due and is not sent: too late, or over the rate cap.
+    pub fn not_sent(&mut self, row: u32, count: u64) {
+        let row_count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.tally.scheduled(row, row_count);
+        self.tally.ended_many(row, Class::NotSent, row_count);
+        self.counters.scheduled += count;
+        self.counters.classes[Class::NotSent as usize] += count;
+    }
+
+    /// A probe became due and leaves now.
+    pub fn depart(&mut self, row: u32, now: Departure) -> Leaving {
+        let line = &mut self.lines[row as usize];
+        let sequence = line.sequence;
+        line.sequence = sequence.wrapping_add(1);
+        let probe = &mut self.probes[place(self.depth, row, sequence)];
+        if probe.is_under_way() {
+            // The ring is deep enough for every probe within the expiry. What is displaced before is our own doing.
+            let class = if now.mono_ns.saturating_sub(probe.mono_ns) >= self.expiry_ns {
+                unanswered(&self.overflowed_ns, line, probe)
+            } else {
+                Class::LocalDrop
+            };
+            end(&mut self.counters, &mut self.tally, line, row, class);
+        }
+        let deadline = line.deadline.after(Duration::from_nanos(self.expiry_ns));
+        *probe = Probe {
+            mono_ns: now.mono_ns,
+            wall_ns: now.wall_ns,
+            sequence,
+            stamp_after_ns: NO_STAMP,
+            deadline_us: u32::try_from(deadline.as_micros()).unwrap_or(u32::MAX),
+            window: 0,
+            clock_era: now.clock_era,
+            state: State::Open,
+        };
+        line.open += 1;
+        self.tally.scheduled(row, 1);
+        self.counters.scheduled += 1;
+        Leaving {
+            identity: self.key.identity(line.slot, sequence, now.wall_ns),
+            kind: line.kind,
+            address: line.address,
+            port: line.port,
+            source_port: source_port(self.first_port, self.ports, sequence),
+        }
+    }
+
+    /// The kernel refused a probe that was to leave.
+    pub fn refused_locally(&mut self, row: u32, sequence: u32) {
+        let Some(probe) = self.probe_mut(row, sequence).filter(|probe| probe.is_under_way()) else { return };
+        probe.state = State::Empty;
+        let line = &mut self.lines[row as usize];
+        end(&mut self.counters, &mut self.tally, line, row, Class::LocalDrop);
+    }
+
+    /// The kernel says when a probe left.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`UnfitStamp`] when it cannot be that probe's.
+    pub fn stamp(&mut self, slot: u32, sequence: u32, stamp_ns: u64) -> Result<(), UnfitStamp> {
+        let row = self.row_of(slot).ok_or(UnfitStamp)?;
+        let probe = self.probe_mut(row, sequence).ok_or(UnfitStamp)?;
+        // A stamp before the send belongs to another probe.
+        let after = stamp_ns.checked_sub(probe.wall_ns).ok_or(UnfitStamp)?;
+        probe.stamp_after_ns = u32::try_from(after).map_err(|_| UnfitStamp)?;
+        Ok(())
+    }
+
+    /// An ICMP message came.
+    pub fn on_icmp(&mut self, from: IpAddr, answer: &icmp::Answer, arrival: Arrival) {
+        match answer {
+            icmp::Answer::Reply(echo) => self.on_echo(from, echo, arrival),
+            icmp::Answer::Error { quoted, .. } => self.on_error(quoted, arrival),
+        }
+    }
+
+    /// An echo reply came.
+    pub fn on_echo(&mut self, from: IpAddr, echo: &Echo, arrival: Arrival) {
+        if let Err(stray) = self.match_echo(from, echo, arrival) {
+            self.stray(stray);
+        }
+    }
+
+    /// An answer to a SYN came.
+    pub fn on_tcp(&mut self, from: IpAddr, answer: &tcp_syn::Answer, arrival: Arrival) {
+        if let Err(stray) = self.match_tcp(from, answer, arrival) {
+            self.stray(stray);
+        }
+    }
+
+    /// An ICMP error came that quotes a packet like ours.
+    pub fn on_error(&mut self, quoted: &Quoted, arrival: Arrival) {
+        if let Err(stray) = self.match_error(quoted, arrival) {
+            self.stray(stray);
+        }
+    }
+
+    /// A packet came that answers nothing.
+    pub fn stray(&mut self, kind: Stray) {
+        self.counters.strays[kind as usize] += 1;
+    }
+
+    /// A receive queue was found to have dropped packets.
+    pub fn overflowed(&mut self, kind: ProbeKind, family: Family, now_ns: u64, count: u64) {
+        self.counters.receive_overflow += count;
+        self.overflowed_ns[kind as usize][family as usize] = Some(now_ns);
+    }
+
+    /// Closes the window at `end_ns` of the monotonic clock: looks for passed deadlines and expiries and returns the
+    /// rows. The next window is begun by [`Self::begin`] or [`Self::replan`].
+    pub fn close(&mut self, end_ns: u64) -> (Window, Vec<(u32, Report)>) {
+        let depth = self.depth as usize;
+        for (row, line) in (0u32..).zip(&mut self.lines) {
+            if line.open == 0 {
+                continue;
+            }
+            for probe in &mut self.probes[row as usize * depth..][..depth] {
+                let age_ns = end_ns.saturating_sub(probe.mono_ns);
+                if probe.state == State::Open && age_ns >= u64::from(probe.deadline_us) * 1_000 {
+                    probe.state = State::Overdue;
+                    self.tally.overdue(row);
+                }
+                if probe.state == State::Overdue && age_ns >= self.expiry_ns {
+                    probe.state = State::Empty;
+                    let class = unanswered(&self.overflowed_ns, line, probe);
+                    end(&mut self.counters, &mut self.tally, line, row, class);
+                }
+            }
+        }
+        self.counters.windows += 1;
+        let lines = &self.lines;
+        self.tally.close(|row| lines[row as usize].open)
+    }
+
+    /// Begins the next window.
+    pub fn begin(&mut self, start: Begin) {
+        self.tally.begin(start);
+    }
+
+    fn match_echo(&mut self, from: IpAddr, echo: &Echo, arrival: Arrival) -> Result<(), Stray> {
+        let Identity { slot, sequence, sent_ns, token } = echo.identity;
+        if echo.ident != self.ident {
+            return Err(Stray::Foreign);
+        }
+        // The token first: whoever cannot compute it learns nothing from what is counted about the rest.
+        if token != self.key.token(slot, sequence, sent_ns) {
+            return Err(Stray::WrongToken);
+        }
+        // A slot may have passed to another path by now: then its place holds another probe, or none.
+        let row = self.row_of(slot).ok_or(Stray::UnknownProbe)?;
+        let probe = self.probe_mut(row, sequence).ok_or(Stray::UnknownProbe)?;
+        if probe.wall_ns != sent_ns {
+            return Err(Stray::UnknownProbe);
+        }
+        if self.lines[row as usize].address != from {
+            return Err(Stray::WrongAddress);
+        }
+        self.answered(row, sequence, Answered::Reply, arrival)
+    }
+
+    fn match_tcp(&mut self, from: IpAddr, answer: &tcp_syn::Answer, arrival: Arrival) -> Result<(), Stray> {
+        let answered = match answer.kind {
+            tcp_syn::Kind::SynAck => Answered::Reply,
+            tcp_syn::Kind::Reset => Answered::Reset,
+        };
+        let mut found = Err(Stray::WrongAddress);
+        for at in self.range_by_address((ProbeKind::TcpSyn, from, answer.port)) {
+            let row = self.by_address[at];
+            // Some hosts reset with the SYN's own number.
+            let numbers = [answer.acknowledged.wrapping_sub(1), answer.acknowledged];
+            let numbers = &numbers[..if answered == Answered::Reset { 2 } else { 1 }];
+            let same = |identity: Identity| numbers.contains(&identity.syn_sequence());
+            match self.find_syn(row, answer.source_port, same) {
+                Some(sequence) => return self.answered(row, sequence, answered, arrival),
+                None => found = Err(Stray::WrongToken),
+            }
+        }
+        found
+    }
+
+    fn match_error(&mut self, quoted: &Quoted, arrival: Arrival) -> Result<(), Stray> {
+        let (row, sequence) = match *quoted {
+            Quoted::Echo { to, ident, sequence, checksum, identity } if ident == self.ident => {
+                self.find_quoted_echo(to, sequence, checksum, identity)
+            }
+            Quoted::Echo { .. } => None,
+            Quoted::Syn { to, source_port, port, sequence } => self
+                .range_by_address((ProbeKind::TcpSyn, to, port))
+                .map(|at| self.by_address[at])
+                .find_map(|row| {
+                    let same = |identity: Identity| identity.syn_sequence() == sequence;
+                    self.find_syn(row, source_port, same).map(|sequence| (row, sequence))
+                }),
+        }
+        .ok_or(Stray::ErrorUnattributed)?;
+        self.answered(row, sequence, Answered::Error, arrival)
+    }
+
+    /// The probe that an error about an echo request quotes: by its token where that is quoted, else, over IPv4, by
+    /// the checksum, which the token went into.
+    fn find_quoted_echo(&self, to: IpAddr, low: u16, checksum: u16, quoted: Option<Identity>) -> Option<(u32, u32)> {
+        for at in self.range_by_address((ProbeKind::Icmp, to, 0)) {
+            let row = self.by_address[at];
+            for probe in self.ring(row) {
+                if probe.state == State::Empty || probe.sequence as u16 != low {
+                    continue;
+                }
+                let identity = self.key.identity(self.lines[row as usize].slot, probe.sequence, probe.wall_ns);
+                let fits = match quoted {
+                    Some(quoted) => quoted == identity,
+                    None => to.is_ipv4() && Echo { ident: self.ident, identity }.checksum_v4() == checksum,
+                };
+                if fits {
+                    return Some((row, probe.sequence));
+                }
+            }
+        }
+        None
+    }
+
+    fn find_syn(&self, row: u32, source_port: u16, same: impl Fn(Identity) -> bool) -> Option<u32> {
+        let sent_from = |probe: &&Probe| self::source_port(self.first_port, self.ports, probe.sequence) == source_port;
+        let slot = self.lines[row as usize].slot;
+        self.ring(row)
+            .iter()
+            .filter(|probe| probe.state != State::Empty)
+            .filter(sent_from)
+            .find(|probe| same(self.key.identity(slot, probe.sequence, probe.wall_ns)))
+            .map(|probe| probe.sequence)
+    }
+
+    /// A probe was truly answered.
+    fn answered(&mut self, row: u32, sequence: u32, answered: Answered, arrival: Arrival) -> Result<(), Stray> {
+        let number = self.tally.number();
+        let place = place(self.depth, row, sequence);
+        let (probe, line) = (&mut self.probes[place], &mut self.lines[row as usize]);
+        let age_ns = arrival.mono_ns.saturating_sub(probe.mono_ns);
+        match probe.state {
+            State::Empty => return Err(Stray::Expired),
+            State::Done => return Err(Stray::Repeated),
+            State::Replied => {
+                let retransmitted = line.kind == ProbeKind::TcpSyn && age_ns >= RETRANSMISSION_NS;
+                let countable = answered == Answered::Reply && age_ns <= self.expiry_ns && !retransmitted;
+                if !countable || probe.window != number {
+                    return Err(Stray::Repeated);
+                }
+                probe.state = State::Done;
+                self.tally.answered_again(row);
+                self.counters.classes[Class::Replied as usize] -= 1;
+                self.counters.classes[Class::Duplicate as usize] += 1;
+                return Ok(());
+            }
+            State::Open | State::Overdue => {}
+        }
+        if answered == Answered::Error {
+            probe.state = State::Done;
+            end(&mut self.counters, &mut self.tally, line, row, Class::IcmpError);
+            return Ok(());
+        }
+        let Some((rtt_ns, source)) = rtt(probe, arrival) else {
+            probe.state = State::Done;
+            self.counters.clock_discards += 1;
+            end(&mut self.counters, &mut self.tally, line, row, Class::LocalDrop);
+            return Ok(());
+        };
+        if rtt_ns > self.expiry_ns {
+            // The next close, or the place's next probe, ends it.
+            return Err(Stray::Expired);
+        }
+        let rtt_us = u32::try_from((rtt_ns + 500) / 1_000).unwrap_or(u32::MAX);
+        line.deadline.on_rtt(rtt_us.max(1));
+        let late = rtt_ns > u64::from(probe.deadline_us) * 1_000;
+        if late && probe.state == State::Open {
+            self.tally.overdue(row);
+        }
+        let class = match (late, answered) {
+            (true, _) => Class::Late,
+            (false, Answered::Reset) => Class::Refused,
+            (false, _) => Class::Replied,
+        };
+        probe.state = if class == Class::Replied { State::Replied } else { State::Done };
+        probe.window = number;
+        line.open -= 1;
+        self.tally.ended_with_rtt(row, class, rtt_us);
+        self.counters.classes[class as usize] += 1;
+        self.counters.stamps[source as usize] += 1;
+        Ok(())
+    }
+
+    fn row_of(&self, slot: u32) -> Option<u32> {
+        self.rows.get(slot as usize).copied().filter(|&row| row != NO_ROW)
+    }
+
+    fn ring(&self, row: u32) -> &[Probe] {
+        &self.probes[row as usize * self.depth as usize..][..self.depth as usize]
+    }
+
+    fn probe_mut(&mut self, row: u32, sequence: u32) -> Option<&mut Probe> {
+        if row as usize >= self.lines.len() {
+            return None;
+        }
+        let probe = &mut self.probes[place(self.depth, row, sequence)];
+        (probe.sequence == sequence && probe.mono_ns != 0).then_some(probe)
+    }
+
+    /// Where in `by_address` the paths of this key are.
+    fn range_by_address(&self, key: (ProbeKind, IpAddr, u16)) -> std::ops::Range<usize> {
+        let of = |row: &u32| self.lines[*row as usize].found_by();
+        let start = self.by_address.partition_point(|row| of(row) < key);
+        let length = self.by_address[start..].iter().take_while(|row| of(row) == key).count();
+        start..start + length
+    }
+}
+
+/// A transmit stamp that belongs to no probe under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UnfitStamp;
+
+/// How a probe was answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Answered {
+    Reply,
+    Reset,
+    Error,
+}
+
+impl Line {
+    fn new(slot: u32, path: &PlannedPath) -> Self {
+        Self {
+            slot,
+            address: path.address,
+            port: path.port,
+            kind: path.path.kind,
+            sequence: 0,
+            open: 0,
+            deadline: Deadline::default(),
+        }
+    }
+
+    fn found_by(&self) -> (ProbeKind, IpAddr, u16) {
+        let port = if self.kind == ProbeKind::TcpSyn { self.port } else { 0 };
+        (self.kind, self.address, port)
+    }
+}
+
+/// For each new path, where it stood among the old ones. A path that a plan names twice is continued once.
+fn continued(old: &[PlannedPath], new: &[PlannedPath]) -> Vec<Option<usize>> {
+    let mut before: Vec<(&PlannedPath, usize)> = old.iter().zip(0..).collect();
+    before.sort_unstable();
+    let mut taken = vec![false; old.len()];
+    let mut find = |path: &PlannedPath| {
+        let at = before.binary_search_by(|(other, _)| (*other).cmp(path)).ok()?;
+        let from = before[at].1;
+        (!std::mem::replace(&mut taken[from], true)).then_some(from)
+    };
+    new.iter().map(&mut find).collect()
+}
+
+fn place(depth: u32, row: u32, sequence: u32) -> usize {
+    row as usize * depth as usize + (sequence % depth) as usize
+}
+
+fn source_port(first: u16, count: u16, sequence: u32) -> u16 {
+    first + (sequence % u32::from(count)) as u16
+}
+
+/// Ends a probe that has no round-trip time.
+fn end(counters: &mut Counters, tally: &mut Tally, line: &mut Line, row: u32, class: Class) {
+    line.open -= 1;
+    tally.ended(row, class);
+    counters.classes[class as usize] += 1;
+}
+
+/// The class of a probe that was not answered before its expiry: lost, unless this host may have dropped the answer.
+fn unanswered(overflowed_ns: &[[Option<u64>; 2]; 2], line: &Line, probe: &Probe) -> Class {
+    let overflowed = overflowed_ns[line.kind as usize][Family::of(&line.address) as usize];
+    if overflowed.is_some_and(|at| at >= probe.mono_ns) { Class::LocalDrop } else { Class::Lost }
+}
+
+/// The round-trip time in nanoseconds and where its stamps came from; `None` when the wall clock stepped under it.
+fn rtt(probe: &Probe, arrival: Arrival) -> Option<(u64, StampSource)> {
+    let Some(stamp_ns) = arrival.stamp_ns else {
+        return Some((arrival.mono_ns.saturating_sub(probe.mono_ns), StampSource::User));
+    };
+    if probe.clock_era != arrival.clock_era {
+        return None;
+    }
+    if probe.stamp_after_ns != NO_STAMP {
+        let sent_ns = probe.wall_ns + u64::from(probe.stamp_after_ns);
+        if let Some(rtt) = stamp_ns.checked_sub(sent_ns) {
+            return Some((rtt, StampSource::KernelBoth));
+        }
+    }
+    Some((stamp_ns.checked_sub(probe.wall_ns)?, StampSource::KernelRx))
+}

@@ -1,0 +1,185 @@
+//! Windows: what became of the probes, path by path, until the window closes. Pure.
+//!
+//! A window is aligned to UTC and counts what was *learned* within it, whenever the probes were sent; so it is complete
+//! the moment it ends, and nobody waits for timeouts. See [`leeward_common::report`].
+
+use std::time::Duration;
+
+use leeward_common::{
+    histogram::Schema,
+    report::{Class, Counts, Report, Rtt, Window},
+    time::Timestamp,
+};
+
+/// The window in progress.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    window: Window,
+    number: u16,
+    schema: Schema,
+    rows: Vec<Report>,
+}
+
+impl Tally {
+    /// Begins the window that `now` lies in.
+    #[must_use]
+    pub fn new(now: Timestamp, length: Duration, schema: Schema, paths: usize) -> Self {
+        let window = Window { start: now.floor(length), length };
+        Self { window, number: 0, schema, rows: vec![empty(schema); paths] }
+    }
+
+    /// Begins to count for another plan, in place of [`Self::begin`].
+    pub fn replan(&mut self, now: Timestamp, length: Duration, schema: Schema, paths: usize) {
+        let number = self.number.wrapping_add(1);
+        *self = Self { number, ..Self::new(now, length, schema, paths) };
+    }
+
+    /// The window in progress.
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Tells this window from others near it; wraps.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// `count` probes of a path became due.
+    pub fn scheduled(&mut self, row: u32, count: u32) {
+        let counts = self.counts(row);
+        counts.scheduled = counts.scheduled.saturating_add(count);
+    }
+
+    /// A probe ended.
+    pub fn ended(&mut self, row: u32, class: Class) {
+        self.counts(row).end(class);
+    }
+
+    /// Many probes ended alike.
+    pub fn ended_many(&mut self, row: u32, class: Class, count: u32) {
+        let total = &mut self.counts(row).classes[class as usize];
+        *total = total.saturating_add(count);
+    }
+
+    /// A probe ended with a round-trip time in microseconds.
+    pub fn ended_with_rtt(&mut self, row: u32, class: Class, rtt_us: u32) {
+        let report = &mut self.rows[row as usize];
+        report.counts.end(class);
+        report.rtt.record(rtt_us);
+    }
+
+    /// A probe that ended as replied *in this window* was answered again.
+    pub fn answered_again(&mut self, row: u32) {
+        let counts = self.counts(row);
+        let replied = &mut counts.classes[Class::Replied as usize];
+        debug_assert!(*replied > 0, "only what this window counted as replied is answered again");
+        *replied = replied.saturating_sub(1);
+        counts.end(Class::Duplicate);
+    }
+
+    /// A probe's deadline passed without an answer.
+    pub fn overdue(&mut self, row: u32) {
+        let counts = self.counts(row);
+        counts.overdue = counts.overdue.saturating_add(1);
+    }
+
+    /// Closes the window: the rows of all paths that had a probe scheduled, ended, overdue or open, ascending. `open`
+    /// tells how many of a path's probes have not ended.
+    pub fn close(&mut self, open: impl Fn(u32) -> u32) -> (Window, Vec<(u32, Report)>) {
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for (row, report) in (0u32..).zip(&mut self.rows) {
+            report.counts.open = open(row);
+            if report.counts != Counts::default() {
+                rows.push((row, report.clone()));
+                clear(report);
+            }
+        }
+        (self.window, rows)
+    }
+
+    /// Begins the next window: the one that follows or, after a step of the clock, the one that `now` lies in.
+    pub fn begin(&mut self, start: Begin) {
+        self.window.start = match start {
+            Begin::Following => self.window.end(),
+            Begin::At(now) => now.floor(self.window.length),
+        };
+        self.number = self.number.wrapping_add(1);
+    }
+
+    fn counts(&mut self, row: u32) -> &mut Counts {
+        &mut self.rows[row as usize].counts
+    }
+}
+
+/// Where the next window begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Begin {
+    /// Where the last one ended.
+    Following,
+    /// At the window's boundary at or before this time.
+    At(Timestamp),
+}
+
+fn empty(schema: Schema) -> Report {
+    Report { counts: Counts::default(), rtt: Rtt::empty(schema) }
+}
+
+/// Empties a row and keeps its histogram's memory.
+fn clear(report: &mut Report) {
+    let Report { counts, rtt: Rtt { histogram, min_us, max_us, sum_us } } = report;
+    *counts = Counts::default();
+    histogram.clear();
+    (*min_us, *max_us, *sum_us) = (0, 0, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn tally() -> Tally {
+        Tally::new(Timestamp::from_unix_us(5_250_000), SECOND, Schema::TwoDigits, 3)
+    }
+
+    #[test]
+    fn windows_are_aligned_and_follow_each_other() {
+        let mut tally = tally();
+        assert_eq!(tally.window(), Window { start: Timestamp::from_unix_us(5_000_000), length: SECOND });
+        tally.begin(Begin::Following);
+        assert_eq!(tally.window().start, Timestamp::from_unix_us(6_000_000));
+        tally.begin(Begin::At(Timestamp::from_unix_us(99_999_999)));
+        assert_eq!(tally.window().start, Timestamp::from_unix_us(99_000_000));
+    }
+
+    #[test]
+    fn a_row_says_what_was_learned_and_the_next_window_begins_empty() {
+        let mut tally = tally();
+        tally.scheduled(1, 2);
+        tally.ended_with_rtt(1, Class::Replied, 800);
+        let (_, rows) = tally.close(|row| u32::from(row == 1));
+        let [(1, report)] = rows.as_slice() else { panic!("{rows:?}") };
+        assert_eq!((report.counts.scheduled, report.counts.of(Class::Replied), report.counts.open), (2, 1, 1));
+        assert_eq!((report.rtt.min_us, report.rtt.max_us, report.rtt.sum_us), (800, 800, 800));
+        tally.begin(Begin::Following);
+        assert_eq!(tally.close(|_| 0).1, []);
+    }
+
+    #[test]
+    fn a_path_with_nothing_but_an_open_probe_has_a_row() {
+        let (_, rows) = tally().close(|row| u32::from(row == 2));
+        assert_eq!(rows.iter().map(|&(row, _)| row).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn a_duplicate_takes_the_place_of_its_reply() {
+        let mut tally = tally();
+        tally.ended_with_rtt(0, Class::Replied, 10);
+        tally.answered_again(0);
+        let (_, rows) = tally.close(|_| 0);
+        assert_eq!((rows[0].1.counts.of(Class::Replied), rows[0].1.counts.of(Class::Duplicate)), (0, 1));
+        assert_eq!(rows[0].1.rtt.histogram.count(), 1);
+    }
+}
