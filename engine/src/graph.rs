@@ -1,6 +1,501 @@
 //! Regions and links: which reports are evidence for a link, and how old they are.
+//!
+//! Evidence is kept by path, since a path is what was measured; a link's estimate pools the paths from agents of one
+//! region to targets in the other. A round trip crosses a pair of regions both ways whoever began it, so the paths of
+//! both directions are evidence about the pair, and a score is made from the pair.
+//!
+//! How old evidence is, the aggregator's clock says: when the report arrived, less the time by which it came later
+//! after its window's end than its agent's quickest report lately ([`arrival`]). So an agent's clock may be wrong by
+//! hours, and what it kept during an outage and delivers afterwards is still old.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use leeward_common::{
+    histogram::Histogram,
+    id::{AgentId, RegionId, TargetId},
+    report::{Class, ProbeKind, Report, Rtt, Window},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    input::Reports,
+    policy::Policy,
+    view::{Link, LinkView, MAX_WINDOWS, Pair, PairView, RttView, WindowView},
+};
+
+pub mod arrival;
+mod pool;
+
+use arrival::Arrivals;
+use pool::Pool;
 
 /// Evidence older than this is forgotten whatever the policy says.
 pub const RETENTION: Duration = Duration::from_secs(120);
+
+/// The most windows kept of one path: those of half a minute at the shortest length that a policy may ask for.
+const MAX_PATH_WINDOWS: usize = 600;
+
+/// A path: who probes what, and how.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct PathId {
+    /// Who probes.
+    pub agent: AgentId,
+    /// What is probed.
+    pub target: TargetId,
+    /// How.
+    pub kind: ProbeKind,
+}
+
+/// What is left out of every pool, because its fault is known and is not the network's.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Exclusions {
+    /// Agents at fault themselves.
+    pub agents: BTreeSet<AgentId>,
+    /// Targets that nobody reaches in a region that others of its targets are reached in.
+    pub targets: BTreeSet<TargetId>,
+}
+
+/// All evidence.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Graph {
+    #[serde(with = "crate::pairs")]
+    paths: BTreeMap<PathId, PathEvidence>,
+    arrivals: BTreeMap<AgentId, Arrivals>,
+    #[serde(with = "crate::pairs")]
+    windows: BTreeMap<Link, VecDeque<LinkWindow>>,
+    /// Made from the above; see [`Graph::refresh`].
+    #[serde(skip)]
+    made: Made,
+}
+
+/// Estimates, and the index that they are made by.
+#[derive(Clone, Debug, Default)]
+struct Made {
+    by_link: BTreeMap<Link, BTreeSet<PathId>>,
+    links: Arc<BTreeMap<Link, Arc<LinkView>>>,
+    pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
+    dirty: BTreeSet<Pair>,
+}
+
+/// What was measured on one path lately.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PathEvidence {
+    /// Region of the agent.
+    pub from: RegionId,
+    /// Region of the target.
+    pub to: RegionId,
+    /// By arrival, then by window.
+    windows: VecDeque<WindowEvidence>,
+}
+
+/// One window of a path.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct WindowEvidence {
+    window: Window,
+    received_at: Timestamp,
+    /// Arrival minus the window's end by the agent's clock, microseconds.
+    lag_us: i64,
+    answered: u64,
+    late: u64,
+    overdue: u64,
+    rejected: u64,
+    histogram: Histogram,
+    min_us: u32,
+}
+
+/// All agents' evidence of one window of a link, for readers.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct LinkWindow {
+    window: Window,
+    answered: u64,
+    unanswered: u64,
+    histogram: Histogram,
+    min_us: u32,
+    max_us: u32,
+}
+
+/// What an agent sees of something lately.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Sight {
+    /// Something was answered.
+    Seen,
+    /// Nothing was, for long enough.
+    Lost,
+    /// Too few probes to tell.
+    Unclear,
+}
+
+impl Graph {
+    /// Takes in an agent's reports. Paths from or to regions that the policy does not know, and those within one
+    /// region, are evidence of nothing.
+    pub fn on_reports(&mut self, now: Timestamp, policy: &Policy, reports: &Reports) {
+        if !policy.regions.contains_key(&reports.region) {
+            return;
+        }
+        let arrivals = self.arrivals.entry(reports.agent.clone()).or_default();
+        let lag_us = arrivals.on_window(now, reports.window.end());
+        for (path, report) in &reports.reports {
+            let known = path
+                .region
+                .as_ref()
+                .filter(|to| policy.regions.contains_key(*to));
+            let Some(to) = known.filter(|to| **to != reports.region) else {
+                continue;
+            };
+            let id = PathId {
+                agent: reports.agent.clone(),
+                target: path.target.clone(),
+                kind: path.kind,
+            };
+            let evidence = WindowEvidence::new(reports.window, now, lag_us, report);
+            let link = (reports.region.clone(), to.clone());
+            self.on_link_window(&link, reports.window, &evidence, &report.rtt);
+            self.on_path_window(id, link, evidence, policy);
+        }
+    }
+
+    fn on_path_window(
+        &mut self,
+        id: PathId,
+        link: Link,
+        evidence: WindowEvidence,
+        policy: &Policy,
+    ) {
+        let (from, to) = link.clone();
+        let moved = |path: &&PathEvidence| path.from != from || path.to != to;
+        if let Some(old) = self.paths.get(&id).filter(moved) {
+            let old = (old.from.clone(), old.to.clone());
+            self.forget(&id, &old);
+        }
+        self.made.dirty.insert(Pair::new(&from, &to));
+        self.made
+            .by_link
+            .entry(link)
+            .or_default()
+            .insert(id.clone());
+        let keep = policy.evidence.memory + policy.evidence.stale_after;
+        let path = self.paths.entry(id).or_insert_with(|| PathEvidence {
+            from,
+            to,
+            windows: VecDeque::new(),
+        });
+        path.insert(evidence, keep);
+    }
+
+    fn on_link_window(
+        &mut self,
+        link: &Link,
+        window: Window,
+        evidence: &WindowEvidence,
+        rtt: &Rtt,
+    ) {
+        let windows = self.windows.entry(link.clone()).or_default();
+        let at = windows.partition_point(|other| other.window < window);
+        if windows.get(at).is_none_or(|other| other.window != window) {
+            windows.insert(
+                at,
+                LinkWindow {
+                    window,
+                    answered: 0,
+                    unanswered: 0,
+                    histogram: Histogram::new(evidence.histogram.schema()),
+                    min_us: u32::MAX,
+                    max_us: 0,
+                },
+            );
+        }
+        windows[at].add(evidence, rtt);
+        if windows.len() > MAX_WINDOWS {
+            windows.pop_front();
+        }
+    }
+
+    /// Forgets paths that were not heard of for [`RETENTION`], and regions that the policy does not know any more.
+    pub fn forget_old(&mut self, now: Timestamp, policy: &Policy) {
+        let known = |region: &RegionId| policy.regions.contains_key(region);
+        let gone: Vec<(PathId, Link)> = self
+            .paths
+            .iter()
+            .filter(|(_, path)| {
+                let heard = path
+                    .windows
+                    .back()
+                    .map_or(Timestamp::EPOCH, |last| last.received_at);
+                now.since(heard) > RETENTION || !known(&path.from) || !known(&path.to)
+            })
+            .map(|(id, path)| (id.clone(), (path.from.clone(), path.to.clone())))
+            .collect();
+        for (id, link) in gone {
+            self.forget(&id, &link);
+        }
+        self.windows
+            .retain(|(from, to), _| known(from) && known(to));
+        let heard: BTreeSet<_> = self.paths.keys().map(|id| &id.agent).collect();
+        self.arrivals.retain(|agent, _| heard.contains(agent));
+    }
+
+    fn forget(&mut self, id: &PathId, link: &Link) {
+        self.paths.remove(id);
+        self.made.dirty.insert(Pair::new(&link.0, &link.1));
+        if let Some(paths) = self.made.by_link.get_mut(link) {
+            paths.remove(id);
+            if paths.is_empty() {
+                self.made.by_link.remove(link);
+            }
+        }
+    }
+
+    /// Every path with its evidence.
+    pub fn paths(&self) -> impl Iterator<Item = (&PathId, &PathEvidence)> {
+        self.paths.iter()
+    }
+
+    /// What a path's agent sees of its target at `now`; `None` if it is silent or its evidence stale.
+    #[must_use]
+    pub fn sight(
+        &self,
+        now: Timestamp,
+        policy: &Policy,
+        id: &PathId,
+        path: &PathEvidence,
+    ) -> Option<Sight> {
+        let quickest_us = self.quickest_us(&id.agent);
+        let last = path.windows.back()?;
+        if now.since(last.measured_at(quickest_us)) > policy.evidence.stale_after {
+            return None;
+        }
+        Some(path.sight(policy))
+    }
+
+    fn quickest_us(&self, agent: &AgentId) -> i64 {
+        self.arrivals.get(agent).map_or(0, Arrivals::quickest_us)
+    }
+
+    /// Makes the estimates anew that new evidence has made old.
+    pub fn refresh(&mut self, policy: &Policy, exclusions: &Exclusions) {
+        for pair in std::mem::take(&mut self.made.dirty) {
+            self.refresh_pair(&pair, policy, exclusions);
+        }
+    }
+
+    /// Makes all estimates anew: the policy, the exclusions or the whole graph has changed.
+    pub fn refresh_all(&mut self, policy: &Policy, exclusions: &Exclusions) {
+        self.made = Made::default();
+        for (id, path) in &self.paths {
+            let link = (path.from.clone(), path.to.clone());
+            self.made.dirty.insert(Pair::new(&link.0, &link.1));
+            self.made
+                .by_link
+                .entry(link)
+                .or_default()
+                .insert(id.clone());
+        }
+        self.refresh(policy, exclusions);
+    }
+
+    fn refresh_pair(&mut self, pair: &Pair, policy: &Policy, exclusions: &Exclusions) {
+        let (a, b) = pair.regions();
+        let directions = [(a.clone(), b.clone()), (b.clone(), a.clone())];
+        let counted = directions
+            .each_ref()
+            .map(|link| self.counted(link, exclusions));
+        let newest = counted.iter().flatten().map(|path| path.newest_at).max();
+        let Some(newest_at) = newest else {
+            let links = Arc::make_mut(&mut self.made.links);
+            directions.iter().for_each(|link| drop(links.remove(link)));
+            Arc::make_mut(&mut self.made.pairs).remove(pair);
+            return;
+        };
+        let mut both = Pool::default();
+        let mut views = Vec::new();
+        for (link, paths) in directions.iter().zip(&counted) {
+            let mut pool = Pool::default();
+            pool.add(paths, newest_at - policy.evidence.memory);
+            both.merge(&pool);
+            if pool.is_empty()
+                && let Some(own) = paths.iter().map(|path| path.newest_at).max()
+            {
+                pool.add(paths, own - policy.evidence.memory);
+            }
+            views.push((link.clone(), self.link_view(link, &pool)));
+        }
+        let lost = lost_by(&counted, policy);
+        let pair_view = PairView {
+            estimates: both.estimates(),
+            lost_by: lost,
+        };
+        let links = Arc::make_mut(&mut self.made.links);
+        links.extend(views);
+        Arc::make_mut(&mut self.made.pairs).insert(pair.clone(), Arc::new(pair_view));
+    }
+
+    fn counted(&self, link: &Link, exclusions: &Exclusions) -> Vec<Counted<'_>> {
+        let Some(ids) = self.made.by_link.get(link) else {
+            return Vec::new();
+        };
+        let counts = |id: &&PathId| {
+            !exclusions.agents.contains(&id.agent) && !exclusions.targets.contains(&id.target)
+        };
+        ids.iter()
+            .filter(counts)
+            .filter_map(|id| {
+                let path = self.paths.get(id)?;
+                let quickest_us = self.quickest_us(&id.agent);
+                let newest_at = path.windows.back()?.measured_at(quickest_us);
+                Some(Counted {
+                    agent: &id.agent,
+                    path,
+                    quickest_us,
+                    newest_at,
+                })
+            })
+            .collect()
+    }
+
+    fn link_view(&self, link: &Link, pool: &Pool) -> Arc<LinkView> {
+        let windows = self.windows.get(link).into_iter().flatten();
+        Arc::new(LinkView {
+            estimates: pool.estimates(),
+            windows: windows.map(LinkWindow::view).collect(),
+        })
+    }
+
+    /// Estimates by directed link, as of the last refresh.
+    #[must_use]
+    pub fn links(&self) -> &Arc<BTreeMap<Link, Arc<LinkView>>> {
+        &self.made.links
+    }
+
+    /// Estimates by pair, as of the last refresh.
+    #[must_use]
+    pub fn pairs(&self) -> &Arc<BTreeMap<Pair, Arc<PairView>>> {
+        &self.made.pairs
+    }
+}
+
+/// A path whose evidence counts.
+struct Counted<'a> {
+    agent: &'a AgentId,
+    path: &'a PathEvidence,
+    quickest_us: i64,
+    newest_at: Timestamp,
+}
+
+/// Agents to whom nothing from the other side is answered lately.
+fn lost_by(counted: &[Vec<Counted<'_>>; 2], policy: &Policy) -> BTreeSet<AgentId> {
+    let mut lost = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for counted in counted.iter().flatten() {
+        match counted.path.sight(policy) {
+            Sight::Lost => lost.insert(counted.agent.clone()),
+            Sight::Seen | Sight::Unclear => seen.insert(counted.agent.clone()),
+        };
+    }
+    lost.retain(|agent| !seen.contains(agent));
+    lost
+}
+
+impl PathEvidence {
+    fn insert(&mut self, evidence: WindowEvidence, keep: Duration) {
+        let order = |other: &WindowEvidence| (other.received_at, other.window);
+        let at = self
+            .windows
+            .partition_point(|other| order(other) <= order(&evidence));
+        self.windows.insert(at, evidence);
+        let newest = self
+            .windows
+            .back()
+            .map_or(Timestamp::EPOCH, |last| last.received_at);
+        while self.windows.len() > MAX_PATH_WINDOWS
+            || self
+                .windows
+                .front()
+                .is_some_and(|old| newest.since(old.received_at) > keep)
+        {
+            self.windows.pop_front();
+        }
+    }
+
+    /// Looks back from the newest window, as far as it takes to tell.
+    fn sight(&self, policy: &Policy) -> Sight {
+        let mut span = Duration::ZERO;
+        let mut unanswered = 0;
+        for window in self.windows.iter().rev() {
+            if window.answered + window.late > 0 {
+                return Sight::Seen;
+            }
+            span += window.window.length;
+            unanswered += window.overdue + window.rejected;
+            let enough = unanswered >= u64::from(policy.evidence.down_probes);
+            if enough && span >= policy.evidence.down_after {
+                return Sight::Lost;
+            }
+            if span > policy.evidence.memory {
+                break;
+            }
+        }
+        Sight::Unclear
+    }
+}
+
+impl WindowEvidence {
+    fn new(window: Window, received_at: Timestamp, lag_us: i64, report: &Report) -> Self {
+        let counts = &report.counts;
+        Self {
+            window,
+            received_at,
+            lag_us,
+            answered: counts.answered(),
+            late: u64::from(counts.of(Class::Late)),
+            overdue: u64::from(counts.overdue),
+            rejected: u64::from(counts.of(Class::IcmpError)),
+            histogram: report.rtt.histogram.clone(),
+            min_us: report.rtt.min_us,
+        }
+    }
+
+    /// When the window ended, by the aggregator's clock.
+    fn measured_at(&self, quickest_us: i64) -> Timestamp {
+        let waited_us = self.lag_us.saturating_sub(quickest_us).max(0);
+        self.received_at - Duration::from_micros(waited_us.unsigned_abs())
+    }
+}
+
+impl LinkWindow {
+    fn add(&mut self, evidence: &WindowEvidence, rtt: &Rtt) {
+        self.answered += evidence.answered + evidence.late;
+        self.unanswered += evidence.overdue.saturating_sub(evidence.late) + evidence.rejected;
+        // Windows of another schema, after a change of the policy, count without their times.
+        if !rtt.histogram.is_empty() && self.histogram.merge(&rtt.histogram).is_ok() {
+            self.min_us = self.min_us.min(rtt.min_us);
+            self.max_us = self.max_us.max(rtt.max_us);
+        }
+    }
+
+    fn view(&self) -> WindowView {
+        let quantile = |q| {
+            self.histogram
+                .quantile(q)
+                .unwrap_or(0)
+                .clamp(self.min_us, self.max_us)
+        };
+        let rtt = (!self.histogram.is_empty()).then(|| RttView {
+            min_us: self.min_us,
+            p50_us: quantile(0.5),
+            p90_us: quantile(0.9),
+            p99_us: quantile(0.99),
+            max_us: self.max_us,
+        });
+        WindowView {
+            window: self.window,
+            answered: self.answered,
+            unanswered: self.unanswered,
+            rtt,
+        }
+    }
+}

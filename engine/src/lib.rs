@@ -8,32 +8,46 @@
 //! - [`input`], [`effect`]: what goes in, what comes out.
 //! - [`policy`]: regions, failover sets and the numbers that a decision uses.
 //! - [`graph`]: regions and links; which reports are evidence for a link, and how old they are.
-//! - [`fault`]: whose fault it is: the observer, a link, or a region.
+//! - [`fault`]: whose fault it is: the observer, a target, or a region.
 //! - [`baseline`], [`weight`]: geography and capacity; the live quality of a link.
 //! - [`signal`]: measurements that others inject.
 //! - [`select`]: gates, then score.
-//! - [`holddown`]: how long a selection stays.
+//! - [`selection`], [`holddown`]: when a selection changes, and how long it stays.
 //! - [`decision`]: what was decided, and every reason.
 //! - [`view`]: the immutable picture that readers get.
 //! - [`scenario`], [`simulate`]: a world in a file, run in virtual time.
 
+pub mod baseline;
 pub mod decision;
 pub mod effect;
+mod evaluate;
+pub mod fault;
 pub mod graph;
+pub mod holddown;
 pub mod input;
 pub mod near;
+mod pairs;
 pub mod policy;
 pub mod scenario;
 pub mod select;
+pub mod selection;
 pub mod signal;
+mod state;
+mod summary;
 pub mod view;
+pub mod weight;
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use leeward_common::time::Timestamp;
-use serde::{Deserialize, Serialize};
+
+pub use state::{STATE_VERSION, State, UnknownVersion};
 
 use crate::{effect::Effect, input::Input, policy::Policy, view::View};
+
+/// After this long without any input but ticks nothing is evaluated until the next one: nobody is heard of, so
+/// nothing can be known, and a replay need not count the hours.
+pub const DORMANT_AFTER: Duration = Duration::from_secs(60);
 
 /// The one who decides.
 #[derive(Clone, Debug)]
@@ -41,64 +55,38 @@ pub struct Engine {
     state: State,
 }
 
-/// Everything that a decision can depend on: what a snapshot holds.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct State {
-    version: u32,
-    now: Timestamp,
-    graph_version: u64,
-    policy: Arc<Policy>,
-}
-
-/// The version of [`State`] that this build writes and reads.
-pub const STATE_VERSION: u32 = 1;
-
-/// A snapshot of another version.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("snapshot has version {found}; this build reads {STATE_VERSION}")]
-pub struct UnknownVersion {
-    /// Its version.
-    pub found: u32,
-}
-
 impl Engine {
     /// An engine that was told nothing yet.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self {
-            state: State {
-                version: STATE_VERSION,
-                now: Timestamp::EPOCH,
-                graph_version: 0,
-                policy: Arc::new(policy),
-            },
+            state: State::new(policy),
         }
     }
 
     /// Takes in one input at `now` and returns what should be true from now on.
     ///
     /// Evaluates at every multiple of the policy's `evaluate_every` after the last evaluation and up to `now`, each on
-    /// what was told before it; then takes in the input. A `now` before the last one counts as the last one.
-    pub fn step(&mut self, now: Timestamp, _input: &Input) -> Vec<Effect> {
-        self.state.now = self.state.now.max(now);
-        Vec::new()
+    /// what was told before it; then takes in the input. So decisions depend on the inputs and their stamps and not on
+    /// when ticks come between. A `now` before the last one counts as the last one.
+    pub fn step(&mut self, now: Timestamp, input: &Input) -> Vec<Effect> {
+        let now = self.state.advance(now);
+        let effects = self.state.evaluate_until(now, matches!(input, Input::Tick));
+        match input {
+            Input::Tick => {}
+            Input::AgentConnected(agent) => self.state.on_connected(now, agent),
+            Input::AgentDisconnected { agent } => self.state.on_disconnected(now, agent),
+            Input::Reports(reports) => self.state.on_reports(now, reports),
+            Input::Signal(signal) => self.state.on_signal(now, signal),
+            Input::Policy(policy) => self.state.on_policy(now, policy),
+        }
+        effects
     }
 
     /// The picture for readers.
     #[must_use]
     pub fn view(&self) -> View {
-        View {
-            now: self.state.now,
-            graph_version: self.state.graph_version,
-            policy: Arc::clone(&self.state.policy),
-            agents: Arc::default(),
-            regions: Arc::default(),
-            links: Arc::default(),
-            pairs: Arc::default(),
-            selections: Arc::default(),
-            decisions: Arc::default(),
-            signals: Arc::default(),
-        }
+        self.state.view()
     }
 
     /// All that a later [`Engine::from_snapshot`] needs to go on as if nothing had happened.
@@ -113,11 +101,8 @@ impl Engine {
     ///
     /// Returns [`UnknownVersion`] for a snapshot of another version.
     pub fn from_snapshot(state: State) -> Result<Self, UnknownVersion> {
-        if state.version != STATE_VERSION {
-            return Err(UnknownVersion {
-                found: state.version,
-            });
-        }
-        Ok(Self { state })
+        Ok(Self {
+            state: state.restored()?,
+        })
     }
 }

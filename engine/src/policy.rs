@@ -204,7 +204,7 @@ pub mod defaults {
     #[must_use]
     pub fn weights() -> super::Weights {
         super::Weights {
-            distance_scale_km: 20_000.0,
+            distance_scale_km: 5_000.0,
             distance: 1.0,
             capacity: 0.5,
             latency_scale: Duration::from_millis(100),

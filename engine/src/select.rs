@@ -18,9 +18,11 @@ use leeward_common::{id::RegionId, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    baseline::baseline,
     policy::Policy,
-    signal::ActiveSignal,
-    view::{Estimate, Pair, PairView, RegionView},
+    signal::{self, ActiveSignal},
+    view::{Estimate, Knowledge, Pair, PairView, RegionState, RegionView},
+    weight::{self, Addend, Sum},
 };
 
 /// What a ranking is made from: the parts of an engine's state or of a [`crate::view::View`].
@@ -130,6 +132,24 @@ pub enum Term {
     Signal(leeward_common::id::SourceId),
 }
 
+impl Term {
+    /// The term for people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Distance => "distance".to_owned(),
+            Self::Capacity => "capacity".to_owned(),
+            Self::Configured => "configured weight".to_owned(),
+            Self::LatencyP50 => "median latency".to_owned(),
+            Self::LatencyP99 => "99th percentile of latency".to_owned(),
+            Self::Jitter => "jitter".to_owned(),
+            Self::Loss => "loss".to_owned(),
+            Self::Bandwidth => "bandwidth".to_owned(),
+            Self::Signal(source) => format!("signals of {source}"),
+        }
+    }
+}
+
 /// Why a candidate may not be selected.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Refusal {
@@ -175,13 +195,282 @@ impl Ranking {
     }
 }
 
+impl Candidate {
+    /// Natural logarithm of the score: the contributions, added up in order.
+    #[must_use]
+    pub fn log_score(&self) -> Option<f64> {
+        let sum = self
+            .contributions
+            .iter()
+            .map(|contribution| contribution.log_value)
+            .sum();
+        self.score.map(|_| sum)
+    }
+}
+
 /// Ranks candidates for a primary. `weights` are multipliers of the baseline weight, 1 where absent.
 #[must_use]
 pub fn rank(
-    _picture: &Picture<'_>,
-    _primary: &RegionId,
-    _candidates: &[RegionId],
-    _weights: &BTreeMap<RegionId, f64>,
+    picture: &Picture<'_>,
+    primary: &RegionId,
+    candidates: &[RegionId],
+    weights: &BTreeMap<RegionId, f64>,
 ) -> Ranking {
-    Ranking::default()
+    let (perspective, appraisals) = appraise(picture, primary, candidates, weights);
+    let best = appraisals.first().filter(|best| best.refusal.is_none());
+    let best = best.and_then(|best| best.log_score());
+    Ranking {
+        perspective,
+        candidates: appraisals
+            .iter()
+            .map(|own| own.candidate(picture.now, picture.policy, best))
+            .collect(),
+    }
+}
+
+/// What a candidate is worth, in numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Appraisal {
+    pub(crate) region: RegionId,
+    pub(crate) refusal: Option<Refusal>,
+    baseline: Sum,
+    network: Option<Sum>,
+    pair: Option<Arc<PairView>>,
+    seen_from: Option<RegionId>,
+}
+
+/// Appraises candidates and puts them in order: those that may be selected first, best first; then by id.
+pub(crate) fn appraise(
+    picture: &Picture<'_>,
+    primary: &RegionId,
+    candidates: &[RegionId],
+    weights: &BTreeMap<RegionId, f64>,
+) -> (Perspective, Vec<Appraisal>) {
+    let perspective = perspective(picture, primary);
+    let mut appraisals: Vec<_> = candidates
+        .iter()
+        .map(|candidate| {
+            let configured = weights.get(candidate).copied();
+            appraise_one(picture, perspective, primary, candidate, configured)
+        })
+        .collect();
+    appraisals.sort_by(|a, b| {
+        let refused = |own: &Appraisal| own.refusal.is_some();
+        let value = |own: &Appraisal| match refused(own) {
+            true => 0.0,
+            false => own.log_score().unwrap_or(f64::NEG_INFINITY),
+        };
+        (refused(a).cmp(&refused(b)))
+            .then(value(b).total_cmp(&value(a)))
+            .then(a.region.cmp(&b.region))
+    });
+    (perspective, appraisals)
+}
+
+/// From where to judge: from the primary while it is up, or at least somebody measures between it and others.
+fn perspective(picture: &Picture<'_>, primary: &RegionId) -> Perspective {
+    if picture
+        .regions
+        .get(primary)
+        .is_some_and(|region| region.state == RegionState::Down)
+    {
+        return Perspective::Survivors;
+    }
+    let fresh =
+        |pair: &PairView| pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh;
+    let mut any = false;
+    for (pair, view) in picture.pairs {
+        let (a, b) = pair.regions();
+        if fresh(view) {
+            if a == primary || b == primary {
+                return Perspective::Primary;
+            }
+            any = true;
+        }
+    }
+    if any {
+        Perspective::Survivors
+    } else {
+        Perspective::Primary
+    }
+}
+
+fn appraise_one(
+    picture: &Picture<'_>,
+    perspective: Perspective,
+    primary: &RegionId,
+    candidate: &RegionId,
+    configured: Option<f64>,
+) -> Appraisal {
+    let mut own = Appraisal {
+        region: candidate.clone(),
+        refusal: None,
+        baseline: Sum::default(),
+        network: None,
+        pair: None,
+        seen_from: None,
+    };
+    let policy = picture.policy;
+    if let (Some(home), Some(region)) = (policy.regions.get(primary), policy.regions.get(candidate))
+    {
+        baseline(&policy.weights, home, region, configured, &mut own.baseline);
+    }
+    if let Some(observed) = match perspective {
+        Perspective::Primary => observe(picture, primary, candidate),
+        Perspective::Survivors => observe_by_survivors(picture, primary, candidate),
+    } {
+        own.seen_from = Some(observed.from);
+        own.pair = Some(observed.pair);
+        own.network = observed.network;
+    }
+    own.refusal = refusal(picture, primary, &own);
+    own
+}
+
+/// A candidate as seen from one region.
+struct Observed {
+    from: RegionId,
+    pair: Arc<PairView>,
+    network: Option<Sum>,
+}
+
+fn observe(picture: &Picture<'_>, from: &RegionId, candidate: &RegionId) -> Option<Observed> {
+    let pair = picture.pairs.get(&Pair::new(from, candidate))?;
+    let mut network = weight::network(&picture.policy.weights, &pair.estimates);
+    if let Some(network) = &mut network {
+        signal::pull(picture.policy, picture.signals, from, candidate, network);
+    }
+    Some(Observed {
+        from: from.clone(),
+        pair: Arc::clone(pair),
+        network,
+    })
+}
+
+/// The median of what the regions that are left see, the lower of the two middle ones if they are even in number.
+fn observe_by_survivors(
+    picture: &Picture<'_>,
+    primary: &RegionId,
+    candidate: &RegionId,
+) -> Option<Observed> {
+    let is_left = |(id, region): &(&RegionId, &RegionView)| {
+        *id != primary && *id != candidate && region.state != RegionState::Down
+    };
+    let mut observed: Vec<_> = picture
+        .regions
+        .iter()
+        .filter(is_left)
+        .filter_map(|(from, _)| observe(picture, from, candidate))
+        .filter(|seen| {
+            seen.pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh
+        })
+        .collect();
+    let total = |seen: &Observed| seen.network.as_ref().map_or(f64::NEG_INFINITY, Sum::total);
+    observed.sort_by(|a, b| total(a).total_cmp(&total(b)).then(a.from.cmp(&b.from)));
+    let middle = observed.len().checked_sub(1)? / 2;
+    Some(observed.swap_remove(middle))
+}
+
+/// The first gate that a candidate does not pass; see the module's documentation.
+fn refusal(picture: &Picture<'_>, primary: &RegionId, own: &Appraisal) -> Option<Refusal> {
+    let refuse = |code, detail: String| Some(Refusal { code, detail });
+    let policy = picture.policy;
+    for region in [primary, &own.region] {
+        if !policy.regions.contains_key(region) {
+            return refuse(
+                RefusalCode::UnknownRegion,
+                format!("region {region} is not configured"),
+            );
+        }
+    }
+    if own.region == *primary {
+        return refuse(
+            RefusalCode::IsPrimary,
+            "it is the primary itself".to_owned(),
+        );
+    }
+    if let Some(region) = picture.regions.get(&own.region)
+        && region.state == RegionState::Down
+    {
+        return refuse(RefusalCode::Down, region.detail.clone());
+    }
+    let Some(pair) = &own.pair else {
+        return refuse(
+            RefusalCode::NoEvidence,
+            "nothing was measured yet".to_owned(),
+        );
+    };
+    let estimates = &pair.estimates;
+    let age = estimates.age(picture.now).unwrap_or_default();
+    match estimates.knowledge(picture.now, policy) {
+        Knowledge::Unknown => {
+            return refuse(
+                RefusalCode::NoEvidence,
+                "nothing was measured yet".to_owned(),
+            );
+        }
+        Knowledge::Stale => {
+            let detail = format!("the newest evidence is {:.1} s old", age.as_secs_f64());
+            return refuse(RefusalCode::Stale, detail);
+        }
+        Knowledge::Thin => {
+            let detail = format!(
+                "{} probes; at least {} are needed",
+                estimates.n, policy.evidence.min_probes
+            );
+            return refuse(RefusalCode::TooFewProbes, detail);
+        }
+        Knowledge::Fresh => {}
+    }
+    let observers = pair.estimates.vantage_points(picture.now, policy);
+    if own.network.is_none() || (observers >= 2 && pair.is_lost(picture.now, policy)) {
+        let detail = format!("nothing between them is answered, say {observers} observers");
+        return refuse(RefusalCode::Unreachable, detail);
+    }
+    None
+}
+
+impl Appraisal {
+    /// Natural logarithm of the score; `None` if unknown.
+    pub(crate) fn log_score(&self) -> Option<f64> {
+        Some(self.baseline.total() + self.network.as_ref()?.total())
+    }
+
+    /// The addends of the score's logarithm.
+    pub(crate) fn addends(&self) -> impl Iterator<Item = &Addend> {
+        let network = self.network.iter().flat_map(Sum::addends);
+        self.baseline.addends().iter().chain(network)
+    }
+
+    fn candidate(&self, now: Timestamp, policy: &Policy, best: Option<f64>) -> Candidate {
+        let eligible = self.refusal.is_none();
+        let estimates = self.pair.as_ref().map(|pair| &pair.estimates);
+        let contribution = |addend: &Addend| Contribution {
+            term: addend.term.clone(),
+            log_value: addend.log_value,
+            detail: addend.words(),
+        };
+        let normalised = match (self.log_score(), best) {
+            (Some(own), Some(best)) if eligible => Some((own - best).exp()),
+            _ => None,
+        };
+        Candidate {
+            region: self.region.clone(),
+            eligible,
+            reasons: self.refusal.iter().cloned().collect(),
+            baseline: self.baseline.total().exp(),
+            network: self.network.as_ref().map(|network| network.total().exp()),
+            score: self.log_score().map(f64::exp),
+            normalised,
+            contributions: self.addends().map(contribution).collect(),
+            rtt_p50_us: estimates.and_then(|all| all.rtt_p50_us),
+            rtt_p99_us: estimates.and_then(|all| all.rtt_p99_us),
+            jitter_us: estimates.and_then(|all| all.jitter_us),
+            loss: estimates.and_then(|all| all.loss),
+            bandwidth_bps: estimates.and_then(|all| all.bandwidth_bps),
+            vantage_points: estimates.map_or(0, |all| all.vantage_points(now, policy)),
+            data_age: estimates.and_then(|all| all.age(now)),
+            seen_from: self.seen_from.clone(),
+        }
+    }
 }

@@ -1,9 +1,32 @@
 //! Measurements that others inject: bounded by source, expiring to neutral, never counted twice.
+//!
+//! A signal pulls the network weight of a candidate from what was measured towards what it says: a health below 1 pulls
+//! down, a latency or a loss replaces the measured one. Where several sources say something of one measure, the gloomiest
+//! counts. All that one source says together multiplies or divides a weight by its `max_factor` at most.
 
-use leeward_common::{id::SourceId, time::Timestamp};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use leeward_common::{
+    id::{RegionId, SourceId},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::input::{Metric, Subject};
+use crate::{
+    input::{Metric, Signal, Subject},
+    policy::{Policy, Weights},
+    select::Term,
+    weight::{self, Addend, Fact, Sum},
+};
+
+/// How many idempotency keys of one source are remembered; a repetition comes within moves of the first.
+const MAX_KEYS: usize = 4_096;
+
+/// How many signals of one source are kept: every link of 64 regions by two metrics.
+const MAX_SIGNALS: usize = 8_192;
 
 /// A signal in force.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -20,4 +43,216 @@ pub struct ActiveSignal {
     pub observed_at: Timestamp,
     /// Until when it counts.
     pub expires_at: Timestamp,
+}
+
+/// All signals in force, and the keys of those seen.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Signals {
+    /// In the order of their source, subject and metric; the newest observation of each.
+    active: Arc<Vec<ActiveSignal>>,
+    keys: BTreeMap<SourceId, Keys>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+struct Keys {
+    seen: BTreeSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Keys {
+    /// Whether the key is new.
+    fn insert(&mut self, key: &str) -> bool {
+        if !self.seen.insert(key.to_owned()) {
+            return false;
+        }
+        self.order.push_back(key.to_owned());
+        if self.order.len() > MAX_KEYS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Signals {
+    /// Takes in a signal. One of an unknown source, out of its metric's range, already seen or older than what is known
+    /// changes nothing; one that asks for more time than its source may have gets what it may have.
+    pub fn on_signal(&mut self, now: Timestamp, policy: &Policy, signal: &Signal) {
+        let Some(source) = policy.signal_sources.get(&signal.source) else {
+            return;
+        };
+        if !is_sound(signal) {
+            return;
+        }
+        if let Some(key) = &signal.idempotency_key
+            && !self
+                .keys
+                .entry(signal.source.clone())
+                .or_default()
+                .insert(key)
+        {
+            return;
+        }
+        let active = ActiveSignal {
+            source: signal.source.clone(),
+            subject: signal.subject.clone(),
+            metric: signal.metric,
+            value: signal.value,
+            observed_at: signal.observed_at,
+            expires_at: signal.expires_at.min(now + source.max_ttl),
+        };
+        if active.expires_at <= now {
+            return;
+        }
+        let place = |other: &ActiveSignal| place(other).cmp(&place(&active));
+        match self.active.binary_search_by(place) {
+            Ok(at) if precedence(&self.active[at]) < precedence(&active) => {
+                Arc::make_mut(&mut self.active)[at] = active;
+            }
+            Ok(_) => {}
+            Err(at) if self.count(&signal.source) < MAX_SIGNALS => {
+                Arc::make_mut(&mut self.active).insert(at, active);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn count(&self, source: &SourceId) -> usize {
+        self.active
+            .iter()
+            .filter(|other| other.source == *source)
+            .count()
+    }
+
+    /// Forgets what has expired.
+    pub fn expire(&mut self, now: Timestamp) {
+        if self.active.iter().any(|signal| signal.expires_at <= now) {
+            Arc::make_mut(&mut self.active).retain(|signal| signal.expires_at > now);
+        }
+    }
+
+    /// The signals in force.
+    #[must_use]
+    pub const fn active(&self) -> &Arc<Vec<ActiveSignal>> {
+        &self.active
+    }
+}
+
+fn place(signal: &ActiveSignal) -> (&SourceId, &Subject, Metric) {
+    (&signal.source, &signal.subject, signal.metric)
+}
+
+/// Of two signals about the same, the later observation counts; the rest makes the order of arrival irrelevant.
+fn precedence(signal: &ActiveSignal) -> (Timestamp, Timestamp, u64) {
+    (
+        signal.observed_at,
+        signal.expires_at,
+        signal.value.to_bits(),
+    )
+}
+
+fn is_sound(signal: &Signal) -> bool {
+    let of_link = matches!(signal.subject, Subject::Link(..));
+    match signal.metric {
+        Metric::Health => (0.0..=1.0).contains(&signal.value),
+        Metric::LossRatio => of_link && (0.0..=1.0).contains(&signal.value),
+        Metric::LatencyUs | Metric::BandwidthBps => {
+            of_link && signal.value.is_finite() && signal.value >= 0.0
+        }
+    }
+}
+
+/// What the signals do to the network weight `sum` of `candidate` as seen from `observer`: one addend per source.
+pub fn pull(
+    policy: &Policy,
+    signals: &[ActiveSignal],
+    observer: &RegionId,
+    candidate: &RegionId,
+    sum: &mut Sum,
+) {
+    let mut sources: BTreeMap<&SourceId, (f64, Vec<String>)> = BTreeMap::new();
+    for (metric, signal, delta) in gloomiest(policy, signals, observer, candidate, sum) {
+        let (total, words) = sources.entry(&signal.source).or_default();
+        *total += delta;
+        words.push(describe(metric, signal.value));
+    }
+    for (source, (total, words)) in sources {
+        let bound = bound(policy, source);
+        let log_value = total.clamp(-bound, bound);
+        sum.push(Addend {
+            term: Term::Signal(source.clone()),
+            log_value,
+            fact: Fact::Signals {
+                words,
+                bounded: log_value != total,
+            },
+        });
+    }
+}
+
+fn bound(policy: &Policy, source: &SourceId) -> f64 {
+    policy
+        .signal_sources
+        .get(source)
+        .map_or(0.0, |source| source.max_factor.ln())
+}
+
+/// Of each metric the signal that pulls furthest down, with its pull.
+fn gloomiest<'a>(
+    policy: &Policy,
+    signals: &'a [ActiveSignal],
+    observer: &RegionId,
+    candidate: &RegionId,
+    sum: &Sum,
+) -> Vec<(Metric, &'a ActiveSignal, f64)> {
+    let mut by_metric: BTreeMap<(Metric, bool), (&ActiveSignal, f64)> = BTreeMap::new();
+    for signal in signals {
+        let of_region = match &signal.subject {
+            Subject::Region(region) => region == candidate,
+            Subject::Link(..) => false,
+        };
+        let of_link = match &signal.subject {
+            Subject::Link(from, to) => {
+                (from == observer && to == candidate) || (from == candidate && to == observer)
+            }
+            Subject::Region(_) => false,
+        };
+        if !of_region && !of_link {
+            continue;
+        }
+        let bound = bound(policy, &signal.source);
+        let delta = delta(&policy.weights, signal, sum).clamp(-bound, bound);
+        let entry = by_metric
+            .entry((signal.metric, of_link))
+            .or_insert((signal, delta));
+        if delta < entry.1 {
+            *entry = (signal, delta);
+        }
+    }
+    let flat = |((metric, _), (signal, delta))| (metric, signal, delta);
+    by_metric.into_iter().map(flat).collect()
+}
+
+/// By how much a signal alone would change the logarithm of the weight.
+fn delta(weights: &Weights, signal: &ActiveSignal, sum: &Sum) -> f64 {
+    match signal.metric {
+        Metric::Health => weight::floor(weights, signal.value.ln()),
+        Metric::LatencyUs => {
+            let said = weight::latency(weights, weights.latency_p50, signal.value)
+                + weight::latency(weights, weights.latency_p99, signal.value);
+            said - sum.of(&Term::LatencyP50) - sum.of(&Term::LatencyP99)
+        }
+        Metric::LossRatio => weight::loss(weights, signal.value) - sum.of(&Term::Loss),
+        Metric::BandwidthBps => weight::bandwidth(weights, signal.value) - sum.of(&Term::Bandwidth),
+    }
+}
+
+fn describe(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Health => format!("health {value}"),
+        Metric::LatencyUs => format!("latency {:.1} ms", value / 1_000.0),
+        Metric::LossRatio => format!("loss {}", weight::percent(value)),
+        Metric::BandwidthBps => format!("bandwidth {:.1} Mbit/s", value / 1e6),
+    }
 }

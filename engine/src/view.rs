@@ -2,7 +2,7 @@
 //! costs little.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -69,8 +69,8 @@ pub struct View {
     pub signals: Arc<Vec<ActiveSignal>>,
 }
 
-/// How many decisions the engine remembers. Older ones are in the store; this many explain a busy day in some MB.
-pub const MAX_DECISIONS: usize = 1_000;
+/// How many decisions the engine remembers. Older ones are in the store; with 64 regions one weighs some 60 kB.
+pub const MAX_DECISIONS: usize = 256;
 
 /// How many windows of a link are kept for readers: a minute of the default length.
 pub const MAX_WINDOWS: usize = 60;
@@ -156,10 +156,16 @@ impl Estimates {
     }
 
     /// Agents with fresh evidence.
+    pub fn fresh_agents(&self, now: Timestamp, policy: &Policy) -> impl Iterator<Item = &AgentId> {
+        let stale_after = policy.evidence.stale_after;
+        let fresh = move |(_, at): &(&AgentId, &Timestamp)| now.since(**at) <= stale_after;
+        self.agents.iter().filter(fresh).map(|(agent, _)| agent)
+    }
+
+    /// How many agents have fresh evidence.
     #[must_use]
     pub fn vantage_points(&self, now: Timestamp, policy: &Policy) -> u32 {
-        let fresh = |at: &&Timestamp| now.since(**at) <= policy.evidence.stale_after;
-        self.agents.values().filter(fresh).count() as u32
+        self.fresh_agents(now, policy).count() as u32
     }
 
     /// How much is known.
@@ -212,10 +218,21 @@ pub struct RttView {
 pub struct PairView {
     /// Pooled over both directions and the policy's memory.
     pub estimates: Estimates,
+    /// Agents to whom nothing from the other side is answered lately.
+    pub lost_by: BTreeSet<AgentId>,
+}
+
+impl PairView {
+    /// Whether nothing is answered to any agent with fresh evidence.
+    #[must_use]
+    pub fn is_lost(&self, now: Timestamp, policy: &Policy) -> bool {
+        let mut fresh = self.estimates.fresh_agents(now, policy).peekable();
+        fresh.peek().is_some() && fresh.all(|agent| self.lost_by.contains(agent))
+    }
 }
 
 /// A region.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RegionView {
     /// Whether others reach it.
     pub state: RegionState,

@@ -1,0 +1,139 @@
+//! One evaluation: whose fault, how good each candidate, whether to move.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use leeward_common::{id::RegionId, time::Timestamp};
+
+use crate::{
+    DORMANT_AFTER,
+    decision::Decision,
+    effect::Effect,
+    fault::{self, Judgement},
+    select::{self, Picture},
+    selection::Move,
+    state::State,
+    summary::summarise,
+    view::{MAX_DECISIONS, RegionView, Vote},
+};
+
+/// How often evidence that nobody adds to any more is swept out.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+impl State {
+    /// Evaluates at every instant after the last evaluation and up to `now`. Instants are multiples of the policy's
+    /// `evaluate_every`; once nothing but ticks has come for [`DORMANT_AFTER`], the only one is the last before the
+    /// next input.
+    pub(crate) fn evaluate_until(&mut self, now: Timestamp, only_tick: bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let every = self.policy.evaluate_every;
+        let Some(last_input_at) = self.last_input_at else {
+            self.evaluated_at = now.floor(every);
+            return effects;
+        };
+        let awake_until = last_input_at + DORMANT_AFTER;
+        let mut at = self.evaluated_at.floor(every) + every;
+        while at <= now && at <= awake_until {
+            self.evaluate(at, &mut effects);
+            at = at + every;
+        }
+        let last = now.floor(every);
+        if !only_tick && last > self.evaluated_at {
+            self.evaluate(last, &mut effects);
+        }
+        effects
+    }
+
+    fn evaluate(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+        let swept_at = self.evaluated_at.floor(SWEEP_EVERY);
+        self.evaluated_at = at;
+        let policy = Arc::clone(&self.policy);
+        self.signals.expire(at);
+        if at.floor(SWEEP_EVERY) != swept_at {
+            self.graph.forget_old(at, &policy);
+        }
+        self.judge_faults(at);
+        for primary in policy.regions.keys() {
+            if let Some(decision) = self.evaluate_primary(at, primary) {
+                effects.push(Effect::Decided(Box::new(decision)));
+            }
+        }
+    }
+
+    fn judge_faults(&mut self, at: Timestamp) {
+        let Judgement {
+            regions,
+            votes,
+            exclusions,
+        } = fault::judge(at, &self.policy, &self.graph);
+        let mut fresh_agents: BTreeMap<&RegionId, u32> = BTreeMap::new();
+        for (region, _) in votes.values() {
+            *fresh_agents.entry(region).or_default() += 1;
+        }
+        let view = |(id, (state, detail)): (RegionId, _)| {
+            let before = self.regions.get(&id).filter(|before| before.state == state);
+            let view = RegionView {
+                state,
+                since: before.map_or(at, |before| before.since),
+                detail,
+                fresh_agents: fresh_agents.get(&id).copied().unwrap_or(0),
+            };
+            (id, view)
+        };
+        let regions: BTreeMap<_, _> = regions.into_iter().map(view).collect();
+        if regions != *self.regions {
+            self.regions = Arc::new(regions);
+        }
+        for (id, agent) in &mut self.agents {
+            agent.vote = votes.get(id).map_or(Vote::Silent, |&(_, vote)| vote);
+        }
+        if exclusions == self.exclusions {
+            self.graph.refresh(&self.policy, &self.exclusions);
+            return;
+        }
+        self.exclusions = exclusions;
+        self.graph.refresh_all(&self.policy, &self.exclusions);
+    }
+
+    fn evaluate_primary(&mut self, at: Timestamp, primary: &RegionId) -> Option<Decision> {
+        let policy = Arc::clone(&self.policy);
+        let none = BTreeMap::new();
+        let weights = policy
+            .failovers
+            .get(primary)
+            .map_or(&none, |failover| &failover.weights);
+        let candidates = policy.candidates(primary);
+        let picture = Picture {
+            now: at,
+            policy: &policy,
+            regions: &self.regions,
+            pairs: self.graph.pairs(),
+            signals: self.signals.active(),
+        };
+        let (_, appraisals) = select::appraise(&picture, primary, &candidates, weights);
+        let selection = self.selections.entry(primary.clone()).or_default();
+        let wanted = selection.evaluate(at, &policy.steadiness, &appraisals)?;
+        let evidence = select::rank(&picture, primary, &candidates, weights);
+        let summary = summarise(primary, &wanted, &evidence);
+        let Move { from, to, reason } = wanted;
+        let id = self.next_decision;
+        self.next_decision += 1;
+        selection.on_decision(at, &policy.steadiness, to.clone(), id);
+        let decision = Decision {
+            id,
+            at,
+            primary: primary.clone(),
+            from,
+            to,
+            reason,
+            evidence,
+            graph_version: self.graph_version,
+            summary,
+        };
+        let decisions = Arc::make_mut(&mut self.decisions);
+        decisions.push_back(Arc::new(decision.clone()));
+        if decisions.len() > MAX_DECISIONS {
+            decisions.pop_front();
+        }
+        Some(decision)
+    }
+}

@@ -1,0 +1,228 @@
+//! Whose fault it is: the observer, one target, or a region.
+//!
+//! Agents measure and never judge; here their views are put together.
+//!
+//! - An agent that was not heard of lately is **silent**. Silence is unknown, not down.
+//! - An agent to whom everything fails at once, part of which others see well, is itself **at fault**: its view counts
+//!   neither for nor against anyone.
+//! - A region is **down** when every agent outside it whose view counts sees total loss to it, and these stand in at
+//!   least two regions, or in the one other region where there are only two.
+//! - A target that a quorum sees as lost in a region that is otherwise seen is **dead**: a host has failed, not a link.
+//! - Where every observer sees everything as lost, the observers are cut off: then nothing is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use leeward_common::{
+    id::{AgentId, RegionId, TargetId},
+    time::Timestamp,
+};
+
+use crate::{
+    graph::{Exclusions, Graph, Sight},
+    policy::Policy,
+    view::{RegionState, Vote},
+};
+
+/// What all views together say.
+#[derive(Clone, Debug, Default)]
+pub struct Judgement {
+    /// Every region of the policy: its state and the fact behind it, in words.
+    pub regions: BTreeMap<RegionId, (RegionState, String)>,
+    /// Every agent with fresh evidence: its region and whether its view counts.
+    pub votes: BTreeMap<AgentId, (RegionId, Vote)>,
+    /// What is left out of the estimates.
+    pub exclusions: Exclusions,
+}
+
+/// What one agent sees: of each other region and of each target there.
+struct Sights {
+    region: RegionId,
+    regions: BTreeMap<RegionId, Sight>,
+    targets: BTreeMap<(RegionId, TargetId), Sight>,
+}
+
+/// Puts the agents' views at `now` together.
+#[must_use]
+pub fn judge(now: Timestamp, policy: &Policy, graph: &Graph) -> Judgement {
+    let sights = sights(now, policy, graph);
+    let at_fault: BTreeSet<AgentId> = sights
+        .iter()
+        .filter(|(agent, own)| is_at_fault(agent, own, &sights))
+        .map(|(agent, _)| agent.clone())
+        .collect();
+    let voters: Vec<&Sights> = sights
+        .iter()
+        .filter(|(agent, _)| !at_fault.contains(*agent))
+        .map(|(_, own)| own)
+        .collect();
+    let cut_off = policy.regions.len() > 2 && are_cut_off(&voters);
+    let region = |region: &RegionId| {
+        let verdict = match cut_off {
+            true => {
+                let detail = "every observer sees every region as lost: the observers are cut off";
+                (RegionState::Unknown, detail.to_owned())
+            }
+            false => judge_region(policy, region, &voters),
+        };
+        (region.clone(), verdict)
+    };
+    let vote = |(agent, own): (&AgentId, &Sights)| {
+        let vote = match at_fault.contains(agent) {
+            true => Vote::AtFault,
+            false => Vote::Counts,
+        };
+        (agent.clone(), (own.region.clone(), vote))
+    };
+    Judgement {
+        regions: policy.regions.keys().map(region).collect(),
+        votes: sights.iter().map(vote).collect(),
+        exclusions: Exclusions {
+            targets: dead_targets(policy, &voters),
+            agents: at_fault,
+        },
+    }
+}
+
+fn sights(now: Timestamp, policy: &Policy, graph: &Graph) -> BTreeMap<AgentId, Sights> {
+    let mut all = BTreeMap::new();
+    for (id, path) in graph.paths() {
+        let Some(sight) = graph.sight(now, policy, id, path) else {
+            continue;
+        };
+        let own = all.entry(id.agent.clone()).or_insert_with(|| Sights {
+            region: path.from.clone(),
+            regions: BTreeMap::new(),
+            targets: BTreeMap::new(),
+        });
+        let region = own.regions.entry(path.to.clone()).or_insert(sight);
+        *region = both(*region, sight);
+        let target = own
+            .targets
+            .entry((path.to.clone(), id.target.clone()))
+            .or_insert(sight);
+        *target = both(*target, sight);
+    }
+    all
+}
+
+/// Two sights of the same thing: one answer is enough to see it, and it is lost only if all say so.
+fn both(a: Sight, b: Sight) -> Sight {
+    match (a, b) {
+        (Sight::Seen, _) | (_, Sight::Seen) => Sight::Seen,
+        (Sight::Lost, Sight::Lost) => Sight::Lost,
+        _ => Sight::Unclear,
+    }
+}
+
+fn is_at_fault(agent: &AgentId, own: &Sights, sights: &BTreeMap<AgentId, Sights>) -> bool {
+    let all_lost = own.regions.values().all(|&sight| sight == Sight::Lost);
+    let others = || sights.iter().filter(|(other, _)| *other != agent);
+    let seen_by_others =
+        |region| others().any(|(_, other)| other.regions.get(region) == Some(&Sight::Seen));
+    all_lost && own.regions.keys().any(seen_by_others)
+}
+
+fn are_cut_off(voters: &[&Sights]) -> bool {
+    let mut sights = voters.iter().flat_map(|own| own.regions.values());
+    let any_lost = sights.clone().any(|&sight| sight == Sight::Lost);
+    any_lost && !sights.any(|&sight| sight == Sight::Seen)
+}
+
+/// In how many regions those must stand who see something as lost.
+fn quorum(policy: &Policy) -> usize {
+    policy.regions.len().saturating_sub(1).clamp(1, 2)
+}
+
+/// Views of one thing.
+#[derive(Default)]
+struct Tally<'a> {
+    seen: usize,
+    lost: usize,
+    lost_regions: BTreeSet<&'a RegionId>,
+}
+
+impl<'a> Tally<'a> {
+    fn count(&mut self, observer: &'a RegionId, sight: Sight) {
+        match sight {
+            Sight::Seen => self.seen += 1,
+            Sight::Lost => {
+                self.lost += 1;
+                self.lost_regions.insert(observer);
+            }
+            Sight::Unclear => {}
+        }
+    }
+
+    fn is_lost(&self, quorum: usize) -> bool {
+        self.seen == 0 && self.lost_regions.len() >= quorum
+    }
+}
+
+fn judge_region(policy: &Policy, region: &RegionId, voters: &[&Sights]) -> (RegionState, String) {
+    let mut tally = Tally::default();
+    for own in voters {
+        if let Some(&sight) = own.regions.get(region) {
+            tally.count(&own.region, sight);
+        }
+    }
+    let Tally {
+        seen,
+        lost,
+        lost_regions,
+    } = &tally;
+    let observers = seen + lost;
+    if tally.is_lost(quorum(policy)) {
+        let detail = format!(
+            "{lost} of {observers} observers in {} see total loss",
+            words(lost_regions.len(), "region")
+        );
+        return (RegionState::Down, detail);
+    }
+    match (seen, lost) {
+        (0, 0) => (
+            RegionState::Unknown,
+            "no observer has fresh evidence".to_owned(),
+        ),
+        (0, _) => {
+            let detail = format!(
+                "{} sees total loss; observers in {} must",
+                words(*lost, "observer"),
+                words(quorum(policy), "region")
+            );
+            (RegionState::Unknown, detail)
+        }
+        _ => (
+            RegionState::Up,
+            format!("{seen} of {observers} observers reach it"),
+        ),
+    }
+}
+
+fn dead_targets(policy: &Policy, voters: &[&Sights]) -> BTreeSet<TargetId> {
+    let mut tallies: BTreeMap<&(RegionId, TargetId), Tally<'_>> = BTreeMap::new();
+    for own in voters {
+        for (target, &sight) in &own.targets {
+            tallies.entry(target).or_default().count(&own.region, sight);
+        }
+    }
+    let alive: BTreeSet<&RegionId> = tallies
+        .iter()
+        .filter(|(_, tally)| tally.seen > 0)
+        .map(|((region, _), _)| region)
+        .collect();
+    let dead = |((region, _), tally): &(&&(RegionId, TargetId), &Tally<'_>)| {
+        alive.contains(region) && tally.is_lost(quorum(policy))
+    };
+    tallies
+        .iter()
+        .filter(dead)
+        .map(|((_, target), _)| target.clone())
+        .collect()
+}
+
+fn words(n: usize, noun: &str) -> String {
+    match n {
+        1 => format!("1 {noun}"),
+        _ => format!("{n} {noun}s"),
+    }
+}

@@ -1,0 +1,197 @@
+//! What is selected for one primary, and when that changes.
+//!
+//! ```text
+//!                     settled                          beaten by the margin for `confirm`, not held
+//!   nothing decided ──────────▶ selected ◀──────────┬─ unknown for `silence`, not held
+//!                                 │    ▲            ├─ down or unreachable, at once
+//!              down, none is left │    │ one is back└─ no candidate any more, at once
+//!                                 ▼    │
+//!                               none left
+//! ```
+
+use leeward_common::{id::RegionId, time::Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    decision::Reason,
+    holddown::{Holddown, Urgency},
+    policy::Steadiness,
+    select::{Appraisal, RefusalCode},
+    view::SelectionView,
+};
+
+/// The selection of one primary.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Selection {
+    selected: Option<RegionId>,
+    since: Option<Timestamp>,
+    previous: Option<RegionId>,
+    decision: Option<u64>,
+    holddown: Holddown,
+    /// Since when a candidate could be selected for the first time.
+    choice_since: Option<Timestamp>,
+    /// Since when the selected region is beaten by the margin.
+    beaten_since: Option<Timestamp>,
+    /// Since when nothing is known about the selected region.
+    unknown_since: Option<Timestamp>,
+}
+
+/// A change that is wanted now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Move {
+    pub(crate) from: Option<RegionId>,
+    pub(crate) to: Option<RegionId>,
+    pub(crate) reason: Reason,
+}
+
+impl Selection {
+    /// Looks at the candidates in their order, best first, and says whether to move. The caller then records it with
+    /// [`Selection::on_decision`].
+    pub(crate) fn evaluate(
+        &mut self,
+        now: Timestamp,
+        steadiness: &Steadiness,
+        candidates: &[Appraisal],
+    ) -> Option<Move> {
+        let best = candidates.first().filter(|best| best.refusal.is_none());
+        let (to, reason) = match self.selected.clone() {
+            None => self.choose(now, steadiness, candidates, best?)?,
+            Some(selected) => match candidates.iter().find(|own| own.region == selected) {
+                Some(incumbent) => self.keep_or_leave(now, steadiness, incumbent, best)?,
+                None => leave(
+                    best,
+                    Reason::Ineligible {
+                        because: "it is no candidate any more".to_owned(),
+                    },
+                ),
+            },
+        };
+        Some(Move {
+            from: self.selected.clone(),
+            to,
+            reason,
+        })
+    }
+
+    /// Records that a move was decided.
+    pub(crate) fn on_decision(
+        &mut self,
+        now: Timestamp,
+        steadiness: &Steadiness,
+        to: Option<RegionId>,
+        decision: u64,
+    ) {
+        if self.since.is_some() {
+            self.holddown.on_move(now, steadiness);
+        }
+        if self.selected.is_some() {
+            self.previous.clone_from(&self.selected);
+        }
+        self.selected = to;
+        self.since = Some(now);
+        self.decision = Some(decision);
+        (self.beaten_since, self.unknown_since) = (None, None);
+    }
+
+    /// The picture for readers.
+    pub(crate) fn view(&self, now: Timestamp) -> SelectionView {
+        SelectionView {
+            selected: self.selected.clone(),
+            since: self.since,
+            previous: self.previous.clone(),
+            held_until: self.holddown.held_until(now),
+            decision: self.decision,
+        }
+    }
+
+    /// Nothing is selected: the first choice waits until every candidate is known or the confirm window has passed,
+    /// so that it does not fall on whoever was measured first.
+    fn choose(
+        &mut self,
+        now: Timestamp,
+        steadiness: &Steadiness,
+        candidates: &[Appraisal],
+        best: &Appraisal,
+    ) -> Option<(Option<RegionId>, Reason)> {
+        if self.since.is_some() {
+            return Some((Some(best.region.clone()), Reason::Recovered));
+        }
+        let since = *self.choice_since.get_or_insert(now);
+        let settled = candidates.iter().all(|own| !is_unknown(own));
+        (settled || now.since(since) >= steadiness.confirm)
+            .then(|| (Some(best.region.clone()), Reason::Initial))
+    }
+
+    fn keep_or_leave(
+        &mut self,
+        now: Timestamp,
+        steadiness: &Steadiness,
+        incumbent: &Appraisal,
+        best: Option<&Appraisal>,
+    ) -> Option<(Option<RegionId>, Reason)> {
+        let Some(refusal) = &incumbent.refusal else {
+            self.unknown_since = None;
+            return self.challenge(now, steadiness, incumbent, best?);
+        };
+        self.beaten_since = None;
+        let because = || Reason::Ineligible {
+            because: refusal.detail.clone(),
+        };
+        match refusal.code {
+            RefusalCode::Down => Some(leave(best, Reason::Down)),
+            // Without anybody better reachable there is nothing to gain: fail static.
+            RefusalCode::Unreachable => Some(leave(Some(best?), Reason::Unreachable)),
+            RefusalCode::UnknownRegion | RefusalCode::IsPrimary => Some(leave(best, because())),
+            RefusalCode::NoEvidence | RefusalCode::Stale | RefusalCode::TooFewProbes => {
+                let since = *self.unknown_since.get_or_insert(now);
+                let waited = now.since(since) >= steadiness.silence;
+                (waited && self.may_move(now)).then_some(leave(Some(best?), because()))
+            }
+        }
+    }
+
+    /// The selected region may stay; another may be better by enough, for long enough.
+    fn challenge(
+        &mut self,
+        now: Timestamp,
+        steadiness: &Steadiness,
+        incumbent: &Appraisal,
+        best: &Appraisal,
+    ) -> Option<(Option<RegionId>, Reason)> {
+        let lead = best.log_score()? - incumbent.log_score()?;
+        if best.region == incumbent.region || lead <= steadiness.margin.ln() {
+            self.beaten_since = None;
+            return None;
+        }
+        let since = *self.beaten_since.get_or_insert(now);
+        if now.since(since) < steadiness.confirm || !self.may_move(now) {
+            return None;
+        }
+        let margin = lead.exp();
+        let reason = match self.previous.as_ref() == Some(&best.region) {
+            true => Reason::ReturnedHome { margin },
+            false => Reason::Better { margin },
+        };
+        Some((Some(best.region.clone()), reason))
+    }
+
+    fn may_move(&self, now: Timestamp) -> bool {
+        self.holddown.permits(now, Urgency::Degraded).is_ok()
+    }
+}
+
+fn leave(best: Option<&Appraisal>, reason: Reason) -> (Option<RegionId>, Reason) {
+    match best {
+        Some(best) => (Some(best.region.clone()), reason),
+        None => (None, Reason::NoCandidate),
+    }
+}
+
+fn is_unknown(own: &Appraisal) -> bool {
+    own.refusal.as_ref().is_some_and(|refusal| {
+        matches!(
+            refusal.code,
+            RefusalCode::NoEvidence | RefusalCode::Stale | RefusalCode::TooFewProbes
+        )
+    })
+}

@@ -1,0 +1,201 @@
+//! Everything that a decision can depend on: what the engine remembers, and how each input changes it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use leeward_common::{
+    id::{AgentId, RegionId},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    decision::Decision,
+    graph::{Exclusions, Graph},
+    input::{AgentConnected, Reports, Signal},
+    policy::Policy,
+    selection::Selection,
+    signal::Signals,
+    view::{AgentView, RegionView, View, Vote},
+};
+
+/// The version of [`State`] that this build writes and reads.
+pub const STATE_VERSION: u32 = 1;
+
+/// A snapshot of another version.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("snapshot has version {found}; this build reads {STATE_VERSION}")]
+pub struct UnknownVersion {
+    /// Its version.
+    pub found: u32,
+}
+
+/// What the engine remembers: what a snapshot holds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct State {
+    pub(crate) version: u32,
+    pub(crate) now: Timestamp,
+    /// When anything but a tick came last.
+    pub(crate) last_input_at: Option<Timestamp>,
+    pub(crate) evaluated_at: Timestamp,
+    pub(crate) graph_version: u64,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) graph: Graph,
+    pub(crate) agents: BTreeMap<AgentId, Agent>,
+    pub(crate) signals: Signals,
+    pub(crate) regions: Arc<BTreeMap<RegionId, RegionView>>,
+    pub(crate) exclusions: Exclusions,
+    pub(crate) selections: BTreeMap<RegionId, Selection>,
+    pub(crate) decisions: Arc<VecDeque<Arc<Decision>>>,
+    pub(crate) next_decision: u64,
+}
+
+/// What is remembered of an agent.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Agent {
+    region: RegionId,
+    connected_at: Option<Timestamp>,
+    disconnected_at: Option<Timestamp>,
+    last_report_at: Option<Timestamp>,
+    boot_epoch: u64,
+    addresses: Vec<IpAddr>,
+    build: String,
+    pub(crate) vote: Vote,
+}
+
+impl State {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            version: STATE_VERSION,
+            now: Timestamp::EPOCH,
+            last_input_at: None,
+            evaluated_at: Timestamp::EPOCH,
+            graph_version: 0,
+            policy: Arc::new(policy),
+            graph: Graph::default(),
+            agents: BTreeMap::new(),
+            signals: Signals::default(),
+            regions: Arc::default(),
+            exclusions: Exclusions::default(),
+            selections: BTreeMap::new(),
+            decisions: Arc::default(),
+            next_decision: 1,
+        }
+    }
+
+    /// The state after a snapshot was read: what is made from the rest is made anew.
+    pub(crate) fn restored(mut self) -> Result<Self, UnknownVersion> {
+        if self.version != STATE_VERSION {
+            return Err(UnknownVersion {
+                found: self.version,
+            });
+        }
+        self.graph.refresh_all(&self.policy, &self.exclusions);
+        Ok(self)
+    }
+
+    /// Time never runs backwards.
+    pub(crate) fn advance(&mut self, now: Timestamp) -> Timestamp {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    pub(crate) fn on_connected(&mut self, now: Timestamp, connected: &AgentConnected) {
+        self.on_input(now);
+        let agent = self.agent(&connected.agent, &connected.region);
+        agent.region = connected.region.clone();
+        agent.connected_at = Some(now);
+        agent.boot_epoch = connected.boot_epoch;
+        agent.addresses.clone_from(&connected.addresses);
+        agent.build.clone_from(&connected.build);
+    }
+
+    pub(crate) fn on_disconnected(&mut self, now: Timestamp, agent: &AgentId) {
+        self.on_input(now);
+        if let Some(agent) = self.agents.get_mut(agent) {
+            agent.disconnected_at = Some(now);
+        }
+    }
+
+    pub(crate) fn on_reports(&mut self, now: Timestamp, reports: &Reports) {
+        self.on_input(now);
+        self.agent(&reports.agent, &reports.region).last_report_at = Some(now);
+        self.graph.on_reports(now, &self.policy, reports);
+    }
+
+    pub(crate) fn on_signal(&mut self, now: Timestamp, signal: &Signal) {
+        self.on_input(now);
+        self.signals.on_signal(now, &self.policy, signal);
+    }
+
+    pub(crate) fn on_policy(&mut self, now: Timestamp, policy: &Policy) {
+        self.on_input(now);
+        self.policy = Arc::new(policy.clone());
+        self.selections
+            .retain(|primary, _| policy.regions.contains_key(primary));
+        self.graph.forget_old(now, policy);
+        self.graph.refresh_all(policy, &self.exclusions);
+    }
+
+    fn on_input(&mut self, now: Timestamp) {
+        self.last_input_at = Some(now);
+        self.graph_version += 1;
+    }
+
+    fn agent(&mut self, id: &AgentId, region: &RegionId) -> &mut Agent {
+        self.agents.entry(id.clone()).or_insert_with(|| Agent {
+            region: region.clone(),
+            connected_at: None,
+            disconnected_at: None,
+            last_report_at: None,
+            boot_epoch: 0,
+            addresses: Vec::new(),
+            build: String::new(),
+            vote: Vote::Silent,
+        })
+    }
+
+    pub(crate) fn view(&self) -> View {
+        let agents = self
+            .agents
+            .iter()
+            .map(|(id, agent)| (id.clone(), agent.view()));
+        let selections = self
+            .selections
+            .iter()
+            .map(|(primary, selection)| (primary.clone(), Arc::new(selection.view(self.now))));
+        View {
+            now: self.now,
+            graph_version: self.graph_version,
+            policy: Arc::clone(&self.policy),
+            agents: Arc::new(agents.collect()),
+            regions: Arc::clone(&self.regions),
+            links: Arc::clone(self.graph.links()),
+            pairs: Arc::clone(self.graph.pairs()),
+            selections: Arc::new(selections.collect()),
+            decisions: Arc::clone(&self.decisions),
+            signals: Arc::clone(self.signals.active()),
+        }
+    }
+}
+
+impl Agent {
+    fn view(&self) -> AgentView {
+        // A session that began when another ended has taken it over.
+        let connected_since = self
+            .connected_at
+            .filter(|&connected| self.disconnected_at.is_none_or(|ended| ended <= connected));
+        AgentView {
+            region: self.region.clone(),
+            connected_since,
+            last_report_at: self.last_report_at,
+            boot_epoch: self.boot_epoch,
+            addresses: self.addresses.clone(),
+            build: self.build.clone(),
+            vote: self.vote,
+        }
+    }
+}
