@@ -1,0 +1,456 @@
+//! The commands and their options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use leeward_common::{
+    config::Span,
+    id::{AgentId, RegionId, SourceId},
+};
+
+use crate::pki::{self, Host};
+
+/// Ask the aggregator where services should be and why; run scenarios offline; set up an installation.
+#[derive(Debug, Parser)]
+#[command(
+    name = "leeward",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 120,
+    after_help = "\
+Examples:
+  leeward status                               what matters most now
+  leeward failover rank virginia               where virginia would go, and why
+  leeward link virginia oregon                 one link, both directions
+  leeward simulate scenarios/four-regions.toml the same decisions in virtual time
+
+`leeward help exit-codes` explains the exit codes."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// The aggregator's API.
+    #[arg(long, global = true, env = "LEEWARD_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8611")]
+    pub server: String,
+    /// File that holds the bearer token; LEEWARD_TOKEN holds the token itself.
+    #[arg(long, global = true, env = "LEEWARD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Certificate authority of the aggregator's API, if it uses TLS.
+    #[arg(long, global = true, env = "LEEWARD_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// How long to wait for an answer.
+    #[arg(long, global = true, value_name = "SPAN", default_value = "10s", value_parser = span)]
+    pub timeout: Span,
+    /// How to write the answer.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// When to colour.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto)]
+    pub color: Colour,
+    /// Use no character outside ASCII.
+    #[arg(long, global = true)]
+    pub ascii: bool,
+    /// Exit with 3 when the news is bad.
+    #[arg(long, global = true)]
+    pub check: bool,
+}
+
+/// How to write an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For people with wide windows.
+    Wide,
+    /// As the API answers, indented.
+    Json,
+    /// One JSON object per line.
+    Jsonl,
+    /// Comma-separated values with a header.
+    Csv,
+    /// Names only, one per line.
+    Name,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What matters most now, in one sentence and its facts.
+    Status,
+    /// The network as a whole.
+    Graph {
+        /// What of it.
+        #[command(subcommand)]
+        command: GraphCommand,
+    },
+    /// One link, both directions, with its recent windows.
+    Link {
+        /// Whose agents measure.
+        from: RegionId,
+        /// Whom they measure.
+        to: RegionId,
+    },
+    /// The regions.
+    Region {
+        /// What of them.
+        #[command(subcommand)]
+        command: RegionCommand,
+    },
+    /// The agents.
+    Agent {
+        /// What of them.
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
+    /// Where a region fails over to, and why.
+    Failover {
+        /// What of it.
+        #[command(subcommand)]
+        command: FailoverCommand,
+    },
+    /// Measurements that others inject.
+    Signal {
+        /// What to do.
+        #[command(subcommand)]
+        command: SignalCommand,
+    },
+    /// Run a scenario in virtual time, without any server.
+    Simulate(SimulateOptions),
+    /// Configuration files.
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Certificates of an installation.
+    Pki {
+        /// What to do.
+        #[command(subcommand)]
+        command: PkiCommand,
+    },
+    /// Tokens of the API.
+    Token {
+        /// What to do.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Write completions for a shell to stdout.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page to stdout, or one page per command to a directory.
+    Man {
+        /// Where to write the pages.
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+    /// Help on a command or a topic: exit-codes, environment.
+    Help {
+        /// The command or topic.
+        topic: Vec<String>,
+    },
+}
+
+/// `leeward graph …`
+#[derive(Debug, Subcommand)]
+pub enum GraphCommand {
+    /// Every link as a matrix: row to column.
+    Matrix {
+        /// What each cell shows.
+        #[arg(long, value_enum, default_value_t = By::Latency)]
+        by: By,
+    },
+}
+
+/// What a cell of the matrix shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum By {
+    /// Median round-trip time, milliseconds.
+    Latency,
+    /// 99th percentile of the round-trip time, milliseconds.
+    P99,
+    /// 99th percentile minus minimum, milliseconds.
+    Jitter,
+    /// Packet loss, percent.
+    Loss,
+    /// Network weight, 0 to 1, higher is better.
+    Weight,
+}
+
+/// `leeward region …`
+#[derive(Debug, Subcommand)]
+pub enum RegionCommand {
+    /// All regions.
+    Ls,
+    /// One region.
+    Show {
+        /// Which.
+        region: RegionId,
+    },
+}
+
+/// `leeward agent …`
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// All agents.
+    Ls,
+    /// One agent.
+    Show {
+        /// Which.
+        agent: AgentId,
+    },
+}
+
+/// `leeward failover …`
+#[derive(Debug, Subcommand)]
+pub enum FailoverCommand {
+    /// The candidates, best first; without a region one line for each.
+    Rank {
+        /// The region to fail over from.
+        primary: Option<RegionId>,
+        /// Judge these candidates now instead of the configured ones, without remembering it.
+        #[arg(long, value_name = "REGION,…", value_delimiter = ',', requires = "primary")]
+        candidates: Vec<RegionId>,
+        /// Multiplier of a candidate's baseline weight; only with --candidates.
+        #[arg(long, value_name = "REGION=FACTOR", value_parser = factor, requires = "candidates")]
+        weight: Vec<(RegionId, f64)>,
+    },
+    /// What makes up each candidate's score.
+    Explain {
+        /// The region to fail over from.
+        primary: RegionId,
+    },
+    /// What was decided, newest first.
+    History {
+        /// Only for this region.
+        primary: Option<RegionId>,
+        /// At most so many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        limit: u32,
+    },
+}
+
+/// `leeward signal …`
+#[derive(Debug, Subcommand)]
+pub enum SignalCommand {
+    /// Inject a measurement about a region or a link.
+    Push(Box<PushOptions>),
+    /// The signals in force.
+    Ls,
+}
+
+/// `leeward signal push`
+#[derive(Args, Debug)]
+pub struct PushOptions {
+    /// Who says so: a source of the aggregator's configuration.
+    #[arg(long)]
+    pub source: SourceId,
+    /// About this region …
+    #[arg(long, conflicts_with_all = ["from", "to"], required_unless_present_all = ["from", "to"])]
+    pub region: Option<RegionId>,
+    /// … or about the link that begins here …
+    #[arg(long, requires = "to")]
+    pub from: Option<RegionId>,
+    /// … and ends here.
+    #[arg(long, requires = "from")]
+    pub to: Option<RegionId>,
+    /// Which measure.
+    #[arg(long, value_enum)]
+    pub metric: MetricName,
+    /// In the metric's unit.
+    #[arg(long, allow_negative_numbers = true)]
+    pub value: f64,
+    /// When it was observed; now if left out.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub observed_at: Option<leeward_common::time::Timestamp>,
+    /// For how long it counts.
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub ttl: Span,
+    /// Makes a repetition harmless.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Only show what would be sent.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What a signal measures.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum MetricName {
+    /// 0 to 1; 1 is neutral, lower is worse.
+    #[value(name = "health")]
+    Health,
+    /// Microseconds; links only.
+    #[value(name = "latency_us")]
+    LatencyUs,
+    /// 0 to 1; links only.
+    #[value(name = "loss_ratio")]
+    LossRatio,
+    /// Bits per second; links only.
+    #[value(name = "bandwidth_bps")]
+    BandwidthBps,
+}
+
+/// `leeward simulate`
+#[derive(Args, Debug)]
+pub struct SimulateOptions {
+    /// The scenario.
+    #[arg(value_name = "FILE")]
+    pub scenario: PathBuf,
+    /// Another seed than the scenario's.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// `leeward config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether files are valid, and if not where and what to do.
+    Check {
+        /// agent.toml, aggregator.toml or a scenario.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// What the files are; told by their contents if left out.
+        #[arg(long, value_enum)]
+        kind: Option<ConfigKind>,
+    },
+}
+
+/// What a configuration file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ConfigKind {
+    /// An agent's.
+    Agent,
+    /// An aggregator's.
+    Aggregator,
+    /// A scenario.
+    Scenario,
+}
+
+/// `leeward pki …`
+#[derive(Debug, Subcommand)]
+pub enum PkiCommand {
+    /// Make a certificate authority: DIR/ca.pem and DIR/ca.key.
+    Init {
+        /// Where.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// For how many days it is valid.
+        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
+    /// Make a certificate.
+    Issue {
+        /// For whom.
+        #[command(subcommand)]
+        command: IssueCommand,
+    },
+}
+
+/// `leeward pki issue …`
+#[derive(Debug, Subcommand)]
+pub enum IssueCommand {
+    /// For an agent: DIR/agent-ID.pem and .key.
+    Agent {
+        /// The region that it stands in.
+        #[arg(long, value_parser = pki::region)]
+        region: RegionId,
+        /// Its id, unique among all agents.
+        #[arg(long, value_name = "AGENT")]
+        id: AgentId,
+        /// Where, and for how long.
+        #[command(flatten)]
+        files: IssueFiles,
+    },
+    /// For an aggregator: DIR/aggregator-NAME.pem and .key.
+    Aggregator {
+        /// Its name.
+        #[arg(long, value_parser = pki::aggregator_name)]
+        name: AgentId,
+        /// A DNS name or address under which it is reached; may be repeated.
+        #[arg(long = "host", required = true, value_name = "HOST")]
+        hosts: Vec<Host>,
+        /// Where, and for how long.
+        #[command(flatten)]
+        files: IssueFiles,
+    },
+}
+
+/// Where a certificate is written, and for how long it is valid.
+#[derive(Args, Debug)]
+pub struct IssueFiles {
+    /// The directory that `leeward pki init` made.
+    #[arg(long = "dir", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// For how many days it is valid.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+}
+
+/// `leeward token …`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token: the token for its holder, its SHA-256 for aggregator.toml.
+    New,
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    humantime::parse_duration(text)
+        .map(Span)
+        .map_err(|_| "write a number with its unit, like 250ms, 10s or 1h".to_owned())
+}
+
+fn time(text: &str) -> Result<leeward_common::time::Timestamp, String> {
+    leeward_common::time::Timestamp::parse_rfc3339(text)
+        .map_err(|error| format!("{error}; write a time like 2026-11-20T03:12:11Z"))
+}
+
+fn factor(text: &str) -> Result<(RegionId, f64), String> {
+    let (region, factor) = text.split_once('=').ok_or("write REGION=FACTOR, like oregon=1.5")?;
+    let region = RegionId::parse(region).map_err(|error| error.to_string())?;
+    match factor.parse::<f64>() {
+        Ok(factor) if factor.is_finite() && factor > 0.0 => Ok((region, factor)),
+        _ => Err(format!("{factor:?} is not a factor; use a number above 0")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_factor_is_above_zero() {
+        assert!(factor("oregon=1.5").is_ok());
+        for text in ["oregon", "oregon=0", "oregon=-1", "oregon=NaN", "oregon=inf", "OR=1"] {
+            assert!(factor(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `leeward`: ask the aggregator, run scenarios offline, set up an installation.
+//!
+//! Data goes to stdout and everything else to stderr; the exit code is an answer too ([`exit`]).
+//!
+//! Read in this order:
+//!
+//! - [`args`]: the commands and their options.
+//! - [`exit`]: what the exit codes mean, and what a failure looks like.
+//! - [`client`]: questions to the aggregator.
+//! - [`output`], [`table`], [`words`]: answers for people and for programs.
+//! - [`status`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
+//! - [`simulate`]: a scenario in virtual time, without any server.
+//! - [`config`], [`pki`], [`token`], [`shell`]: setting things up.
+
+pub mod agent;
+pub mod args;
+pub mod client;
+pub mod config;
+pub mod exit;
+pub mod failover;
+pub mod graph;
+pub mod link;
+pub mod output;
+pub mod pki;
+pub mod region;
+pub mod shell;
+pub mod signal;
+pub mod simulate;
+pub mod status;
+pub mod table;
+pub mod token;
+pub mod words;
+
+use args::{Cli, Command};
+use exit::{Exit, Failure};
+
+/// Runs one command.
+///
+/// # Errors
+///
+/// Returns what failed, what to do about it, and the exit code that says so.
+pub fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let out = output::Output::new(&cli.global);
+    match &cli.command {
+        Command::Status => status::run(cli, &out),
+        Command::Graph { command } => graph::run(cli, &out, command),
+        Command::Link { from, to } => link::run(cli, &out, from, to),
+        Command::Region { command } => region::run(cli, &out, command),
+        Command::Agent { command } => agent::run(cli, &out, command),
+        Command::Failover { command } => failover::run(cli, &out, command),
+        Command::Signal { command } => signal::run(cli, &out, command),
+        Command::Simulate(options) => simulate::run(cli, &out, options),
+        Command::Config { command } => config::run(&out, command),
+        Command::Pki { command } => pki::run(&out, command),
+        Command::Token { command } => token::run(&out, command),
+        Command::Completions { shell } => shell::completions(&out, *shell),
+        Command::Man { directory } => shell::man(&out, directory.as_deref()),
+        Command::Help { topic } => shell::help(&out, topic),
+    }
+}

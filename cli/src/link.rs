@@ -1,0 +1,113 @@
+//! `leeward link A B`: one link, both directions, with its recent windows.
+
+use leeward_common::{
+    api::v1::{Link, LinkWindow, State},
+    id::RegionId,
+};
+
+use crate::{
+    args::{Cli, Format},
+    client::Client,
+    exit::{Exit, Failure},
+    graph,
+    output::{Output, Tone},
+    table::{Align, Cell, Table},
+    words,
+};
+
+/// How many windows a table shows; -o wide shows all.
+const SHOWN: usize = 12;
+
+/// Runs `leeward link A B`.
+///
+/// # Errors
+///
+/// Returns why there is no answer.
+pub fn run(cli: &Cli, out: &Output, from: &RegionId, to: &RegionId) -> Result<Exit, Failure> {
+    let client = Client::new(&cli.global)?;
+    let link: Link = client.ask(&format!("/v1/links/{from}/{to}"))?;
+    match out.format {
+        Format::Table | Format::Wide => {
+            let back: Link = client.ask(&format!("/v1/links/{to}/{from}"))?;
+            out.text(&text(out, &link, &back))?;
+        }
+        _ => out.list(&link, &link.windows, "", &windows(&link.windows))?,
+    }
+    if link.windows.is_empty() {
+        return Ok(Exit::NotEnoughKnown);
+    }
+    Ok(out.verdict(link.edge.state == State::Ok))
+}
+
+fn text(out: &Output, link: &Link, back: &Link) -> String {
+    let mut text = graph::line(out, &link.edge);
+    text.push_str(&graph::line(out, &back.edge));
+    if let Some(verdict) = verdict(link, back) {
+        text.push_str(&format!("{verdict}\n"));
+    }
+    for signal in &link.signals {
+        text.push_str(&format!(
+            "signal by {}: {} {} until {} UTC\n",
+            signal.source,
+            signal.metric,
+            signal.value,
+            words::time_of_day(signal.expires_at)
+        ));
+    }
+    text.push('\n');
+    if link.windows.is_empty() {
+        let edge = &link.edge;
+        text.push_str(&format!("no agent of {} has reported about {} lately\n", edge.from, edge.to));
+        return text;
+    }
+    let all = out.format == Format::Wide;
+    let skipped = if all { 0 } else { link.windows.len().saturating_sub(SHOWN) };
+    text.push_str(&windows(&link.windows[skipped..]).render(out, all));
+    if skipped > 0 {
+        text.push_str(&out.paint(Tone::Quiet, &format!("{skipped} older windows hidden, -o wide shows them\n")));
+    }
+    text
+}
+
+/// Whether the fault, if any, is in one direction. Both directions are judged by round trips, so an asymmetry of
+/// loss says whose agents see it, not which way the packet died.
+fn verdict(link: &Link, back: &Link) -> Option<String> {
+    match (link.edge.state, back.edge.state) {
+        (State::Ok, State::Ok) | (State::Unknown, _) | (_, State::Unknown) => None,
+        (State::Ok, _) => Some(format!("only agents of {} see trouble", back.edge.from)),
+        (_, State::Ok) => Some(format!("only agents of {} see trouble", link.edge.from)),
+        _ => Some("both ends see trouble".to_owned()),
+    }
+}
+
+fn windows(windows: &[LinkWindow]) -> Table {
+    let mut table = Table::new()
+        .left("start")
+        .right("answered")
+        .right("unanswered")
+        .right("loss")
+        .right("min")
+        .right("p50")
+        .wide("p90", Align::Right)
+        .right("p99")
+        .right("max");
+    for window in windows {
+        let rtt = |pick: fn(&leeward_common::api::v1::Quantiles) -> u32| {
+            let text = window.rtt.as_ref().map(|rtt| words::milliseconds(f64::from(pick(rtt))));
+            Cell::from(text.unwrap_or_else(|| "-".to_owned()))
+        };
+        let tone = if window.unanswered == 0 { Tone::Plain } else { Tone::Warn };
+        table.row(vec![
+            words::time_of_day(window.start).into(),
+            window.answered.to_string().into(),
+            Cell::new(tone, window.unanswered.to_string()),
+            Cell::new(tone, window.loss_ratio.map_or_else(|| "?".to_owned(), |loss| words::percent(loss.get()))),
+            rtt(|rtt| rtt.min_us),
+            rtt(|rtt| rtt.p50_us),
+            rtt(|rtt| rtt.p90_us),
+            rtt(|rtt| rtt.p99_us),
+            rtt(|rtt| rtt.max_us),
+        ]);
+    }
+    table
+}
