@@ -85,6 +85,8 @@ impl Stray {
 /// Counts since the prober's start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
+    /// Snapshots published so far: grows at least once per second while the probe thread makes progress.
+    pub snapshots: u64,
     /// Probes whose time came.
     pub scheduled: u64,
     /// Packets that the kernel took.

@@ -267,7 +267,9 @@ impl ProbeThread {
         }
         // A reader holds the lock only while it copies; should it do so now, the next turn publishes.
         if let Ok(mut published) = self.shared.counters.try_lock() {
+            let snapshots = published.snapshots + 1;
             *published = *self.tracker.counters();
+            published.snapshots = snapshots;
             self.published_ns = now_ns;
         }
     }
