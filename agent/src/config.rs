@@ -19,7 +19,7 @@ use leeward_common::{
 use serde::Deserialize;
 
 use crate::{
-    mesh::{Admission, Network},
+    admission::{Admission, Network},
     spool::AGGREGATORS_MAX,
 };
 

@@ -11,6 +11,7 @@
 //! - [`tracker`]: every probe ends in exactly one class.
 //! - [`window`]: what a path did in a window.
 
+pub mod admission;
 pub mod config;
 pub mod credentials;
 pub mod mesh;
@@ -18,6 +19,8 @@ pub mod net;
 pub mod probe;
 pub mod prober;
 pub mod schedule;
+pub mod process;
+pub mod random;
 pub mod spool;
 pub mod tracker;
 pub mod uplink;

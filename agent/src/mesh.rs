@@ -1,13 +1,12 @@
 //! Accepting a mesh: the agent's own word on whom it probes.
 //!
-//! An aggregator says whom to probe; the agent decides whether it will. A target outside the configured networks, or
-//! one that would exceed the rate cap, is refused with a reason: a compromised aggregator must not turn agents into
-//! weapons. [`Union`] keeps the newest mesh of each aggregator and joins them into one plan.
+//! An aggregator says whom to probe; the agent decides whether it will. A target outside the configured networks
+//! ([`crate::admission`]), or one that would exceed the rate cap, is refused with a reason: a compromised aggregator
+//! must not turn agents into weapons. [`Union`] keeps the newest mesh of each aggregator and joins them into one plan.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -18,159 +17,10 @@ use leeward_common::{
     wire::{limits, v1},
 };
 
-/// A range of addresses: `10.0.0.0/8`, `2001:db8::/32`, or a single address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-/// A text that is no network.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{text:?} is not a network; {remedy}")]
-pub struct InvalidNetwork {
-    text: String,
-    remedy: String,
-}
-
-impl FromStr for Network {
-    type Err = InvalidNetwork;
-
-    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
-        let invalid = |remedy: String| InvalidNetwork {
-            text: text.to_owned(),
-            remedy,
-        };
-        let form = || {
-            invalid(
-                "write an address and a prefix length, like \"10.0.0.0/8\" or \"2001:db8::/32\""
-                    .to_owned(),
-            )
-        };
-        let (address, prefix) = text
-            .split_once('/')
-            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let address: IpAddr = address.parse().map_err(|_| form())?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => longest,
-            Some(prefix) => prefix
-                .parse()
-                .ok()
-                .filter(|&prefix| prefix <= longest)
-                .ok_or_else(form)?,
-        };
-        let first = mask(address, prefix);
-        if first != address {
-            return Err(invalid(format!(
-                "the network of that address is {first}/{prefix}"
-            )));
-        }
-        Ok(Self { address, prefix })
-    }
-}
-
-impl Network {
-    const fn v4(octets: [u8; 4], prefix: u8) -> Self {
-        Self {
-            address: IpAddr::V4(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3])),
-            prefix,
-        }
-    }
-
-    const fn v6(first: u16, last: u16, prefix: u8) -> Self {
-        Self {
-            address: IpAddr::V6(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, last)),
-            prefix,
-        }
-    }
-
-    /// Whether the address lies in this network.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.address.is_ipv4() && mask(address, self.prefix) == self.address
-    }
-
-    /// Whether the whole of `self` lies in `outer`.
-    fn within(&self, outer: &Self) -> bool {
-        self.prefix >= outer.prefix && outer.contains(self.address)
-    }
-}
-
-impl std::fmt::Display for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-fn mask(address: IpAddr, prefix: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let keep = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & keep))
-        }
-        IpAddr::V6(v6) => {
-            let keep = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & keep))
-        }
-    }
-}
-
-/// Probed only when a configured network lies within one of them: `0.0.0.0/0` does not mean this host itself.
-const ONLY_IF_NAMED: [(Network, &str); 4] = [
-    (Network::v4([127, 0, 0, 0], 8), "a loopback address"),
-    (Network::v6(0, 1, 128), "a loopback address"),
-    (Network::v4([169, 254, 0, 0], 16), "a link-local address"),
-    (Network::v6(0xfe80, 0, 10), "a link-local address"),
-];
-
-/// The metadata services of clouds, which hand out secrets.
-const METADATA: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
-
-/// Whom this agent may probe, and how fast.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Admission {
-    /// Networks whose addresses may be probed.
-    pub allowed: Vec<Network>,
-    /// The most probes per second, all targets together.
-    pub max_probes_per_second: u32,
-}
-
-impl Admission {
-    /// Why this address must not be probed; `None` if it may.
-    #[must_use]
-    pub fn refusal(&self, address: IpAddr) -> Option<String> {
-        let address = address.to_canonical();
-        if METADATA.contains(&address) {
-            return Some(format!(
-                "{address} is a cloud's metadata service, which is never probed"
-            ));
-        }
-        let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-        if address.is_multicast() || address.is_unspecified() || broadcast {
-            return Some(format!("{address} is not the address of one host"));
-        }
-        let holding: Vec<_> = self
-            .allowed
-            .iter()
-            .filter(|network| network.contains(address))
-            .collect();
-        if holding.is_empty() {
-            return Some(format!(
-                "{address} is outside this agent's allowed_networks"
-            ));
-        }
-        let (_, what) = ONLY_IF_NAMED.iter().find(|(special, _)| {
-            special.contains(address) && !holding.iter().any(|network| network.within(special))
-        })?;
-        Some(format!(
-            "{address} is {what}, which allowed_networks does not name explicitly"
-        ))
-    }
-}
+use crate::{
+    admission::Admission,
+    prober::{Plan, PlannedPath},
+};
 
 /// What a mesh says beside its targets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -183,6 +33,15 @@ pub struct Rhythm {
     pub expiry: Duration,
     /// The histograms' schema.
     pub schema: Schema,
+}
+
+impl Rhythm {
+    /// A plan of this rhythm.
+    #[must_use]
+    pub fn plan(self, version: u64, paths: Vec<PlannedPath>) -> Plan {
+        let Self { interval, window, expiry, schema } = self;
+        Plan { version, interval, window, expiry, schema, paths }
+    }
 }
 
 /// The shortest time between two probes of one path: a hundred per second tell more than any decision needs.
@@ -278,24 +137,13 @@ pub fn check(mesh: &v1::Mesh) -> Result<Rhythm, InvalidMesh> {
     }
 }
 
-/// One path to probe and where its packets go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct AdmittedPath {
-    /// The path.
-    pub path: Path,
-    /// Where its packets go.
-    pub address: IpAddr,
-    /// Port of TCP SYN probes.
-    pub port: u16,
-}
-
 /// What this agent will probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Admitted {
     /// How often.
     pub rhythm: Rhythm,
     /// Whom, ordered by target and kind.
-    pub paths: Vec<AdmittedPath>,
+    pub paths: Vec<PlannedPath>,
     /// Whom not, and why, by target.
     pub refused: BTreeMap<TargetId, String>,
 }
@@ -344,74 +192,82 @@ impl Union {
     }
 
     /// Joins the meshes by target id; where two differ, the aggregator that the configuration names first wins. `None`
-    /// until there is a mesh.
+    /// until there is a mesh. Kinds without a socket are left out.
     #[must_use]
-    pub fn admit(&self, admission: &Admission) -> Option<Admitted> {
+    pub fn admit(
+        &self,
+        admission: &Admission,
+        supports: impl Fn(ProbeKind, &IpAddr) -> bool,
+    ) -> Option<Admitted> {
         let &(rhythm, _) = self.meshes.values().next()?;
         let mut targets: BTreeMap<&TargetId, &v1::Target> = BTreeMap::new();
         for target in self.meshes.values().flat_map(|(_, mesh)| &mesh.targets) {
             targets.entry(&target.id).or_insert(target);
         }
-        let mut admitted = Admitted {
-            rhythm,
-            paths: Vec::new(),
-            refused: BTreeMap::new(),
-        };
-        let most = paths_within(admission.max_probes_per_second, rhythm.interval);
+        let caps = Caps::new(admission, rhythm);
+        let mut admitted = Admitted { rhythm, paths: Vec::new(), refused: BTreeMap::new() };
         for target in targets.into_values() {
-            let kinds: BTreeSet<ProbeKind> = target.kinds.iter().copied().collect();
-            match refusal(admission, target, &kinds, admitted.paths.len(), most) {
+            let address = target.address.to_canonical();
+            let mut kinds: BTreeSet<ProbeKind> = target.kinds.iter().copied().collect();
+            kinds.retain(|&kind| supports(kind, &address));
+            let refusal = refusal(admission, target, &kinds);
+            match refusal.or_else(|| caps.refusal(admitted.paths.len() + kinds.len())) {
                 Some(reason) => _ = admitted.refused.insert(target.id.clone(), reason),
-                None => admitted
-                    .paths
-                    .extend(kinds.into_iter().map(|kind| admitted_path(target, kind))),
+                None => admitted.paths.extend(kinds.into_iter().map(|kind| planned_path(target, kind))),
             }
         }
         Some(admitted)
     }
 }
 
-/// How many paths can be probed at this interval without exceeding the rate.
-fn paths_within(per_second: u32, interval: Duration) -> usize {
-    let paths = u128::from(per_second) * interval.as_micros() / 1_000_000;
-    usize::try_from(paths).unwrap_or(usize::MAX)
-}
-
-fn refusal(
-    admission: &Admission,
-    target: &v1::Target,
-    kinds: &BTreeSet<ProbeKind>,
-    taken: usize,
-    most: usize,
-) -> Option<String> {
+fn refusal(admission: &Admission, target: &v1::Target, kinds: &BTreeSet<ProbeKind>) -> Option<String> {
     if let Some(reason) = admission.refusal(target.address) {
         return Some(reason);
     }
-    if kinds.contains(&ProbeKind::TcpSyn) && target.port == 0 {
-        return Some("its TCP port is 0".to_owned());
+    if kinds.is_empty() {
+        return Some("this agent has no socket for such probes".to_owned());
     }
-    if taken + kinds.len() > most {
-        return Some(format!(
-            "over this agent's cap of {} probes per second",
-            admission.max_probes_per_second
-        ));
-    }
-    if taken + kinds.len() > limits::PATHS {
-        return Some(format!(
-            "beyond the {} paths that one agent can probe",
-            limits::PATHS
-        ));
-    }
-    None
+    let no_port = kinds.contains(&ProbeKind::TcpSyn) && target.port == 0;
+    no_port.then(|| "its TCP port is 0".to_owned())
 }
 
-fn admitted_path(target: &v1::Target, kind: ProbeKind) -> AdmittedPath {
+/// How many paths can be probed, and what forbids more.
+#[derive(Debug)]
+struct Caps {
+    per_second: u32,
+    by_rate: usize,
+    by_memory: usize,
+}
+
+impl Caps {
+    fn new(admission: &Admission, rhythm: Rhythm) -> Self {
+        let per_second = admission.max_probes_per_second;
+        let by_rate = u128::from(per_second) * rhythm.interval.as_micros() / 1_000_000;
+        let depth = rhythm.plan(0, Vec::new()).depth() as u64;
+        let by_memory = usize::try_from(Plan::MAX_OPEN / depth).unwrap_or(usize::MAX);
+        Self {
+            per_second,
+            by_rate: usize::try_from(by_rate).unwrap_or(usize::MAX),
+            by_memory: by_memory.min(limits::PATHS),
+        }
+    }
+
+    fn refusal(&self, paths: usize) -> Option<String> {
+        if paths > self.by_rate {
+            return Some(format!("over this agent's cap of {} probes per second", self.per_second));
+        }
+        let too_many = paths > self.by_memory;
+        too_many.then(|| format!("beyond the {} paths that this agent can probe at this interval", self.by_memory))
+    }
+}
+
+fn planned_path(target: &v1::Target, kind: ProbeKind) -> PlannedPath {
     let path = Path {
         target: target.id.clone(),
         kind,
         region: target.region.clone(),
     };
-    AdmittedPath {
+    PlannedPath {
         path,
         address: target.address.to_canonical(),
         port: target.port,
@@ -428,6 +284,10 @@ mod tests {
             allowed: networks.iter().map(|text| text.parse().unwrap()).collect(),
             max_probes_per_second,
         }
+    }
+
+    fn every_kind(_: ProbeKind, _: &IpAddr) -> bool {
+        true
     }
 
     fn target(id: &str, address: &str) -> v1::Target {
@@ -460,96 +320,6 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_read_and_hold_their_addresses() {
-        for (network, inside, outside) in [
-            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
-            ("0.0.0.0/0", "192.0.2.1", "::1"),
-            ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
-            ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
-            ("::/0", "2001:db8::1", "192.0.2.1"),
-        ] {
-            let network: Network = network.parse().unwrap();
-            assert!(
-                network.contains(inside.parse().unwrap()),
-                "{network} {inside}"
-            );
-            assert!(
-                !network.contains(outside.parse().unwrap()),
-                "{network} {outside}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_network_with_host_bits_says_which_one_is_meant() {
-        let error = "10.1.2.3/8".parse::<Network>().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "\"10.1.2.3/8\" is not a network; the network of that address is 10.0.0.0/8"
-        );
-        for bad in [
-            "",
-            "/",
-            "10.0.0.0/",
-            "10.0.0.0/-1",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0/8",
-        ] {
-            assert!(bad.parse::<Network>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_allowed_addresses_are_probed() {
-        let admission = admission(&["10.0.0.0/8"], 100);
-        assert_eq!(admission.refusal("10.1.2.3".parse().unwrap()), None);
-        let reason = admission.refusal("192.0.2.1".parse().unwrap()).unwrap();
-        assert_eq!(reason, "192.0.2.1 is outside this agent's allowed_networks");
-        assert!(
-            admission
-                .refusal("::ffff:192.0.2.1".parse().unwrap())
-                .is_some()
-        );
-        assert_eq!(admission.refusal("::ffff:10.0.0.1".parse().unwrap()), None);
-    }
-
-    #[test]
-    fn everything_allowed_does_not_mean_special_addresses() {
-        let admission = admission(&["0.0.0.0/0", "::/0"], 100);
-        for address in [
-            "127.0.0.1",
-            "::1",
-            "169.254.1.1",
-            "fe80::1",
-            "169.254.169.254",
-            "fd00:ec2::254",
-            "224.0.0.1",
-            "ff02::1",
-            "255.255.255.255",
-            "0.0.0.0",
-            "::",
-        ] {
-            assert!(
-                admission.refusal(address.parse().unwrap()).is_some(),
-                "{address}"
-            );
-        }
-    }
-
-    #[test]
-    fn link_local_is_probed_when_named_but_never_a_metadata_service() {
-        let admission = admission(&["169.254.0.0/16", "127.0.0.0/8", "0.0.0.0/0"], 100);
-        assert_eq!(admission.refusal("169.254.1.1".parse().unwrap()), None);
-        assert_eq!(admission.refusal("127.0.0.1".parse().unwrap()), None);
-        assert!(
-            admission
-                .refusal("169.254.169.254".parse().unwrap())
-                .is_some()
-        );
-    }
-
-    #[test]
     fn the_rate_cap_refuses_what_exceeds_it() {
         let targets = vec![
             target("a", "10.0.0.1"),
@@ -558,7 +328,7 @@ mod tests {
         ];
         let union = union(vec![mesh(1, targets.clone())]);
         // Ten probes per second and path, two paths per target: 40 per second are two targets.
-        let admitted = union.admit(&admission(&["10.0.0.0/8"], 59)).unwrap();
+        let admitted = union.admit(&admission(&["10.0.0.0/8"], 59), every_kind).unwrap();
         assert_eq!(admitted.paths.len(), 4);
         let answer = admitted.answer_to(&mesh(1, targets));
         assert_eq!(answer.refused.len(), 1);
@@ -574,7 +344,7 @@ mod tests {
         let first = mesh(7, vec![target("a", "10.0.0.1"), target("b", "10.0.0.2")]);
         let second = mesh(3, vec![target("b", "10.9.9.9"), target("c", "192.0.2.1")]);
         let union = union(vec![first.clone(), second.clone()]);
-        let admitted = union.admit(&admission(&["10.0.0.0/8"], 1_000)).unwrap();
+        let admitted = union.admit(&admission(&["10.0.0.0/8"], 1_000), every_kind).unwrap();
         let paths: Vec<_> = admitted
             .paths
             .iter()
@@ -591,6 +361,27 @@ mod tests {
         );
         assert!(admitted.answer_to(&first).refused.is_empty());
         assert_eq!(admitted.answer_to(&second).refused[0].target.as_str(), "c");
+    }
+
+    #[test]
+    fn kinds_without_a_socket_are_left_out() {
+        let union = union(vec![mesh(1, vec![target("a", "10.0.0.1"), target("b", "2001:db8::1")])]);
+        let only_icmp_over_v4 = |kind, address: &IpAddr| kind == ProbeKind::Icmp && address.is_ipv4();
+        let admitted = union.admit(&admission(&["0.0.0.0/0", "::/0"], 1_000), only_icmp_over_v4).unwrap();
+        assert_eq!(admitted.paths.len(), 1);
+        assert_eq!(admitted.paths[0].path.kind, ProbeKind::Icmp);
+        let (target, reason) = admitted.refused.iter().next().unwrap();
+        assert_eq!((target.as_str(), reason.as_str()), ("b", "this agent has no socket for such probes"));
+    }
+
+    #[test]
+    fn a_plan_never_exceeds_what_the_prober_keeps_memory_for() {
+        let targets = (0..4_000).map(|n| target(&format!("t{n}"), "10.0.0.1")).collect();
+        let mut dense = mesh(1, targets);
+        (dense.interval_us, dense.expiry_us) = (10_000, 60_000_000);
+        let admitted = union(vec![dense]).admit(&admission(&["10.0.0.0/8"], 1_000_000), every_kind).unwrap();
+        assert!(!admitted.refused.is_empty());
+        assert_eq!(admitted.rhythm.plan(1, admitted.paths).check(), Ok(()));
     }
 
     #[test]
@@ -628,7 +419,7 @@ mod tests {
             let mut asked = mesh(1, targets.collect());
             asked.interval_us = interval_us;
             let admission = admission(&["10.0.0.0/9", "172.16.0.0/12"], cap);
-            let admitted = union(vec![asked.clone()]).admit(&admission).unwrap();
+            let admitted = union(vec![asked.clone()]).admit(&admission, every_kind).unwrap();
             for path in &admitted.paths {
                 prop_assert!(admission.allowed.iter().any(|network| network.contains(path.address)));
             }

@@ -64,6 +64,8 @@ pub struct Spool {
     held_bytes: usize,
     next_sequence: u64,
     waiting: BTreeMap<u64, Waiting>,
+    /// How many waiting batches refer to each path table.
+    tables: BTreeMap<u32, usize>,
     dropped: u64,
 }
 
@@ -80,6 +82,7 @@ impl Spool {
             held_bytes: 0,
             next_sequence: 0,
             waiting: BTreeMap::new(),
+            tables: BTreeMap::new(),
             dropped: 0,
         }
     }
@@ -104,13 +107,14 @@ impl Spool {
             stored: 0,
         };
         self.held_bytes += batch.cost();
+        *self.tables.entry(table).or_default() += 1;
         self.waiting.insert(self.next_sequence, batch);
         self.next_sequence += 1;
         let mut given_up = VecDeque::new();
         while self.held_bytes > self.limit_bytes
-            && let Some((sequence, oldest)) = self.waiting.pop_first()
+            && let Some((&sequence, _)) = self.waiting.first_key_value()
         {
-            self.held_bytes -= oldest.cost();
+            self.free(sequence);
             self.dropped += 1;
             given_up.push_back(sequence);
         }
@@ -124,8 +128,18 @@ impl Spool {
         };
         batch.stored |= 1 << aggregator;
         if self.free_when.met(batch.stored, self.aggregators) {
-            self.held_bytes -= batch.cost();
-            self.waiting.remove(&sequence);
+            self.free(sequence);
+        }
+    }
+
+    fn free(&mut self, sequence: u64) {
+        let Some(batch) = self.waiting.remove(&sequence) else { return };
+        self.held_bytes -= batch.cost();
+        if let Some(count) = self.tables.get_mut(&batch.table) {
+            *count -= 1;
+            if *count == 0 {
+                self.tables.remove(&batch.table);
+            }
         }
     }
 
@@ -159,7 +173,7 @@ impl Spool {
     /// Whether a waiting batch refers to this path table.
     #[must_use]
     pub fn refers_to(&self, table: u32) -> bool {
-        self.waiting.values().any(|batch| batch.table == table)
+        self.tables.contains_key(&table)
     }
 
     /// Batches that wait.
@@ -274,6 +288,7 @@ mod tests {
             prop_assert_eq!(spool.next_sequence(), stored.len() as u64 + given_up + spool.len() as u64);
             let held: usize = spool.waiting.values().map(Waiting::cost).sum();
             prop_assert_eq!(spool.held_bytes(), held);
+            prop_assert_eq!(spool.refers_to(1), !spool.is_empty());
         }
     }
 }

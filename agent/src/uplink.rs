@@ -1,4 +1,533 @@
-//! The agent's side of the wire.
+//! The agent's side of the wire: meshes come in and become plans, windows go out as batches.
+//!
+//! One task owns everything that decides ([`Uplink`]): the spool, the joined mesh, and per aggregator what it is sent
+//! next. One task per aggregator owns its connection ([`session`]). They talk by bounded queues: events come up from
+//! the sessions, commands go down to each connection.
+//!
+//! ```text
+//!   prober ──ClosedWindow──▶ Uplink ──Command──▶ session ══QUIC══▶ aggregator
+//!      ▲                     │ spool                │
+//!      └──────── Plan ───────┘ mesh ◀─────Event─────┘
+//! ```
+//!
+//! A batch leaves at once when its window closes. It stays in the spool until every aggregator has said that it is
+//! durable there; a new connection begins with what the aggregator does not have.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::{Arc, atomic::Ordering::Relaxed}, time::Duration};
+
+use leeward_common::{
+    histogram::Schema,
+    id::TargetId,
+    report::{Class, ProbeKind, Report, Window},
+    wire::{WireError, batch::{self, Batch}, frame, v1},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, timeout_at},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{self, Config},
+    credentials::Credentials,
+    admission::Admission,
+    mesh::{Admitted, Union},
+    process::Usage,
+    prober::{ClosedWindow, Counters, Plan, PlanError, PlannedPath, ProberHandle, counters::StampSource},
+    spool::Spool,
+};
+use delivery::Delivery;
+use figures::{AggregatorFigures, AggregatorFiguresOf, UplinkFigures};
+use session::{Command, Event, Identity, Session};
 
 pub mod backoff;
 pub mod delivery;
+pub mod failure;
+pub mod figures;
+pub mod session;
+
+/// Closed windows that wait for the uplink. It encodes one in well under a millisecond; a second of the shortest
+/// windows is room enough, and when it is full the prober drops the window and counts it.
+pub const WINDOWS_MAX: usize = 16;
+
+/// Events that wait for the uplink. When it is full the sessions stop reading and QUIC slows the aggregators down.
+const EVENTS_MAX: usize = 64;
+
+/// How often the aggregators hear how the agent fares.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// A connection on which batches are under way and none has been acknowledged for this long is made anew.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Path tables that are kept although no batch refers to them: windows of a plan may close after the next was set.
+const TABLES_KEPT: u32 = 4;
+
+/// What the uplink asks of the prober. A trait because tests have no raw sockets.
+pub trait Probing: Send + 'static {
+    /// Replaces the plan.
+    ///
+    /// # Errors
+    ///
+    /// Returns what cannot be carried out; the plan before stays.
+    fn set_plan(&self, plan: Plan) -> Result<(), PlanError>;
+
+    /// Whether there is a socket for such probes.
+    fn supports(&self, kind: ProbeKind, address: &IpAddr) -> bool;
+
+    /// Counts since the start.
+    fn counters(&self) -> Counters;
+}
+
+impl Probing for Arc<ProberHandle> {
+    fn set_plan(&self, plan: Plan) -> Result<(), PlanError> {
+        ProberHandle::set_plan(self, plan)
+    }
+
+    fn supports(&self, kind: ProbeKind, address: &IpAddr) -> bool {
+        ProberHandle::supports(self, kind, address)
+    }
+
+    fn counters(&self) -> Counters {
+        ProberHandle::counters(self)
+    }
+}
+
+/// What can change while the uplink runs.
+#[derive(Debug)]
+pub enum Order {
+    /// Other networks or another rate.
+    Admit(Admission),
+}
+
+/// What the uplink is made of.
+#[derive(Debug)]
+pub struct Setup<P> {
+    /// The configuration.
+    pub config: Config,
+    /// Which start of the process.
+    pub boot_epoch: u64,
+    /// The newest credentials.
+    pub credentials: watch::Receiver<Arc<Credentials>>,
+    /// The prober.
+    pub prober: P,
+}
+
+/// Owns what waits to be sent and decides what is sent next. Ends when the prober's windows end.
+#[derive(Debug)]
+pub struct Uplink<P> {
+    prober: P,
+    admission: Admission,
+    union: Union,
+    admitted: Option<Admitted>,
+    /// By number, which is also the version of the plan.
+    tables: BTreeMap<u32, Table>,
+    next_table: u32,
+    identity: Arc<Identity>,
+    spool: Spool,
+    aggregators: Vec<Connection>,
+    events: mpsc::Receiver<(usize, Event)>,
+    sessions: JoinSet<()>,
+    stopping: watch::Sender<bool>,
+    counters_before: Counters,
+    figures: Arc<UplinkFigures>,
+}
+
+/// The paths of one plan.
+#[derive(Debug)]
+struct Table {
+    schema: Schema,
+    /// The message that names them, as it goes on the control stream.
+    frame: Vec<u8>,
+}
+
+/// What is known about one aggregator.
+#[derive(Debug)]
+struct Connection {
+    name: config::Aggregator,
+    live: Option<Live>,
+}
+
+/// A connection that lives.
+#[derive(Debug)]
+struct Live {
+    commands: mpsc::Sender<Command>,
+    delivery: Delivery,
+    /// When something was last acknowledged, or nothing was under way.
+    acknowledged_at: Instant,
+}
+
+/// The queue of a connection is full: the aggregator does not read.
+#[derive(Debug)]
+struct QueueFull;
+
+impl Live {
+    fn control(&self, frame: Vec<u8>) -> Result<(), QueueFull> {
+        self.send(Command::Control(frame))
+    }
+
+    fn send(&self, command: Command) -> Result<(), QueueFull> {
+        match self.commands.try_send(command) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(QueueFull),
+            // Closed: the connection has ended, and the event that says so is on its way.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    /// Sends every table and every batch that may be sent now.
+    fn pump(&mut self, tables: &BTreeMap<u32, Table>, spool: &Spool) -> Result<(), QueueFull> {
+        while let Some(number) = self.delivery.begin_table(tables.keys().copied()) {
+            self.control(tables[&number].frame.clone())?;
+        }
+        if self.delivery.under_way() == 0 {
+            self.acknowledged_at = Instant::now();
+        }
+        while let Some((sequence, urgency)) = self.delivery.begin_next(spool) {
+            let Some(batch) = spool.get(sequence) else { continue };
+            self.send(Command::Batch { frame: batch.frame.clone(), urgency })?;
+        }
+        Ok(())
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.delivery.under_way() > 0 && self.acknowledged_at.elapsed() > ACKNOWLEDGED_WITHIN
+    }
+}
+
+impl<P: Probing> Uplink<P> {
+    /// Starts a session for each aggregator.
+    #[must_use]
+    pub fn start(setup: Setup<P>) -> Self {
+        let Setup { config, boot_epoch, credentials, prober } = setup;
+        let identity = Arc::new(Identity {
+            agent: config.agent,
+            region: config.region,
+            boot_epoch,
+            addresses: config.addresses,
+            answer_port: config.answer_port,
+        });
+        let (to_us, events) = mpsc::channel(EVENTS_MAX);
+        let (stopping, stop) = watch::channel(false);
+        let mut sessions = JoinSet::new();
+        let mut figures = UplinkFigures::default();
+        for (index, aggregator) in config.aggregators.iter().enumerate() {
+            let of_this = Arc::new(AggregatorFigures::default());
+            let session = Session {
+                index,
+                aggregator: aggregator.clone(),
+                identity: identity.clone(),
+                uplink: config.uplink,
+                credentials: credentials.clone(),
+                stopping: stop.clone(),
+                events: to_us.clone(),
+                figures: of_this.clone(),
+            };
+            sessions.spawn(session.run());
+            figures.aggregators.push(AggregatorFiguresOf { aggregator: aggregator.to_string(), figures: of_this });
+        }
+        Self {
+            counters_before: prober.counters(),
+            prober,
+            admission: config.admission,
+            union: Union::default(),
+            admitted: None,
+            tables: BTreeMap::new(),
+            next_table: 1,
+            identity,
+            spool: Spool::new(boot_epoch, config.aggregators.len(), config.uplink.waiting_bytes),
+            aggregators: config.aggregators.into_iter().map(|name| Connection { name, live: None }).collect(),
+            events,
+            sessions,
+            stopping,
+            figures: Arc::new(figures),
+        }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn figures(&self) -> Arc<UplinkFigures> {
+        self.figures.clone()
+    }
+
+    /// Works until the windows end, then sends what can be sent within `flush` and ends the connections.
+    pub async fn run(
+        mut self,
+        mut windows: mpsc::Receiver<ClosedWindow>,
+        mut orders: mpsc::Receiver<Order>,
+        flush: Duration,
+    ) {
+        let mut status = tokio::time::interval(STATUS_EVERY);
+        status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // Fresh windows before everything else: the graph waits for them.
+                biased;
+                window = windows.recv() => match window {
+                    Some(window) => self.on_window(window),
+                    None => break,
+                },
+                Some((index, event)) = self.events.recv() => self.on_event(index, event),
+                Some(Order::Admit(admission)) = orders.recv() => self.on_admission(admission),
+                _ = status.tick() => self.on_tick(),
+            }
+        }
+        self.finish(Instant::now() + flush).await;
+    }
+
+    /// Sends the rest until the deadline, then lets the sessions say goodbye.
+    async fn finish(mut self, deadline: Instant) {
+        let all_sent = |this: &Self| {
+            this.aggregators.iter().filter_map(|aggregator| aggregator.live.as_ref()).all(|live| live.delivery.is_done())
+        };
+        while !all_sent(&self) {
+            match timeout_at(deadline, self.events.recv()).await {
+                Ok(Some((index, event))) => self.on_event(index, event),
+                _ => break,
+            }
+        }
+        if !self.spool.is_empty() {
+            warn!(batches = self.spool.len(), "batches that no aggregator acknowledged are lost");
+        }
+        self.stopping.send_replace(true);
+        for aggregator in &mut self.aggregators {
+            aggregator.live = None;
+        }
+        // The sessions' last events have no reader any more, and need none.
+        self.events.close();
+        let goodbye = async { while self.sessions.join_next().await.is_some() {} };
+        let _ = timeout_at(deadline + Duration::from_millis(500), goodbye).await;
+    }
+
+    fn on_window(&mut self, closed: ClosedWindow) {
+        let ClosedWindow { plan_version, window, rows } = closed;
+        if rows.is_empty() {
+            return;
+        }
+        let table = u32::try_from(plan_version).ok().and_then(|number| Some((number, self.tables.get(&number)?)));
+        let Some((table, schema)) = table.map(|(number, table)| (number, table.schema)) else {
+            self.figures.windows_unsent.fetch_add(1, Relaxed);
+            error!(plan_version, "a window of a plan that is long gone");
+            return;
+        };
+        self.push(table, schema, window, rows);
+        self.publish();
+    }
+
+    /// Puts the rows into the spool as one batch, or as several where one would exceed the limits of the wire.
+    fn push(&mut self, table: u32, schema: Schema, window: Window, rows: Vec<(u32, Report)>) {
+        let mut batch = Batch {
+            agent: self.identity.agent.clone(),
+            boot_epoch: self.identity.boot_epoch,
+            sequence: self.spool.next_sequence(),
+            table,
+            window,
+            schema,
+            rows,
+        };
+        match batch::encode(&batch) {
+            Ok(bytes) => self.push_frame(table, frame::frame_batch(&bytes)),
+            Err(WireError::TooLarge { .. }) if batch.rows.len() > 1 => {
+                let second = batch.rows.split_off(batch.rows.len() / 2);
+                self.push(table, schema, window, batch.rows);
+                self.push(table, schema, window, second);
+            }
+            Err(error) => {
+                self.figures.windows_unsent.fetch_add(1, Relaxed);
+                error!(%error, "a window cannot be written as a batch");
+            }
+        }
+    }
+
+    fn push_frame(&mut self, table: u32, frame: Vec<u8>) {
+        let sequence = self.spool.next_sequence();
+        let given_up = self.spool.push(table, frame);
+        self.figures.batches.fetch_add(1, Relaxed);
+        for index in 0..self.aggregators.len() {
+            self.with_live(index, |live| {
+                live.delivery.on_push(sequence);
+                for &sequence in &given_up {
+                    live.delivery.on_given_up(sequence);
+                }
+                Ok(())
+            });
+        }
+    }
+
+    fn on_event(&mut self, index: usize, event: Event) {
+        match event {
+            Event::Connected { commands, durable_below } => self.on_connected(index, commands, durable_below),
+            Event::Disconnected => self.aggregators[index].live = None,
+            Event::Mesh(mesh) => self.on_mesh(index, mesh),
+            Event::TableDurable(table) => self.with_live(index, |live| {
+                live.delivery.on_table_durable(table);
+                Ok(())
+            }),
+            Event::Durable(sequences) => {
+                for &sequence in &sequences {
+                    self.spool.durable(index, sequence);
+                }
+                self.with_live(index, |live| {
+                    live.acknowledged_at = Instant::now();
+                    for sequence in sequences {
+                        live.delivery.on_durable(sequence);
+                    }
+                    Ok(())
+                });
+            }
+        }
+        self.forget_tables();
+        self.publish();
+    }
+
+    fn on_connected(&mut self, index: usize, commands: mpsc::Sender<Command>, durable_below: u64) {
+        self.spool.durable_below(index, durable_below);
+        let delivery = Delivery::new(index, &self.spool);
+        self.aggregators[index].live = Some(Live { commands, delivery, acknowledged_at: Instant::now() });
+        self.with_live(index, |_| Ok(()));
+    }
+
+    fn on_mesh(&mut self, index: usize, mesh: v1::Mesh) {
+        if let Err(error) = self.union.accept(index, mesh) {
+            // The session has checked it already.
+            error!(%error, "a mesh was not accepted");
+            return;
+        }
+        self.apply_meshes();
+        self.answer_mesh(index);
+    }
+
+    fn on_admission(&mut self, admission: Admission) {
+        self.admission = admission;
+        self.apply_meshes();
+        for index in 0..self.aggregators.len() {
+            self.answer_mesh(index);
+        }
+        self.publish();
+    }
+
+    fn answer_mesh(&mut self, index: usize) {
+        let (Some(admitted), Some(mesh)) = (&self.admitted, self.union.mesh_of(index)) else { return };
+        let answer = frame::frame_from_agent(&v1::FromAgent::MeshApplied(admitted.answer_to(mesh)));
+        self.with_live(index, |live| live.control(answer));
+    }
+
+    /// Turns the joined meshes into a plan if they ask for anything new.
+    fn apply_meshes(&mut self) {
+        let admitted = self.union.admit(&self.admission, |kind, address| self.prober.supports(kind, address));
+        let Some(admitted) = admitted else { return };
+        let before = self.admitted.as_ref();
+        log_refusals(before.map(|before| &before.refused), &admitted.refused);
+        let changed = before.is_none_or(|before| (before.rhythm, &before.paths) != (admitted.rhythm, &admitted.paths));
+        if changed {
+            self.set_plan(&admitted);
+        }
+        self.figures.targets_refused.store(admitted.refused.len() as u64, Relaxed);
+        self.admitted = Some(admitted);
+    }
+
+    fn set_plan(&mut self, admitted: &Admitted) {
+        let number = self.next_table;
+        let rhythm = admitted.rhythm;
+        let plan = rhythm.plan(u64::from(number), admitted.paths.clone());
+        if let Err(error) = self.prober.set_plan(plan) {
+            error!(%error, "the plan cannot be carried out; the one before stays");
+            return;
+        }
+        self.next_table += 1;
+        info!(plan = number, paths = admitted.paths.len(), interval = ?rhythm.interval, window = ?rhythm.window, "plan set");
+        let paths = admitted.paths.iter().map(|PlannedPath { path, .. }| path.clone()).collect();
+        let message = v1::FromAgent::Paths(v1::Paths { table: number, paths });
+        let table = Table { schema: rhythm.schema, frame: frame::frame_from_agent(&message) };
+        self.figures.paths.store(admitted.paths.len() as u64, Relaxed);
+        self.tables.insert(number, table);
+        for index in 0..self.aggregators.len() {
+            self.with_live(index, |_| Ok(()));
+        }
+    }
+
+    fn forget_tables(&mut self) {
+        let newest = self.next_table;
+        let Self { aggregators, tables, spool, .. } = self;
+        let before = tables.len();
+        tables.retain(|&number, _| number + TABLES_KEPT >= newest || spool.refers_to(number));
+        if tables.len() == before {
+            return;
+        }
+        for live in aggregators.iter_mut().filter_map(|aggregator| aggregator.live.as_mut()) {
+            live.delivery.retain_tables(|number| tables.contains_key(&number));
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let status = self.status();
+        let status = frame::frame_from_agent(&v1::FromAgent::Status(status));
+        for index in 0..self.aggregators.len() {
+            let stuck = self.aggregators[index].live.as_ref().is_some_and(Live::is_stuck);
+            match stuck {
+                true => self.give_up(index),
+                false => self.with_live(index, |live| live.control(status.clone())),
+            }
+        }
+        self.publish();
+    }
+
+    fn status(&mut self) -> v1::AgentStatus {
+        let counters = self.prober.counters();
+        let lateness = counters.lateness.since(&self.counters_before.lateness);
+        self.counters_before = counters;
+        let usage = Usage::read();
+        v1::AgentStatus {
+            scheduled: counters.scheduled,
+            sent: counters.sent,
+            not_sent: counters.of(Class::NotSent),
+            local_drop: counters.of(Class::LocalDrop),
+            send_lateness_p99_us: lateness.quantile(0.99),
+            strays: counters.strays_total(),
+            batches_waiting: self.spool.len() as u64,
+            batches_dropped: self.spool.dropped(),
+            resident_bytes: usage.resident_bytes,
+            cpu_us: u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX),
+            stamps: stamps(&counters),
+        }
+    }
+
+    fn publish(&self) {
+        self.figures.waiting.store(self.spool.len() as u64, Relaxed);
+        self.figures.waiting_bytes.store(self.spool.held_bytes() as u64, Relaxed);
+        self.figures.dropped.store(self.spool.dropped(), Relaxed);
+    }
+
+    /// Does something with the connection of an aggregator if it lives and sends what may then be sent. Gives it up
+    /// when its queue is full.
+    fn with_live(&mut self, index: usize, act: impl FnOnce(&mut Live) -> Result<(), QueueFull>) {
+        let Some(live) = &mut self.aggregators[index].live else { return };
+        if act(live).and_then(|()| live.pump(&self.tables, &self.spool)).is_err() {
+            self.give_up(index);
+        }
+    }
+
+    /// Ends a connection that takes nothing any more; its session makes a new one.
+    fn give_up(&mut self, index: usize) {
+        let aggregator = &mut self.aggregators[index];
+        warn!(aggregator = %aggregator.name, "the aggregator takes nothing any more; the connection is made anew");
+        aggregator.live = None;
+    }
+}
+
+/// Refusals are told when they are new.
+fn log_refusals(before: Option<&BTreeMap<TargetId, String>>, now: &BTreeMap<TargetId, String>) {
+    for (target, reason) in now {
+        if before.and_then(|before| before.get(target)) != Some(reason) {
+            warn!(%target, reason, "target refused");
+        }
+    }
+}
+
+/// Where most of the time stamps came from.
+fn stamps(counters: &Counters) -> String {
+    let most = StampSource::ALL.iter().zip(counters.stamps).max_by_key(|&(_, count)| count);
+    match most {
+        Some((source, count)) if count > 0 => source.as_str().to_owned(),
+        _ => String::new(),
+    }
+}

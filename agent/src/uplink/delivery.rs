@@ -16,6 +16,9 @@ pub const BACKLOG_UNDER_WAY_MAX: usize = 16;
 /// Batches of any kind that may be under way at once. The rest wait in the spool.
 pub const UNDER_WAY_MAX: usize = 28;
 
+/// Path tables that may be under way at once. There is one unless the mesh changed while there was no connection.
+pub const TABLES_UNDER_WAY_MAX: usize = 8;
+
 /// Which of two streams goes first when both have bytes to send.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Urgency {
@@ -83,9 +86,17 @@ impl Delivery {
         }
     }
 
-    /// Whether a path table is still to be sent; it counts as sent from now on.
-    pub fn begin_table(&mut self, table: u32) -> bool {
-        self.tables_sent.insert(table)
+    /// The path table to send now, out of all that are known, ascending; it counts as sent from now on. The newest
+    /// goes first, because fresh windows refer to it.
+    pub fn begin_table(&mut self, known: impl DoubleEndedIterator<Item = u32>) -> Option<u32> {
+        if self.tables_sent.len() >= self.tables_durable.len() + TABLES_UNDER_WAY_MAX {
+            return None;
+        }
+        let mut known = known;
+        let newest = known.next_back().filter(|table| !self.tables_sent.contains(table));
+        let table = newest.or_else(|| known.find(|table| !self.tables_sent.contains(table)))?;
+        self.tables_sent.insert(table);
+        Some(table)
     }
 
     /// Forgets tables that nothing refers to any more.
@@ -162,7 +173,7 @@ mod tests {
             spool.push(1, vec![0; 10]);
         }
         let mut delivery = Delivery::new(0, &spool);
-        assert!(delivery.begin_table(1));
+        assert_eq!(delivery.begin_table([1].into_iter()), Some(1));
         delivery.on_table_durable(1);
         (spool, delivery)
     }
@@ -179,11 +190,22 @@ mod tests {
             None,
             "an answer to a table that was never sent"
         );
-        assert!(delivery.begin_table(1));
-        assert!(!delivery.begin_table(1));
+        assert_eq!(delivery.begin_table([1].into_iter()), Some(1));
+        assert_eq!(delivery.begin_table([1].into_iter()), None);
         delivery.on_table_durable(1);
         assert_eq!(delivery.begin_next(&spool), Some((0, Urgency::Fresh)));
         assert_eq!(delivery.begin_next(&spool), None);
+    }
+
+    #[test]
+    fn the_newest_table_goes_first_and_not_all_at_once() {
+        let spool = Spool::new(1, 1, 1 << 20);
+        let mut delivery = Delivery::new(0, &spool);
+        let sent: Vec<_> = std::iter::from_fn(|| delivery.begin_table(1..=20)).collect();
+        assert_eq!(sent, [20, 1, 2, 3, 4, 5, 6, 7]);
+        delivery.on_table_durable(20);
+        assert_eq!(delivery.begin_table(1..=21), Some(21));
+        assert_eq!(delivery.begin_table(1..=21), None);
     }
 
     #[test]

@@ -1,0 +1,157 @@
+//! What is counted about the uplink. Written by the sessions and the uplink, read by the status page.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::failure::Failure;
+
+/// About one aggregator.
+#[derive(Debug, Default)]
+pub struct AggregatorFigures {
+    connected: AtomicBool,
+    connections: AtomicU64,
+    failures: [AtomicU64; Failure::CAUSES.len()],
+    batches_sent: AtomicU64,
+    bytes_sent: AtomicU64,
+    batches_durable: AtomicU64,
+    rtt_us: AtomicU64,
+}
+
+impl AggregatorFigures {
+    pub(super) fn on_connected(&self) {
+        self.connected.store(true, Relaxed);
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn on_disconnected(&self) {
+        self.connected.store(false, Relaxed);
+    }
+
+    pub(super) fn on_failure(&self, failure: &Failure) {
+        let cause = Failure::CAUSES.iter().position(|&cause| cause == failure.cause());
+        if let Some(count) = cause.and_then(|cause| self.failures.get(cause)) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn on_batch_sent(&self, bytes: usize) {
+        self.batches_sent.fetch_add(1, Relaxed);
+        self.bytes_sent.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(super) fn on_durable(&self, batches: usize, rtt: Duration) {
+        self.batches_durable.fetch_add(batches as u64, Relaxed);
+        self.rtt_us.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Whether its hello is accepted and its connection lives.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// Hellos accepted.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Connections that failed or ended, by cause, in the order of [`Failure::CAUSES`].
+    #[must_use]
+    pub fn failures(&self) -> [u64; Failure::CAUSES.len()] {
+        self.failures.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    /// Batches given to a connection, repetitions included.
+    #[must_use]
+    pub fn batches_sent(&self) -> u64 {
+        self.batches_sent.load(Relaxed)
+    }
+
+    /// Bytes of them.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Relaxed)
+    }
+
+    /// Acknowledgements of batches.
+    #[must_use]
+    pub fn batches_durable(&self) -> u64 {
+        self.batches_durable.load(Relaxed)
+    }
+
+    /// Round-trip time of the connection at the last acknowledgement; zero before the first.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_us.load(Relaxed))
+    }
+}
+
+/// About all of them together.
+#[derive(Debug, Default)]
+pub struct UplinkFigures {
+    /// In the order of the configuration.
+    pub aggregators: Vec<AggregatorFiguresOf>,
+    pub(super) paths: AtomicU64,
+    pub(super) targets_refused: AtomicU64,
+    pub(super) batches: AtomicU64,
+    pub(super) windows_unsent: AtomicU64,
+    pub(super) waiting: AtomicU64,
+    pub(super) waiting_bytes: AtomicU64,
+    pub(super) dropped: AtomicU64,
+}
+
+/// Figures with the aggregator that they are about.
+#[derive(Debug)]
+pub struct AggregatorFiguresOf {
+    /// Its address, from the configuration.
+    pub aggregator: String,
+    /// Its figures.
+    pub figures: std::sync::Arc<AggregatorFigures>,
+}
+
+impl UplinkFigures {
+    /// Paths in the plan.
+    #[must_use]
+    pub fn paths(&self) -> u64 {
+        self.paths.load(Relaxed)
+    }
+
+    /// Targets that the aggregators want probed and this agent refuses.
+    #[must_use]
+    pub fn targets_refused(&self) -> u64 {
+        self.targets_refused.load(Relaxed)
+    }
+
+    /// Batches put into the spool.
+    #[must_use]
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Relaxed)
+    }
+
+    /// Windows that no batch could be made of. A defect if it is not zero.
+    #[must_use]
+    pub fn windows_unsent(&self) -> u64 {
+        self.windows_unsent.load(Relaxed)
+    }
+
+    /// Batches in the spool.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Memory that they take.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Relaxed)
+    }
+
+    /// Batches given up because the spool was full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+}
