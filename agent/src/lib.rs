@@ -16,6 +16,7 @@ pub mod config;
 pub mod credentials;
 pub mod mesh;
 pub mod net;
+pub mod privilege;
 pub mod probe;
 pub mod prober;
 pub mod schedule;

@@ -16,7 +16,6 @@ use leeward_common::{
 pub struct Tally {
     window: Window,
     number: u16,
-    schema: Schema,
     rows: Vec<Report>,
 }
 
@@ -25,7 +24,7 @@ impl Tally {
     #[must_use]
     pub fn new(now: Timestamp, length: Duration, schema: Schema, paths: usize) -> Self {
         let window = Window { start: now.floor(length), length };
-        Self { window, number: 0, schema, rows: vec![empty(schema); paths] }
+        Self { window, number: 0, rows: vec![empty(schema); paths] }
     }
 
     /// Begins to count for another plan, in place of [`Self::begin`].

@@ -97,5 +97,5 @@ mod tests {
         assert_eq!(key.token(1, 2, 3), GOLDEN_TOKEN);
     }
 
-    const GOLDEN_TOKEN: u64 = 0;
+    const GOLDEN_TOKEN: u64 = 6_021_894_483_682_356_894;
 }
