@@ -7,8 +7,20 @@
 //! - [`host`]: a namespace with a device and addresses.
 //! - [`link`]: what a directed link does to packets.
 //! - [`router`]: the thread that carries every packet.
+//! - [`world`]: from a scenario to places, hosts and links.
+//! - [`install`], [`process`]: certificates and configuration for the real binaries, and running them.
+//! - [`api`]: asking the aggregator, as a client would.
+//! - [`story`]: telling and judging what happens.
+//! - [`run`]: one run from start to end.
 
+pub mod api;
+pub mod args;
 pub mod host;
+pub mod install;
 pub mod link;
 pub mod net;
+pub mod process;
 pub mod router;
+pub mod run;
+pub mod story;
+pub mod world;

@@ -32,6 +32,8 @@ pub struct Impairment {
     pub loss: f64,
     /// Bits per second; `None` is without limit.
     pub rate_bps: Option<u64>,
+    /// Share of packets that come out twice, 0..=1, independently.
+    pub duplicate: f64,
     /// Share of packets held back, 0..=1, independently.
     pub reorder: f64,
     /// How much longer a packet that is held back takes.
@@ -45,6 +47,7 @@ impl Impairment {
             .jitter(self.jitter)
             .seed(seed);
         let model = model.loss(RandomLoss::new(Probability::new(self.loss as f32)));
+        let model = model.duplicate(Probability::new(self.duplicate as f32));
         let Some(rate) = self.rate_bps else {
             return model;
         };

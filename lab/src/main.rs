@@ -1,1 +1,22 @@
-fn main() {}
+//! `leeward-lab`: lives through a scenario with real packets.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use leeward_lab::{
+    args::{Args, Command},
+    run::{self, Outcome},
+};
+
+fn main() -> ExitCode {
+    let Command::Run(options) = Args::parse().command;
+    match run::run(&options) {
+        Ok(Outcome::AsExpected) => ExitCode::SUCCESS,
+        Ok(Outcome::Otherwise) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("leeward-lab: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

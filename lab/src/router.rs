@@ -216,7 +216,7 @@ impl Worker {
                 let tuns = self.ports.iter().map(|port| port.tun.as_fd());
                 let descriptors: Vec<_> = std::iter::once(self.bell.as_fd()).chain(tuns).collect();
                 wait_until(&mut polls, &descriptors, timeout, |index| {
-                    readable.push(index)
+                    readable.push(index);
                 })?;
             }
             for &index in &readable {

@@ -1,4 +1,5 @@
 //! Does the emulated network do what it is asked? Two real hosts, real `ping`, a small grid of impairments.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{
     net::UdpSocket,

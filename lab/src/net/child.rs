@@ -29,3 +29,13 @@ pub fn die_with_parent(command: &mut Command) {
         });
     }
 }
+
+/// Asks a child to end (SIGTERM).
+///
+/// # Errors
+///
+/// Returns the kernel's refusal.
+pub fn terminate(child: &std::process::Child) -> io::Result<()> {
+    // SAFETY: kill takes no pointers; the child has not been waited for, so its id is still its own.
+    checked(unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) }).map(drop)
+}

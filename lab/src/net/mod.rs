@@ -13,7 +13,7 @@ mod namespace;
 mod tun;
 mod wait;
 
-pub use child::{die_with_parent, enter_on_exec};
+pub use child::{die_with_parent, enter_on_exec, terminate};
 pub use mount::private_run;
 pub use namespace::Namespace;
 pub use tun::Tun;

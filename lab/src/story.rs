@@ -1,0 +1,233 @@
+//! What happens, as it happens: one line each on stdout, and all of it for the transcript.
+//!
+//! ```text
+//!     10.0 s  * Ireland begins to lose packets
+//!     14.3 s  > virginia: ireland -> oregon (better): …
+//!     40.0 s  + virginia fails over to oregon by 20 s, until 40 s: since 14.3 s
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    time::Duration,
+};
+
+use leeward_common::{api::v1, id::RegionId};
+use leeward_engine::scenario::{Expectation, Verdict, judge};
+use serde::Serialize;
+
+/// Everything that happened, in order.
+#[derive(Debug, Default)]
+pub struct Story {
+    transcript: Transcript,
+    selections: BTreeMap<RegionId, Vec<(Duration, Option<RegionId>)>>,
+    newest_decision: u64,
+}
+
+/// What happened, for programs. Times count from the scenario's start, in microseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Transcript {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The decisions, in order.
+    pub decisions: Vec<Told>,
+    /// How the expectations came out, in the scenario's order of deadlines.
+    pub expectations: Vec<Judged>,
+    /// How late the emulator's packets left their links, in nanoseconds: median, 99th percentile, maximum.
+    pub emulator_lateness_ns: [u64; 3],
+}
+
+/// A decision.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told {
+    /// When it was seen in the API's answer.
+    pub seen_at_us: u64,
+    /// Its number.
+    pub decision_id: u64,
+    /// Whose failover it is.
+    pub primary: RegionId,
+    /// The selection before.
+    pub from: Option<RegionId>,
+    /// The selection from then on.
+    pub to: Option<RegionId>,
+    /// Why, as a word.
+    pub reason: String,
+    /// Why, as a sentence.
+    pub summary: String,
+}
+
+/// An expectation that was judged.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
+    /// Whose failover it is about.
+    pub primary: RegionId,
+    /// What was expected to be selected.
+    pub selected: Option<RegionId>,
+    /// Whether it was, in time and for long enough.
+    pub met: bool,
+    /// Since when; `None` if not met.
+    pub since_us: Option<u64>,
+}
+
+impl Story {
+    /// A story that has not begun.
+    #[must_use]
+    pub fn new(scenario: &str) -> Self {
+        let transcript = Transcript {
+            scenario: scenario.to_owned(),
+            ..Transcript::default()
+        };
+        Self {
+            transcript,
+            ..Self::default()
+        }
+    }
+
+    /// Something happens.
+    pub fn event(&self, at: Duration, text: &str) {
+        line(at, '*', text);
+    }
+
+    /// Something about the lab itself.
+    pub fn note(&self, text: &str) {
+        print(&format!("              {text}\n"));
+    }
+
+    /// Takes the newest decisions, newest first, and tells those not told yet. `at` is when they were seen.
+    pub fn decisions(&mut self, at: Duration, newest_first: &[v1::Decision]) {
+        for decision in newest_first.iter().rev() {
+            if decision.decision_id > self.newest_decision {
+                self.newest_decision = decision.decision_id;
+                self.decision(at, decision);
+            }
+        }
+    }
+
+    fn decision(&mut self, at: Duration, decision: &v1::Decision) {
+        let v1::Decision {
+            decision_id,
+            primary_region,
+            from,
+            to,
+            reason,
+            summary,
+            ..
+        } = decision;
+        let text = format!(
+            "{primary_region}: {} -> {} ({}): {summary}",
+            shown(from.as_ref()),
+            shown(to.as_ref()),
+            reason.code
+        );
+        line(at, '>', &text);
+        self.selections
+            .entry(primary_region.clone())
+            .or_default()
+            .push((at, to.clone()));
+        self.transcript.decisions.push(Told {
+            seen_at_us: us(at),
+            decision_id: *decision_id,
+            primary: primary_region.clone(),
+            from: from.clone(),
+            to: to.clone(),
+            reason: reason.code.clone(),
+            summary: summary.clone(),
+        });
+    }
+
+    /// The number of the newest decision told; 0 before the first.
+    #[must_use]
+    pub fn newest_decision(&self) -> u64 {
+        self.newest_decision
+    }
+
+    /// The decisions told so far.
+    #[must_use]
+    pub fn told(&self) -> &[Told] {
+        &self.transcript.decisions
+    }
+
+    /// Judges an expectation whose time is over, and tells how it came out.
+    pub fn judge(&mut self, at: Duration, expectation: &Expectation) {
+        let Expectation {
+            primary,
+            selected,
+            by,
+            until,
+            ..
+        } = expectation;
+        let selections = self.selections.get(primary).map_or(&[][..], Vec::as_slice);
+        let verdict = judge(expectation, selections);
+        let expected = format!(
+            "{primary} fails over to {} by {}, until {}",
+            shown(selected.as_ref()),
+            seconds(*by),
+            seconds(*until)
+        );
+        let (mark, outcome, since) = match verdict {
+            Verdict::Met { at } => ('+', format!("since {}", seconds(at)), Some(at)),
+            Verdict::Missed { instead } => (
+                '!',
+                format!("MISSED: {} instead", shown(instead.as_ref())),
+                None,
+            ),
+            Verdict::Lost { at, to } => (
+                '!',
+                format!("LOST at {} to {}", seconds(at), shown(to.as_ref())),
+                None,
+            ),
+        };
+        line(at, mark, &format!("expected {expected}: {outcome}"));
+        self.transcript.expectations.push(Judged {
+            primary: primary.clone(),
+            selected: selected.clone(),
+            met: since.is_some(),
+            since_us: since.map(us),
+        });
+    }
+
+    /// Something that must be so is not.
+    pub fn complaint(&self, at: Duration, text: &str) {
+        line(at, '!', text);
+    }
+
+    /// How the run ended: how many expectations were met, of how many.
+    #[must_use]
+    pub fn score(&self) -> (usize, usize) {
+        let expectations = &self.transcript.expectations;
+        (
+            expectations.iter().filter(|judged| judged.met).count(),
+            expectations.len(),
+        )
+    }
+
+    /// All of it, for programs.
+    #[must_use]
+    pub fn into_transcript(self) -> Transcript {
+        self.transcript
+    }
+}
+
+fn line(at: Duration, mark: char, text: &str) {
+    print(&format!("{:>8.1} s  {mark} {text}\n", at.as_secs_f64()));
+}
+
+/// Nobody may be reading any more; the run goes on to its end and its exit code.
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
+fn shown(region: Option<&RegionId>) -> &str {
+    region.map_or("none", RegionId::as_str)
+}
+
+fn seconds(at: Duration) -> String {
+    format!("{:.1} s", at.as_secs_f64())
+}
+
+fn us(at: Duration) -> u64 {
+    u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
+}
