@@ -32,6 +32,7 @@ pub mod scenario;
 pub mod select;
 pub mod selection;
 pub mod signal;
+pub mod simulate;
 mod state;
 mod summary;
 pub mod view;

@@ -188,12 +188,15 @@ pub mod defaults {
     /// Windows without which evidence is stale, if [`super::Evidence::stale_after`] is not set.
     pub const STALE_WINDOWS: u32 = 4;
 
-    /// Defaults of [`super::Evidence`] for windows of this length.
+    /// Defaults of [`super::Evidence`]. The memory holds at least 60 probes of a path, or a minute: with fewer, a single
+    /// lost probe would look like a lossy link.
     #[must_use]
-    pub fn evidence(window: Duration) -> super::Evidence {
+    pub fn evidence(interval: Duration, window: Duration) -> super::Evidence {
+        let probes = (interval * 60).clamp(Duration::from_secs(6), Duration::from_secs(60));
         super::Evidence {
-            memory: Duration::from_secs(10).max(window * 5),
-            stale_after: (window * STALE_WINDOWS).max(Duration::from_secs(2)),
+            memory: probes.max(window),
+            stale_after: (window * STALE_WINDOWS)
+                .clamp(Duration::from_secs(2), crate::graph::RETENTION),
             down_after: Duration::from_millis(500),
             down_probes: 4,
             min_probes: 5,

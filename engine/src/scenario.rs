@@ -81,18 +81,21 @@ pub struct Scenario {
     pub expectations: Vec<Expectation>,
 }
 
+/// How much longer a packet takes that is held back to reorder it.
+pub const REORDER_BY: Duration = Duration::from_millis(10);
+
 /// What a directed link does to packets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinkState {
     /// One-way delay.
     pub delay: Duration,
-    /// Standard deviation of the delay's random part.
+    /// The delay varies uniformly by up to this, both ways.
     pub jitter: Duration,
     /// Share of packets lost.
     pub loss: Ratio,
     /// Bits per second; `None` is unlimited.
     pub rate_bps: Option<u64>,
-    /// Share of packets that overtake others.
+    /// Share of packets held back by [`REORDER_BY`], so that later ones overtake them.
     pub reorder: Ratio,
     /// Share of packets that arrive twice.
     pub duplicate: Ratio,
@@ -304,4 +307,41 @@ impl Scenario {
 /// The name of a region's n-th agent, from 1.
 fn agent_id(region: &RegionId, n: u32) -> AgentId {
     AgentId::parse(&format!("{region}-{n}")).expect("the reader bounds the length of region ids")
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = |links: &[Link]| {
+            let names: Vec<_> = links
+                .iter()
+                .map(|(from, to)| format!("{from}->{to}"))
+                .collect();
+            names.join(", ")
+        };
+        match self {
+            Self::Set { links, change } => write!(f, "{} on {}", change.words(), names(links)),
+            Self::Clear { links } => write!(f, "as at the start on {}", names(links)),
+            Self::RegionDown(region) => write!(f, "region {region} is cut off"),
+            Self::RegionUp(region) => write!(f, "region {region} is joined again"),
+            Self::AgentStop(agent) => write!(f, "agent {agent} stops"),
+            Self::AgentStart(agent) => write!(f, "agent {agent} starts"),
+            Self::Signal(signal) => write!(f, "signal from {}", signal.source),
+        }
+    }
+}
+
+impl LinkChange {
+    fn words(&self) -> String {
+        let parts = [
+            self.delay.map(|delay| format!("delay {delay:?}")),
+            self.jitter.map(|jitter| format!("jitter {jitter:?}")),
+            self.loss.map(|loss| format!("loss {}", loss.get())),
+            self.rate_bps.map(|rate| format!("rate {rate} bit/s")),
+            self.reorder
+                .map(|reorder| format!("reorder {}", reorder.get())),
+            self.duplicate
+                .map(|duplicate| format!("duplicate {}", duplicate.get())),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
 }

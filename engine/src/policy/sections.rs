@@ -311,7 +311,7 @@ impl Check<'_> {
         section: EvidenceSection,
         probing: &Probing,
     ) -> Result<Evidence, ConfigError> {
-        let standard = defaults::evidence(probing.window);
+        let standard = defaults::evidence(probing.interval, probing.window);
         Ok(Evidence {
             memory: self.span(
                 section.memory,
