@@ -8,7 +8,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use leeward_common::id::{AgentId, RegionId};
-use leeward_engine::scenario::{LinkState, Network, Scenario};
+use leeward_engine::scenario::{LinkState, Network, REORDER_BY, Scenario};
 
 use crate::{
     host,
@@ -23,11 +23,6 @@ const MANAGEMENT_NUMBER: u8 = 255;
 
 /// A lab with more regions than this would spend its time on looking at links.
 const MAX_REGIONS: usize = 60;
-
-/// A packet that is held back takes longer by this share of its link's delay …
-const HELD_BACK_SHARE: u32 = 4;
-/// … and by at least this.
-const HELD_BACK_LEAST: Duration = Duration::from_millis(1);
 
 /// Where everything stands.
 #[derive(Clone, Debug)]
@@ -139,17 +134,16 @@ impl World {
     }
 }
 
-/// A scenario's jitter is a standard deviation; the model draws uniformly, so the bounds are √3 times that. A packet
-/// that a scenario lets others overtake is held back.
+/// A scenario speaks of links as the model does; a packet that others overtake is one that is held back.
 fn impairment(state: &LinkState) -> Impairment {
     Impairment {
         delay: state.delay,
-        jitter: state.jitter.mul_f64(3_f64.sqrt()),
+        jitter: state.jitter,
         loss: state.loss.get(),
         rate_bps: state.rate_bps,
         duplicate: state.duplicate.get(),
         reorder: state.reorder.get(),
-        reorder_by: (state.delay / HELD_BACK_SHARE).max(HELD_BACK_LEAST),
+        reorder_by: REORDER_BY,
     }
 }
 

@@ -18,7 +18,9 @@ use leeward_engine::{scenario::Scenario, simulate};
 const LAB: &str = env!("CARGO_BIN_EXE_leeward-lab");
 
 fn scenario_file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../scenarios")
+        .join(name)
 }
 
 /// Whether the lab can run here. Says aloud why not; where `LEEWARD_LAB_REQUIRED` is set that is a failure.
@@ -35,7 +37,10 @@ fn can_run(test: &str) -> bool {
         Some(name) => format!("needs {name}; build it with cargo build --bins"),
         None => return true,
     };
-    assert!(std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(), "{test} cannot run: {reason}");
+    assert!(
+        std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),
+        "{test} cannot run: {reason}"
+    );
     eprintln!("SKIPPED: {test}: {reason}");
     false
 }
@@ -50,7 +55,12 @@ fn alone() -> MutexGuard<'static, ()> {
 fn lab(file: &Path, more: &[&str]) -> (bool, String, serde_json::Value) {
     let transcript = tempfile::NamedTempFile::new().unwrap();
     let output = Command::new(LAB)
-        .args(["run".as_ref(), file.as_os_str(), "--transcript".as_ref(), transcript.path().as_os_str()])
+        .args([
+            "run".as_ref(),
+            file.as_os_str(),
+            "--transcript".as_ref(),
+            transcript.path().as_os_str(),
+        ])
         .args(more)
         .output()
         .unwrap();
@@ -58,7 +68,11 @@ fn lab(file: &Path, more: &[&str]) -> (bool, String, serde_json::Value) {
         + &String::from_utf8_lossy(&output.stderr);
     eprintln!("{printed}");
     let json = fs::read(transcript.path()).unwrap();
-    (output.status.success(), printed, serde_json::from_slice(&json).unwrap_or_default())
+    (
+        output.status.success(),
+        printed,
+        serde_json::from_slice(&json).unwrap_or_default(),
+    )
 }
 
 /// The selections of each primary, in order.
@@ -72,4 +86,187 @@ fn selections_of_lab(transcript: &serde_json::Value) -> Selections {
         selections.entry(primary).or_default().push(to);
     }
     selections
+}
+
+/// The same in virtual time.
+fn selections_of_simulation(file: &Path) -> Selections {
+    let text = fs::read_to_string(file).unwrap();
+    let scenario = Scenario::parse(&file.display().to_string(), &text).unwrap();
+    let transcript = simulate::run(&scenario);
+    assert!(transcript.passed(), "{transcript}");
+    let mut selections = Selections::new();
+    for decision in transcript.decisions {
+        let to = decision.to.map(|region| region.to_string());
+        selections
+            .entry(decision.primary.to_string())
+            .or_default()
+            .push(to);
+    }
+    selections
+}
+
+#[test]
+fn four_regions_go_in_the_lab_as_in_virtual_time() {
+    if !can_run("four_regions_go_in_the_lab_as_in_virtual_time") {
+        return;
+    }
+    let _alone = alone();
+    let file = scenario_file("four-regions.toml");
+    let (as_expected, _, transcript) = lab(&file, &[]);
+    assert!(as_expected);
+    let (real, virtual_) = (
+        selections_of_lab(&transcript),
+        selections_of_simulation(&file),
+    );
+    // Other primaries choose too; this one is what the scenario is about, and chance decides nothing of it.
+    assert_eq!(real["virginia"], virtual_["virginia"]);
+}
+
+#[test]
+fn a_killed_aggregator_comes_back_with_the_same_answers() {
+    if !can_run("a_killed_aggregator_comes_back_with_the_same_answers") {
+        return;
+    }
+    let _alone = alone();
+    let file = scenario_file("four-regions.toml");
+    // Between the first move and the second: there is something to remember and something left to decide.
+    let (as_expected, printed, _) = lab(&file, &["--crash-aggregator-at", "22s"]);
+    assert!(printed.contains("answers as before"));
+    assert!(as_expected);
+}
+
+/// The lab's process and all that descend from it.
+fn family(root: u32) -> BTreeSet<u32> {
+    let mut family = BTreeSet::from([root]);
+    loop {
+        let children: BTreeSet<u32> = family
+            .iter()
+            .flat_map(|pid| {
+                fs::read_dir(format!("/proc/{pid}/task"))
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+            })
+            .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+            .flat_map(|text| {
+                text.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
+        let before = family.len();
+        family.extend(children);
+        if family.len() == before {
+            return family;
+        }
+    }
+}
+
+/// Every network namespace that one of these processes is in or holds open.
+fn namespaces_of(pids: impl IntoIterator<Item = u32>) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for pid in pids {
+        let list = |name: &str| {
+            fs::read_dir(format!("/proc/{pid}/{name}"))
+                .into_iter()
+                .flatten()
+                .flatten()
+        };
+        found
+            .extend(list("task").filter_map(|task| fs::read_link(task.path().join("ns/net")).ok()));
+        let open = list("fd").filter_map(|fd| fs::read_link(fd.path()).ok());
+        found.extend(open.filter(|link| link.to_string_lossy().starts_with("net:[")));
+    }
+    found
+}
+
+fn everyone() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Names of this namespace's devices, mounts, and what lies in the directories that a run could write to.
+fn surroundings() -> Vec<String> {
+    let names = |directory: &str| -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path().display().to_string())
+            .collect()
+    };
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut all = names("/sys/class/net");
+    all.extend(names("/run"));
+    all.extend(mounts.lines().map(str::to_owned));
+    all.sort();
+    all
+}
+
+/// Starts the lab and waits until its agents are connected.
+fn started_lab() -> Child {
+    let mut child = Command::new(LAB)
+        .arg("run")
+        .arg(scenario_file("four-regions.toml"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let connected = lines.any(|line| line.is_ok_and(|line| line.contains("are connected")));
+    assert!(connected, "the lab did not start");
+    // Nobody reads any more: a lab that minds would die of it before its time.
+    child
+}
+
+fn alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn nothing_is_left_after(signal: &str) {
+    let before = surroundings();
+    let mut child = started_lab();
+    let family = family(child.id());
+    assert!(
+        family.len() >= 6,
+        "an aggregator and four agents: {family:?}"
+    );
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    let mut namespaces = namespaces_of(family.clone());
+    namespaces.remove(&own);
+    assert!(namespaces.len() >= 5, "one for each host: {namespaces:?}");
+    let killed = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    child.wait().unwrap();
+    // A namespace and the device in it live as long as somebody is in it or holds it open.
+    let left = || -> (Vec<u32>, Vec<PathBuf>) {
+        let held = namespaces_of(everyone());
+        (
+            family.iter().copied().filter(|pid| alive(*pid)).collect(),
+            namespaces.intersection(&held).cloned().collect(),
+        )
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while left() != (vec![], vec![]) {
+        assert!(Instant::now() < deadline, "still there: {:?}", left());
+        thread::yield_now();
+    }
+    assert_eq!(surroundings(), before);
+}
+
+#[test]
+fn a_killed_lab_leaves_nothing_behind() {
+    if can_run("a_killed_lab_leaves_nothing_behind") {
+        let _alone = alone();
+        nothing_is_left_after("-KILL");
+    }
+}
+
+#[test]
+fn an_interrupted_lab_leaves_nothing_behind() {
+    if can_run("an_interrupted_lab_leaves_nothing_behind") {
+        let _alone = alone();
+        nothing_is_left_after("-INT");
+    }
 }
