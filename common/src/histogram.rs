@@ -189,21 +189,30 @@ impl Histogram {
                 from: other.schema,
             });
         }
-        let ours = self.buckets.len();
-        let merged = ours + self.missing(&other.buckets);
-        self.buckets.resize(merged, (0, 0));
-        merge_backwards(&mut self.buckets, ours, &other.buckets);
+        let missing = self.add_to_filled(&other.buckets);
+        if missing > 0 {
+            let ours = self.buckets.len();
+            self.buckets.resize(ours + missing, (0, 0));
+            insert_missing(&mut self.buckets, ours, &other.buckets);
+        }
         Ok(())
     }
 
-    /// How many of these buckets, in ascending order, are not filled here.
-    fn missing(&self, others: &[(u16, u32)]) -> usize {
-        let mut ours = self.buckets.iter().peekable();
-        let is_missing = |&&(slot, _): &&(u16, u32)| {
-            while ours.next_if(|ours| ours.0 < slot).is_some() {}
-            ours.peek().is_none_or(|ours| ours.0 != slot)
-        };
-        others.iter().filter(is_missing).count()
+    /// Adds to those buckets that are filled here already, and returns how many of `others` are not.
+    fn add_to_filled(&mut self, others: &[(u16, u32)]) -> usize {
+        let mut ours = &mut self.buckets[..];
+        let mut missing = 0;
+        for &(slot, count) in others {
+            let at = position(ours, slot);
+            ours = &mut ours[at..];
+            match ours.first_mut() {
+                Some((own_slot, own_count)) if *own_slot == slot => {
+                    *own_count = own_count.saturating_add(count);
+                }
+                _ => missing += 1,
+            }
+        }
+        missing
     }
 
     /// The value below or at which the share `q` (0..=1) of the samples lies, in microseconds: the middle of the
@@ -223,24 +232,35 @@ impl Histogram {
     }
 }
 
-/// Merges `others` into the first `ours` of `buckets`, which are just long enough for the result. Written from the
-/// back, so that no bucket is overwritten before it has moved and nothing is allocated.
-fn merge_backwards(buckets: &mut [(u16, u32)], mut ours: usize, mut others: &[(u16, u32)]) {
+/// The index of the first bucket whose slot is not below `slot`.
+fn position(buckets: &[(u16, u32)], slot: u16) -> usize {
+    let Some(&(first, _)) = buckets.first() else {
+        return 0;
+    };
+    // Slots ascend, so the one looked for is at most this far on: exactly there when no bucket between is empty,
+    // which is usual about the middle of a distribution.
+    let farthest = usize::from(slot.saturating_sub(first));
+    match buckets.get(farthest) {
+        Some(&(there, _)) if there == slot => farthest,
+        _ => {
+            buckets[..farthest.min(buckets.len())].partition_point(|&(own_slot, _)| own_slot < slot)
+        }
+    }
+}
+
+/// Inserts those of `others` that the first `ours` of `buckets` lack; `buckets` is just long enough for the result.
+/// Written from the back, so that no bucket is overwritten before it has moved.
+fn insert_missing(buckets: &mut [(u16, u32)], mut ours: usize, others: &[(u16, u32)]) {
     let mut end = buckets.len();
-    while let [rest @ .., (slot, count)] = others {
-        end -= 1;
-        buckets[end] = match ours.checked_sub(1).map(|last| buckets[last]) {
-            Some((own_slot, own_count)) if own_slot >= *slot => {
-                ours -= 1;
-                if own_slot > *slot {
-                    buckets[end] = (own_slot, own_count);
-                    continue;
-                }
-                (own_slot, own_count.saturating_add(*count))
-            }
-            _ => (*slot, *count),
-        };
-        others = rest;
+    for &(slot, count) in others.iter().rev() {
+        while ours > 0 && buckets[ours - 1].0 > slot {
+            (ours, end) = (ours - 1, end - 1);
+            buckets[end] = buckets[ours];
+        }
+        if ours == 0 || buckets[ours - 1].0 < slot {
+            end -= 1;
+            buckets[end] = (slot, count);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 /// The longest id, in bytes.
 pub const MAX_LENGTH: usize = 63;
@@ -13,7 +13,7 @@ pub const MAX_LENGTH: usize = 63;
 /// A text that is no id.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "{text:?} is not a {noun} id; use 1 to {MAX_LENGTH} of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
+    "{text:?} is not {noun} id; use 1 to {MAX_LENGTH} of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
 )]
 pub struct InvalidId {
     noun: &'static str,
@@ -26,6 +26,21 @@ fn valid(text: &str) -> bool {
     bytes.len() <= MAX_LENGTH
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.iter().all(tail)
+}
+
+/// Reads a text, lent or given, and parses it without a copy of its own.
+struct Text<T>(fn(&str) -> Result<T, InvalidId>);
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id as text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
 }
 
 macro_rules! id {
@@ -89,8 +104,7 @@ macro_rules! id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                Self::parse(&text).map_err(serde::de::Error::custom)
+                deserializer.deserialize_str(Text(Self::parse))
             }
         }
 
@@ -109,32 +123,36 @@ macro_rules! id {
 id!(
     /// A place that can serve: a cloud region, a data centre, a site.
     RegionId,
-    "region"
+    "a region"
 );
 id!(
     /// One measuring host.
     AgentId,
-    "agent"
+    "an agent"
 );
 id!(
     /// One probed address, under a name that outlives the address.
     TargetId,
-    "target"
+    "a target"
 );
 id!(
     /// A service of the user's.
     ServiceId,
-    "service"
+    "a service"
 );
 id!(
     /// Who injected a signal.
     SourceId,
-    "source"
+    "a source"
 );
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    type Map = BTreeMap<RegionId, RegionId>;
 
     #[test]
     fn ordinary_names_are_ids() {
@@ -149,5 +167,61 @@ mod tests {
             let error = RegionId::parse(text).unwrap_err().to_string();
             assert!(error.contains("is not a region id; use 1 to 63"), "{error}");
         }
+    }
+
+    /// Borrowed from a slice, owned from a reader or a parsed document, escaped, and as a map's key.
+    #[test]
+    fn an_id_is_read_from_every_format() {
+        let id = RegionId::parse("eu-west").unwrap();
+        let expected = BTreeMap::from([(id.clone(), id.clone())]);
+
+        let json = serde_json::to_string(&expected).unwrap();
+        let escaped = json.replacen("eu-west", "eu\\u002dwest", 1);
+        for json in [&json, &escaped] {
+            assert_eq!(serde_json::from_str::<Map>(json).unwrap(), expected);
+            assert_eq!(
+                serde_json::from_reader::<_, Map>(json.as_bytes()).unwrap(),
+                expected
+            );
+            let value: serde_json::Value = serde_json::from_str(json).unwrap();
+            assert_eq!(serde_json::from_value::<Map>(value).unwrap(), expected);
+        }
+
+        let bytes = rmp_serde::to_vec_named(&expected).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Map>(&bytes).unwrap(), expected);
+        assert_eq!(
+            rmp_serde::from_read::<_, Map>(&bytes[..]).unwrap(),
+            expected
+        );
+
+        let text = toml::to_string(&expected).unwrap();
+        assert_eq!(toml::from_str::<Map>(&text).unwrap(), expected);
+        let spanned: BTreeMap<String, toml::Spanned<RegionId>> = toml::from_str(&text).unwrap();
+        assert_eq!(spanned["eu-west"].as_ref(), &id);
+        assert_eq!(
+            toml::from_str::<toml::Table>(&text)
+                .unwrap()
+                .try_into::<Map>()
+                .unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn an_odd_name_is_refused_in_every_format() {
+        assert!(
+            serde_json::from_str::<AgentId>("\"a b\"")
+                .unwrap_err()
+                .to_string()
+                .contains("is not an agent id; use")
+        );
+        assert!(
+            serde_json::from_str::<AgentId>("7")
+                .unwrap_err()
+                .to_string()
+                .contains("expected an id as text")
+        );
+        assert!(rmp_serde::from_slice::<AgentId>(&[0xa1, b'/']).is_err());
+        assert!(toml::from_str::<Map>("a = \"A\"").is_err());
     }
 }

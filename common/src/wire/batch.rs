@@ -314,12 +314,13 @@ fn check_columns(have: usize) -> Result<(), WireError> {
 fn check_window(window: Window) -> Result<u32, WireError> {
     const MINUTE_US: u32 = 60_000_000;
     let us = u32::try_from(window.length.as_micros()).unwrap_or(u32::MAX);
-    if us == 0 || MINUTE_US % us != 0 || window.length.subsec_nanos() % 1_000 != 0 {
+    let whole = window.length.subsec_nanos().is_multiple_of(1_000);
+    if us == 0 || !whole || !MINUTE_US.is_multiple_of(us) {
         return Err(malformed(format!(
             "its window of {us} µs does not divide a minute"
         )));
     }
-    if window.start.as_unix_us() % u64::from(us) != 0 {
+    if !window.start.as_unix_us().is_multiple_of(us.into()) {
         return Err(malformed(
             "its window does not begin at a multiple of its length",
         ));

@@ -17,11 +17,21 @@ use proptest::prelude::*;
 pub type End = (Class, u32);
 
 pub fn report(schema: Schema, ends: &[End], scheduled: u32, overdue: u32, open: u32) -> Report {
-    let mut report = Report { counts: Default::default(), rtt: Rtt::empty(schema) };
-    (report.counts.scheduled, report.counts.overdue, report.counts.open) = (scheduled, overdue, open);
+    let mut report = Report {
+        counts: Default::default(),
+        rtt: Rtt::empty(schema),
+    };
+    (
+        report.counts.scheduled,
+        report.counts.overdue,
+        report.counts.open,
+    ) = (scheduled, overdue, open);
     for &(class, rtt_us) in ends {
         report.counts.end(class);
-        if matches!(class, Class::Replied | Class::Late | Class::Duplicate | Class::Refused) {
+        if matches!(
+            class,
+            Class::Replied | Class::Late | Class::Duplicate | Class::Refused
+        ) {
             report.rtt.record(rtt_us);
         }
     }
@@ -30,7 +40,7 @@ pub fn report(schema: Schema, ends: &[End], scheduled: u32, overdue: u32, open: 
 
 pub fn batch(agent: &str, schema: Schema, rows: Vec<(u32, Report)>) -> Batch {
     Batch {
-        agent: AgentId::parse(agent).unwrap(),
+        agent: AgentId::parse(agent).expect("a valid id"),
         boot_epoch: 0x0123_4567_89ab_cdef,
         sequence: 17,
         table: 1,
@@ -61,14 +71,27 @@ pub fn any_rtt() -> impl Strategy<Value = u32> {
 pub fn any_report(schema: Schema) -> impl Strategy<Value = Report> {
     let end = (prop::sample::select(Class::ALL.to_vec()), any_rtt());
     let small = prop_oneof![3 => Just(0u32), 2 => 0u32..20, 1 => any::<u32>()];
-    (prop::collection::vec(end, 0..40), small.clone(), small.clone(), small)
-        .prop_map(move |(ends, scheduled, overdue, open)| report(schema, &ends, scheduled, overdue, open))
+    (
+        prop::collection::vec(end, 0..40),
+        small.clone(),
+        small.clone(),
+        small,
+    )
+        .prop_map(move |(ends, scheduled, overdue, open)| {
+            report(schema, &ends, scheduled, overdue, open)
+        })
 }
 
 pub fn any_batch() -> impl Strategy<Value = Batch> {
     (any_schema(), "[a-z0-9][a-z0-9._-]{0,62}").prop_flat_map(|(schema, agent)| {
         let row = (0u32..4, any_report(schema));
-        let key = (any::<u64>(), any::<u64>(), any::<u32>(), 0u64..1 << 50, 0usize..4);
+        let key = (
+            any::<u64>(),
+            any::<u64>(),
+            any::<u32>(),
+            0u64..1 << 50,
+            0usize..4,
+        );
         (Just(agent), key, prop::collection::vec(row, 0..30)).prop_map(move |(agent, key, rows)| {
             let mut next = 0;
             let rows = rows
@@ -82,7 +105,13 @@ pub fn any_batch() -> impl Strategy<Value = Batch> {
             let (boot_epoch, sequence, table, start, length) = key;
             let length = Duration::from_millis([1, 1_000, 10_000, 60_000][length]);
             let start = Timestamp::from_unix_us(start).floor(length);
-            Batch { boot_epoch, sequence, table, window: Window { start, length }, ..batch(&agent, schema, rows) }
+            Batch {
+                boot_epoch,
+                sequence,
+                table,
+                window: Window { start, length },
+                ..batch(&agent, schema, rows)
+            }
         })
     })
 }

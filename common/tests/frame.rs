@@ -1,0 +1,517 @@
+//! Frames and control messages: golden bytes for every type, and what is refused.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use leeward_common::{
+    report::{Path, ProbeKind},
+    wire::{
+        WireError,
+        frame::{
+            HEADER_BYTES, Header, MAGIC, frame_batch, frame_from_agent, frame_from_aggregator,
+            number, parse_batch, parse_from_agent, parse_from_aggregator, parse_header,
+        },
+        limits,
+        v1::{
+            AgentStatus, Durable, FromAgent, FromAggregator, Hello, Mesh, MeshApplied, Paths,
+            PathsDurable, Refuse, RefuseCode, RefusedTarget, Target, Welcome,
+        },
+    },
+};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// MessagePack as a person would write it: `{N`, `[N`, texts in quotes, numbers as hexadecimal bytes.
+fn golden(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in text.split_whitespace() {
+        match word.split_at(1) {
+            ("{", count) => bytes.push(0x80 | count.parse::<u8>().unwrap()),
+            ("[", count) => bytes.push(0x90 | count.parse::<u8>().unwrap()),
+            ("'", text) => {
+                let text = text.trim_end_matches('\'');
+                bytes.push(0xa0 | text.len() as u8);
+                bytes.extend(text.bytes());
+            }
+            _ => bytes.extend(
+                (0..word.len())
+                    .step_by(2)
+                    .map(|at| u8::from_str_radix(&word[at..at + 2], 16).unwrap()),
+            ),
+        }
+    }
+    bytes
+}
+
+fn split(frame: &[u8]) -> (Header, &[u8]) {
+    let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
+    (parse_header(header).unwrap(), payload)
+}
+
+fn with_header(message_type: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![MAGIC, message_type, 0, 0];
+    frame.extend((payload.len() as u32).to_be_bytes());
+    frame.extend(crc32c::crc32c(payload).to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+fn hello() -> Hello {
+    Hello {
+        agent: "iad-1".parse().unwrap(),
+        region: "iad".parse().unwrap(),
+        boot_epoch: 0x0123_4567_89ab_cdef,
+        addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        answer_port: 4_000,
+        build: "0.1.0".to_owned(),
+    }
+}
+
+fn mesh() -> Mesh {
+    Mesh {
+        version: 7,
+        interval_us: 100_000,
+        window_us: 1_000_000,
+        expiry_us: 3_000_000,
+        schema: 1,
+        targets: vec![Target {
+            id: "dub-1".parse().unwrap(),
+            region: None,
+            address: "192.0.2.2".parse().unwrap(),
+            kinds: vec![ProbeKind::Icmp, ProbeKind::TcpSyn],
+            port: 0,
+        }],
+    }
+}
+
+fn applied(reason: &str) -> MeshApplied {
+    let refused = RefusedTarget {
+        target: "x".parse().unwrap(),
+        reason: reason.to_owned(),
+    };
+    MeshApplied {
+        version: 7,
+        refused: vec![refused],
+    }
+}
+
+fn refuse(reason: &str) -> Refuse {
+    Refuse {
+        code: RefuseCode::UnknownRegion,
+        reason: reason.to_owned(),
+    }
+}
+
+fn from_agent() -> [(FromAgent, &'static str); 4] {
+    [
+        (
+            FromAgent::Hello(hello()),
+            "{6 'agent' 'iad-1' 'region' 'iad' 'boot_epoch' cf0123456789abcdef
+             'addresses' [2 {1 'V4' [4 ccc0 00 02 01
+                            {1 'V6' dc0010 20 01 0d ccb8 00 00 00 00 00 00 00 00 00 00 00 01
+             'answer_port' cd0fa0 'build' '0.1.0'",
+        ),
+        (
+            FromAgent::Paths(Paths {
+                table: 1,
+                paths: vec![Path {
+                    target: "dub-1".parse().unwrap(),
+                    kind: ProbeKind::TcpSyn,
+                    region: Some("dub".parse().unwrap()),
+                }],
+            }),
+            "{2 'table' 01 'paths' [1 {3 'target' 'dub-1' 'kind' 'tcp_syn' 'region' 'dub'",
+        ),
+        (
+            FromAgent::MeshApplied(applied("no-route")),
+            "{2 'version' 07 'refused' [1 {2 'target' 'x' 'reason' 'no-route'",
+        ),
+        (
+            FromAgent::Status(AgentStatus { scheduled: 300, stamps: "icmp:kernel".to_owned(), ..Default::default() }),
+            "{11 'scheduled' cd012c 'sent' 00 'not_sent' 00 'local_drop' 00 'send_lateness_p99_us' 00 'strays' 00
+             'batches_waiting' 00 'batches_dropped' 00 'resident_bytes' 00 'cpu_us' 00 'stamps' 'icmp:kernel'",
+        ),
+    ]
+}
+
+fn from_aggregator() -> [(FromAggregator, &'static str); 5] {
+    [
+        (
+            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5 }),
+            "{2 'aggregator' 'agg-1' 'durable_below' 05",
+        ),
+        (
+            FromAggregator::Refuse(refuse("unknown")),
+            "{2 'code' 'unknown_region' 'reason' 'unknown'",
+        ),
+        (
+            FromAggregator::Mesh(mesh()),
+            "{6 'version' 07 'interval_us' ce000186a0 'window_us' ce000f4240 'expiry_us' ce002dc6c0 'schema' 01
+             'targets' [1 {5 'id' 'dub-1' 'region' c0 'address' {1 'V4' [4 ccc0 00 02 02 'kinds' [2 'icmp' 'tcp_syn'
+                           'port' 00",
+        ),
+        (FromAggregator::PathsDurable(PathsDurable { table: 1 }), "{1 'table' 01"),
+        (
+            FromAggregator::Durable(Durable { sequences: vec![17, 300] }),
+            "{1 'sequences' [2 11 cd012c",
+        ),
+    ]
+}
+
+#[test]
+fn golden_bytes_of_an_agent() {
+    for ((message, text), number) in from_agent().into_iter().zip([1, 2, 3, 4]) {
+        let expected = with_header(number, &golden(text));
+        assert_eq!(
+            hex(&frame_from_agent(&message)),
+            hex(&expected),
+            "{message:?}"
+        );
+        let (header, payload) = split(&expected);
+        assert_eq!(parse_from_agent(&header, payload).unwrap(), message);
+        assert!(matches!(
+            parse_from_aggregator(&header, payload),
+            Err(WireError::UnknownType(_))
+        ));
+        assert!(matches!(
+            parse_batch(&header, payload),
+            Err(WireError::UnknownType(_))
+        ));
+    }
+}
+
+#[test]
+fn golden_bytes_of_an_aggregator() {
+    for ((message, text), number) in from_aggregator().into_iter().zip([17, 18, 19, 20, 21]) {
+        let expected = with_header(number, &golden(text));
+        assert_eq!(
+            hex(&frame_from_aggregator(&message)),
+            hex(&expected),
+            "{message:?}"
+        );
+        let (header, payload) = split(&expected);
+        assert_eq!(parse_from_aggregator(&header, payload).unwrap(), message);
+        assert!(matches!(
+            parse_from_agent(&header, payload),
+            Err(WireError::UnknownType(_))
+        ));
+    }
+}
+
+#[test]
+fn golden_bytes_of_a_batch_frame() {
+    // The check value of CRC-32C is that of the nine digits (RFC 3720 uses the same polynomial).
+    let frame = frame_batch(b"123456789");
+    assert_eq!(hex(&frame), "4c21000000000009e3069283313233343536373839");
+    let (header, payload) = split(&frame);
+    assert_eq!(parse_batch(&header, payload).unwrap(), b"123456789");
+}
+
+#[test]
+fn a_header_is_refused_before_its_payload_is_read() {
+    let header = |change: fn(&mut [u8; HEADER_BYTES])| {
+        let mut header = [MAGIC, number::HELLO, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0];
+        change(&mut header);
+        parse_header(&header)
+    };
+    assert_eq!(header(|_| ()).unwrap().length, 9);
+    assert!(matches!(
+        header(|header| header[0] = b'G'),
+        Err(WireError::Magic { first: b'G', .. })
+    ));
+    assert!(matches!(
+        header(|header| header[1] = 0),
+        Err(WireError::UnknownType(0))
+    ));
+    assert!(matches!(
+        header(|header| header[1] = 34),
+        Err(WireError::UnknownType(34))
+    ));
+    assert!(matches!(
+        header(|header| header[3] = 1),
+        Err(WireError::Malformed { .. })
+    ));
+    let error = header(|header| header[4] = 0xff).unwrap_err().to_string();
+    assert_eq!(error, "hello of 4278190089 exceeds the limit of 16384");
+}
+
+#[test]
+fn a_payload_must_be_the_one_that_was_announced() {
+    let frame = frame_batch(b"columns");
+    let (header, payload) = split(&frame);
+    let error = parse_batch(&header, &payload[1..]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            WireError::Truncated {
+                have: 6,
+                need: 7,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let longer = [payload, &[0]].concat();
+    assert!(matches!(
+        parse_batch(&header, &longer),
+        Err(WireError::Malformed { .. })
+    ));
+    let mut changed = payload.to_vec();
+    changed[3] ^= 1;
+    assert!(matches!(
+        parse_batch(&header, &changed),
+        Err(WireError::Checksum { .. })
+    ));
+}
+
+fn refused(message_type: u8, payload: &[u8]) -> String {
+    let frame = with_header(message_type, payload);
+    let (header, payload) = split(&frame);
+    match message_type {
+        0..=16 => parse_from_agent(&header, payload).unwrap_err().to_string(),
+        _ => parse_from_aggregator(&header, payload)
+            .unwrap_err()
+            .to_string(),
+    }
+}
+
+#[test]
+fn what_is_no_message_is_refused() {
+    let cases = [
+        (number::PATHS_DURABLE, "", "not a MessagePack map"),
+        (number::PATHS_DURABLE, "[1 01", "not a MessagePack map"),
+        (number::PATHS_DURABLE, "{0", "missing field `table`"),
+        (
+            number::PATHS_DURABLE,
+            "{1 'table'",
+            "malformed path table acknowledgement",
+        ),
+        (
+            number::PATHS_DURABLE,
+            "{1 'table' 'x'",
+            "malformed path table acknowledgement",
+        ),
+        (
+            number::PATHS_DURABLE,
+            "{2 'table' 01 'table' 02",
+            "duplicate field `table`",
+        ),
+        (
+            number::PATHS_DURABLE,
+            "{1 'table' 01 00",
+            "bytes follow its end",
+        ),
+        (
+            number::PATHS,
+            "{2 'table' 01 'paths' [1 {2 'target' 'A' 'kind' 'icmp'",
+            "\"A\" is not a target id",
+        ),
+        (
+            number::PATHS,
+            "{2 'table' 01 'paths' [1 {2 'target' 'a' 'kind' 'udp'",
+            "udp",
+        ),
+        // Lengths that are not there: nothing may be made room for on their word.
+        (
+            number::DURABLE,
+            "{1 'sequences' ddffffffff 01",
+            "malformed batch acknowledgement",
+        ),
+        (
+            number::WELCOME,
+            "{1 'aggregator' dbffffffff 61",
+            "malformed welcome",
+        ),
+        (
+            number::PATHS_DURABLE,
+            "dfffffffff 'table' 01",
+            "malformed path table acknowledgement",
+        ),
+    ];
+    for (message_type, text, word) in cases {
+        let error = refused(message_type, &golden(text));
+        assert!(
+            error.contains(word),
+            "{text}: {error:?} does not say {word:?}"
+        );
+    }
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let nested = |depth: usize| {
+        let mut payload = golden("{2 'table' 01 'later'");
+        payload.extend(std::iter::repeat_n(0x91, depth));
+        payload.push(0);
+        payload
+    };
+    let frame = with_header(number::PATHS_DURABLE, &nested(8));
+    let (header, payload) = split(&frame);
+    assert!(parse_from_aggregator(&header, payload).is_ok());
+    assert!(refused(number::PATHS_DURABLE, &nested(10_000)).contains("depth limit"));
+}
+
+#[test]
+fn a_message_may_grow() {
+    let grown = golden("{3 'aggregator' 'agg-1' 'durable_below' 05 'later' [2 {1 'a' 01 'b'");
+    let frame = with_header(number::WELCOME, &grown);
+    let (header, payload) = split(&frame);
+    assert!(parse_from_aggregator(&header, payload).is_ok());
+
+    let shrunk = golden("{1 'sent' 09");
+    let frame = with_header(number::STATUS, &shrunk);
+    let (header, payload) = split(&frame);
+    let expected = FromAgent::Status(AgentStatus {
+        sent: 9,
+        ..Default::default()
+    });
+    assert_eq!(parse_from_agent(&header, payload).unwrap(), expected);
+
+    let later = golden("{2 'code' 'of_a_newer_build' 'reason' 'x'");
+    let frame = with_header(number::REFUSE, &later);
+    let (header, payload) = split(&frame);
+    let expected = FromAggregator::Refuse(Refuse {
+        code: RefuseCode::Other,
+        reason: "x".to_owned(),
+    });
+    assert_eq!(parse_from_aggregator(&header, payload).unwrap(), expected);
+}
+
+#[test]
+fn lists_have_limits() {
+    let too_large = |frame: Vec<u8>| {
+        let (header, payload) = split(&frame);
+        let error = match header.message_type {
+            0..=16 => parse_from_agent(&header, payload).unwrap_err(),
+            _ => parse_from_aggregator(&header, payload).unwrap_err(),
+        };
+        match error {
+            WireError::TooLarge { what, limit, .. } => (what, limit),
+            other => panic!("{other}"),
+        }
+    };
+    let addresses = vec!["192.0.2.1".parse().unwrap(); limits::ADDRESSES + 1];
+    let frame = frame_from_agent(&FromAgent::Hello(Hello {
+        addresses,
+        ..hello()
+    }));
+    assert_eq!(too_large(frame), ("list of addresses", limits::ADDRESSES));
+
+    let path = Path {
+        target: "x".parse().unwrap(),
+        kind: ProbeKind::Icmp,
+        region: None,
+    };
+    let frame = frame_from_agent(&FromAgent::Paths(Paths {
+        table: 1,
+        paths: vec![path; limits::PATHS + 1],
+    }));
+    assert_eq!(too_large(frame), ("path table", limits::PATHS));
+
+    let refused = vec![applied("x").refused.swap_remove(0); limits::TARGETS + 1];
+    let frame = frame_from_agent(&FromAgent::MeshApplied(MeshApplied {
+        version: 1,
+        refused,
+    }));
+    assert_eq!(
+        too_large(frame),
+        ("list of refused targets", limits::TARGETS)
+    );
+
+    let targets = vec![mesh().targets.swap_remove(0); limits::TARGETS + 1];
+    let frame = frame_from_aggregator(&FromAggregator::Mesh(Mesh { targets, ..mesh() }));
+    assert_eq!(too_large(frame), ("mesh", limits::TARGETS));
+
+    let mut wide = mesh();
+    wide.targets[0].kinds = vec![ProbeKind::Icmp; limits::KINDS + 1];
+    assert_eq!(
+        too_large(frame_from_aggregator(&FromAggregator::Mesh(wide))),
+        ("list of probe kinds", limits::KINDS)
+    );
+
+    let sequences = vec![1; limits::SEQUENCES + 1];
+    let frame = frame_from_aggregator(&FromAggregator::Durable(Durable { sequences }));
+    assert_eq!(too_large(frame), ("acknowledgement", limits::SEQUENCES));
+}
+
+/// The largest honest message of each type with a list passes.
+#[test]
+fn the_largest_messages_are_within_their_length() {
+    let long = "x".repeat(63);
+    let path = Path {
+        target: long.parse().unwrap(),
+        kind: ProbeKind::TcpSyn,
+        region: Some(long.parse().unwrap()),
+    };
+    let refused = RefusedTarget {
+        target: long.parse().unwrap(),
+        reason: "r".repeat(2_000),
+    };
+    let target = Target {
+        id: long.parse().unwrap(),
+        region: Some(long.parse().unwrap()),
+        address: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+        kinds: vec![ProbeKind::TcpSyn; limits::KINDS],
+        port: u16::MAX,
+    };
+    let agent = [
+        FromAgent::Paths(Paths {
+            table: u32::MAX,
+            paths: vec![path; limits::PATHS],
+        }),
+        FromAgent::MeshApplied(MeshApplied {
+            version: u64::MAX,
+            refused: vec![refused; limits::TARGETS],
+        }),
+        FromAgent::Hello(Hello {
+            agent: long.parse().unwrap(),
+            region: long.parse().unwrap(),
+            addresses: vec![target.address; limits::ADDRESSES],
+            build: "b".repeat(2_000),
+            ..hello()
+        }),
+    ];
+    for message in agent {
+        let frame = frame_from_agent(&message);
+        let (header, payload) = split(&frame);
+        parse_from_agent(&header, payload).unwrap();
+    }
+    let aggregator = [
+        FromAggregator::Mesh(Mesh {
+            targets: vec![target; limits::TARGETS],
+            ..mesh()
+        }),
+        FromAggregator::Durable(Durable {
+            sequences: vec![u64::MAX; limits::SEQUENCES],
+        }),
+    ];
+    for message in aggregator {
+        let frame = frame_from_aggregator(&message);
+        let (header, payload) = split(&frame);
+        parse_from_aggregator(&header, payload).unwrap();
+    }
+}
+
+#[test]
+fn texts_are_cut_when_written_and_checked_when_read() {
+    let frame = frame_from_aggregator(&FromAggregator::Refuse(refuse(&"ä".repeat(1_000))));
+    let (header, payload) = split(&frame);
+    let expected = FromAggregator::Refuse(refuse(&"ä".repeat(limits::TEXT_BYTES / 2)));
+    assert_eq!(parse_from_aggregator(&header, payload).unwrap(), expected);
+
+    let frame = frame_from_agent(&FromAgent::MeshApplied(applied(&format!(
+        "x{}",
+        "ä".repeat(200)
+    ))));
+    let (header, payload) = split(&frame);
+    let expected = FromAgent::MeshApplied(applied(&format!("x{}", "ä".repeat(127))));
+    assert_eq!(parse_from_agent(&header, payload).unwrap(), expected);
+
+    let mut long = golden("{2 'code' 'limit' 'reason' da0401");
+    long.extend([b'x'; limits::TEXT_BYTES + 1]);
+    assert_eq!(
+        refused(number::REFUSE, &long),
+        "reason of 1025 exceeds the limit of 1024"
+    );
+}
