@@ -131,8 +131,8 @@ fn write(piece: &Piece, out: &mut Vec<u8>) {
         out.extend(text.bytes());
     };
     match piece {
-        Piece::Map(count) => out.push(0x80 | count % 8),
-        Piece::List(count) => out.push(0x90 | count % 8),
+        Piece::Map(count) => out.push(0x80 | (count % 8)),
+        Piece::List(count) => out.push(0x90 | (count % 8)),
         Piece::HugeList(count) => {
             out.push(0xdd);
             out.extend(count.to_be_bytes());
@@ -159,7 +159,7 @@ fn almost_a_message() {
         .with_iterations(ROUNDS)
         .with_type::<(u8, u8, Vec<Piece>)>()
         .for_each(|(number, map, pieces)| {
-            let mut payload = vec![0x80 | map % 8];
+            let mut payload = vec![0x80 | (map % 8)];
             pieces.iter().for_each(|piece| write(piece, &mut payload));
             accept(TYPES[usize::from(*number) % TYPES.len()], &payload);
         });
