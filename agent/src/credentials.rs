@@ -156,6 +156,12 @@ impl Credentials {
         self.expires_at
     }
 
+    /// Whether these are the very same credentials.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.chain == other.chain && self.key == other.key && self.roots.roots == other.roots.roots
+    }
+
     /// TLS towards an aggregator of this name, or towards any if there is none.
     ///
     /// # Panics

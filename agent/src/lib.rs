@@ -2,27 +2,37 @@
 //!
 //! A probe's way through this crate, in reading order:
 //!
-//! - [`config`]: `agent.toml`.
-//! - [`mesh`]: whom the aggregators want probed, and whom this agent is willing to probe.
-//! - [`prober`]: the one thread that probes; everything below serves it.
+//! - [`config`]: `agent.toml`. [`credentials`]: who this agent is, and whom it believes.
+//! - [`run`]: an agent's life. [`privilege`]: one privilege, for one moment.
+//! - [`mesh`]: whom the aggregators want probed, and [`admission`]: whom this agent is willing to probe.
+//! - [`prober`]: the one thread that probes; the next five serve it.
 //! - [`schedule`]: which probe leaves next, and when.
 //! - [`probe`]: probes to bytes, bytes to answers.
 //! - [`net`]: sockets and kernel time stamps.
 //! - [`tracker`]: every probe ends in exactly one class.
 //! - [`window`]: what a path did in a window.
+//! - [`spool`]: batches that wait until every aggregator has stored them.
+//! - [`uplink`]: one connection to each aggregator.
+//! - [`answer`]: the open port that meets other agents' SYN probes.
+//! - [`status`] and [`metrics`]: how the agent fares, for the host it runs on. [`process`]: what it uses.
+//! - [`random`]: jitter and keys.
 
 pub mod admission;
+pub mod answer;
 pub mod config;
 pub mod credentials;
 pub mod mesh;
+pub mod metrics;
 pub mod net;
 pub mod privilege;
 pub mod probe;
 pub mod prober;
-pub mod schedule;
 pub mod process;
 pub mod random;
+pub mod run;
+pub mod schedule;
 pub mod spool;
+pub mod status;
 pub mod tracker;
 pub mod uplink;
 pub mod window;

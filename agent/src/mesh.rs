@@ -39,8 +39,20 @@ impl Rhythm {
     /// A plan of this rhythm.
     #[must_use]
     pub fn plan(self, version: u64, paths: Vec<PlannedPath>) -> Plan {
-        let Self { interval, window, expiry, schema } = self;
-        Plan { version, interval, window, expiry, schema, paths }
+        let Self {
+            interval,
+            window,
+            expiry,
+            schema,
+        } = self;
+        Plan {
+            version,
+            interval,
+            window,
+            expiry,
+            schema,
+            paths,
+        }
     }
 }
 
@@ -205,7 +217,11 @@ impl Union {
             targets.entry(&target.id).or_insert(target);
         }
         let caps = Caps::new(admission, rhythm);
-        let mut admitted = Admitted { rhythm, paths: Vec::new(), refused: BTreeMap::new() };
+        let mut admitted = Admitted {
+            rhythm,
+            paths: Vec::new(),
+            refused: BTreeMap::new(),
+        };
         for target in targets.into_values() {
             let address = target.address.to_canonical();
             let mut kinds: BTreeSet<ProbeKind> = target.kinds.iter().copied().collect();
@@ -213,14 +229,20 @@ impl Union {
             let refusal = refusal(admission, target, &kinds);
             match refusal.or_else(|| caps.refusal(admitted.paths.len() + kinds.len())) {
                 Some(reason) => _ = admitted.refused.insert(target.id.clone(), reason),
-                None => admitted.paths.extend(kinds.into_iter().map(|kind| planned_path(target, kind))),
+                None => admitted
+                    .paths
+                    .extend(kinds.into_iter().map(|kind| planned_path(target, kind))),
             }
         }
         Some(admitted)
     }
 }
 
-fn refusal(admission: &Admission, target: &v1::Target, kinds: &BTreeSet<ProbeKind>) -> Option<String> {
+fn refusal(
+    admission: &Admission,
+    target: &v1::Target,
+    kinds: &BTreeSet<ProbeKind>,
+) -> Option<String> {
     if let Some(reason) = admission.refusal(target.address) {
         return Some(reason);
     }
@@ -254,10 +276,18 @@ impl Caps {
 
     fn refusal(&self, paths: usize) -> Option<String> {
         if paths > self.by_rate {
-            return Some(format!("over this agent's cap of {} probes per second", self.per_second));
+            return Some(format!(
+                "over this agent's cap of {} probes per second",
+                self.per_second
+            ));
         }
         let too_many = paths > self.by_memory;
-        too_many.then(|| format!("beyond the {} paths that this agent can probe at this interval", self.by_memory))
+        too_many.then(|| {
+            format!(
+                "beyond the {} paths that this agent can probe at this interval",
+                self.by_memory
+            )
+        })
     }
 }
 
@@ -328,7 +358,9 @@ mod tests {
         ];
         let union = union(vec![mesh(1, targets.clone())]);
         // Ten probes per second and path, two paths per target: 40 per second are two targets.
-        let admitted = union.admit(&admission(&["10.0.0.0/8"], 59), every_kind).unwrap();
+        let admitted = union
+            .admit(&admission(&["10.0.0.0/8"], 59), every_kind)
+            .unwrap();
         assert_eq!(admitted.paths.len(), 4);
         let answer = admitted.answer_to(&mesh(1, targets));
         assert_eq!(answer.refused.len(), 1);
@@ -344,7 +376,9 @@ mod tests {
         let first = mesh(7, vec![target("a", "10.0.0.1"), target("b", "10.0.0.2")]);
         let second = mesh(3, vec![target("b", "10.9.9.9"), target("c", "192.0.2.1")]);
         let union = union(vec![first.clone(), second.clone()]);
-        let admitted = union.admit(&admission(&["10.0.0.0/8"], 1_000), every_kind).unwrap();
+        let admitted = union
+            .admit(&admission(&["10.0.0.0/8"], 1_000), every_kind)
+            .unwrap();
         let paths: Vec<_> = admitted
             .paths
             .iter()
@@ -365,21 +399,34 @@ mod tests {
 
     #[test]
     fn kinds_without_a_socket_are_left_out() {
-        let union = union(vec![mesh(1, vec![target("a", "10.0.0.1"), target("b", "2001:db8::1")])]);
-        let only_icmp_over_v4 = |kind, address: &IpAddr| kind == ProbeKind::Icmp && address.is_ipv4();
-        let admitted = union.admit(&admission(&["0.0.0.0/0", "::/0"], 1_000), only_icmp_over_v4).unwrap();
+        let union = union(vec![mesh(
+            1,
+            vec![target("a", "10.0.0.1"), target("b", "2001:db8::1")],
+        )]);
+        let only_icmp_over_v4 =
+            |kind, address: &IpAddr| kind == ProbeKind::Icmp && address.is_ipv4();
+        let admitted = union
+            .admit(&admission(&["0.0.0.0/0", "::/0"], 1_000), only_icmp_over_v4)
+            .unwrap();
         assert_eq!(admitted.paths.len(), 1);
         assert_eq!(admitted.paths[0].path.kind, ProbeKind::Icmp);
         let (target, reason) = admitted.refused.iter().next().unwrap();
-        assert_eq!((target.as_str(), reason.as_str()), ("b", "this agent has no socket for such probes"));
+        assert_eq!(
+            (target.as_str(), reason.as_str()),
+            ("b", "this agent has no socket for such probes")
+        );
     }
 
     #[test]
     fn a_plan_never_exceeds_what_the_prober_keeps_memory_for() {
-        let targets = (0..4_000).map(|n| target(&format!("t{n}"), "10.0.0.1")).collect();
+        let targets = (0..4_000)
+            .map(|n| target(&format!("t{n}"), "10.0.0.1"))
+            .collect();
         let mut dense = mesh(1, targets);
         (dense.interval_us, dense.expiry_us) = (10_000, 60_000_000);
-        let admitted = union(vec![dense]).admit(&admission(&["10.0.0.0/8"], 1_000_000), every_kind).unwrap();
+        let admitted = union(vec![dense])
+            .admit(&admission(&["10.0.0.0/8"], 1_000_000), every_kind)
+            .unwrap();
         assert!(!admitted.refused.is_empty());
         assert_eq!(admitted.rhythm.plan(1, admitted.paths).check(), Ok(()));
     }

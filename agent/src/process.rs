@@ -28,7 +28,9 @@ impl Usage {
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1_024)
 }
@@ -50,7 +52,10 @@ mod tests {
     fn the_fields_are_found() {
         let stat = "17 (a (b) c) S 1 17 17 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(cpu(stat), Some(Duration::from_secs(2)));
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    1024 kB\n"), Some(1 << 20));
+        assert_eq!(
+            resident_bytes("Name:\tx\nVmRSS:\t    1024 kB\n"),
+            Some(1 << 20)
+        );
         assert_eq!(cpu("17 (a"), None);
     }
 

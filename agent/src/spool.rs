@@ -133,7 +133,9 @@ impl Spool {
     }
 
     fn free(&mut self, sequence: u64) {
-        let Some(batch) = self.waiting.remove(&sequence) else { return };
+        let Some(batch) = self.waiting.remove(&sequence) else {
+            return;
+        };
         self.held_bytes -= batch.cost();
         if let Some(count) = self.tables.get_mut(&batch.table) {
             *count -= 1;

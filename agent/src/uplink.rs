@@ -13,13 +13,22 @@
 //! A batch leaves at once when its window closes. It stays in the spool until every aggregator has said that it is
 //! durable there; a new connection begins with what the aggregator does not have.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::{Arc, atomic::Ordering::Relaxed}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use leeward_common::{
     histogram::Schema,
     id::TargetId,
     report::{Class, ProbeKind, Report, Window},
-    wire::{WireError, batch::{self, Batch}, frame, v1},
+    wire::{
+        WireError,
+        batch::{self, Batch},
+        frame, v1,
+    },
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -29,12 +38,14 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    admission::Admission,
     config::{self, Config},
     credentials::Credentials,
-    admission::Admission,
     mesh::{Admitted, Union},
+    prober::{
+        ClosedWindow, Counters, Plan, PlanError, PlannedPath, ProberHandle, counters::StampSource,
+    },
     process::Usage,
-    prober::{ClosedWindow, Counters, Plan, PlanError, PlannedPath, ProberHandle, counters::StampSource},
     spool::Spool,
 };
 use delivery::Delivery;
@@ -79,17 +90,21 @@ pub trait Probing: Send + 'static {
     fn counters(&self) -> Counters;
 }
 
-impl Probing for Arc<ProberHandle> {
+/// The uplink must not keep the prober alive: it ends when the prober has stopped.
+impl Probing for Weak<ProberHandle> {
     fn set_plan(&self, plan: Plan) -> Result<(), PlanError> {
-        ProberHandle::set_plan(self, plan)
+        self.upgrade().ok_or(PlanError::Stopped)?.set_plan(plan)
     }
 
     fn supports(&self, kind: ProbeKind, address: &IpAddr) -> bool {
-        ProberHandle::supports(self, kind, address)
+        self.upgrade()
+            .is_some_and(|prober| prober.supports(kind, address))
     }
 
     fn counters(&self) -> Counters {
-        ProberHandle::counters(self)
+        self.upgrade()
+            .map(|prober| prober.counters())
+            .unwrap_or_default()
     }
 }
 
@@ -183,8 +198,13 @@ impl Live {
             self.acknowledged_at = Instant::now();
         }
         while let Some((sequence, urgency)) = self.delivery.begin_next(spool) {
-            let Some(batch) = spool.get(sequence) else { continue };
-            self.send(Command::Batch { frame: batch.frame.clone(), urgency })?;
+            let Some(batch) = spool.get(sequence) else {
+                continue;
+            };
+            self.send(Command::Batch {
+                frame: batch.frame.clone(),
+                urgency,
+            })?;
         }
         Ok(())
     }
@@ -198,7 +218,12 @@ impl<P: Probing> Uplink<P> {
     /// Starts a session for each aggregator.
     #[must_use]
     pub fn start(setup: Setup<P>) -> Self {
-        let Setup { config, boot_epoch, credentials, prober } = setup;
+        let Setup {
+            config,
+            boot_epoch,
+            credentials,
+            prober,
+        } = setup;
         let identity = Arc::new(Identity {
             agent: config.agent,
             region: config.region,
@@ -223,7 +248,10 @@ impl<P: Probing> Uplink<P> {
                 figures: of_this.clone(),
             };
             sessions.spawn(session.run());
-            figures.aggregators.push(AggregatorFiguresOf { aggregator: aggregator.to_string(), figures: of_this });
+            figures.aggregators.push(AggregatorFiguresOf {
+                aggregator: aggregator.to_string(),
+                figures: of_this,
+            });
         }
         Self {
             counters_before: prober.counters(),
@@ -234,8 +262,16 @@ impl<P: Probing> Uplink<P> {
             tables: BTreeMap::new(),
             next_table: 1,
             identity,
-            spool: Spool::new(boot_epoch, config.aggregators.len(), config.uplink.waiting_bytes),
-            aggregators: config.aggregators.into_iter().map(|name| Connection { name, live: None }).collect(),
+            spool: Spool::new(
+                boot_epoch,
+                config.aggregators.len(),
+                config.uplink.waiting_bytes,
+            ),
+            aggregators: config
+                .aggregators
+                .into_iter()
+                .map(|name| Connection { name, live: None })
+                .collect(),
             events,
             sessions,
             stopping,
@@ -277,7 +313,10 @@ impl<P: Probing> Uplink<P> {
     /// Sends the rest until the deadline, then lets the sessions say goodbye.
     async fn finish(mut self, deadline: Instant) {
         let all_sent = |this: &Self| {
-            this.aggregators.iter().filter_map(|aggregator| aggregator.live.as_ref()).all(|live| live.delivery.is_done())
+            this.aggregators
+                .iter()
+                .filter_map(|aggregator| aggregator.live.as_ref())
+                .all(|live| live.delivery.is_done())
         };
         while !all_sent(&self) {
             match timeout_at(deadline, self.events.recv()).await {
@@ -286,7 +325,10 @@ impl<P: Probing> Uplink<P> {
             }
         }
         if !self.spool.is_empty() {
-            warn!(batches = self.spool.len(), "batches that no aggregator acknowledged are lost");
+            warn!(
+                batches = self.spool.len(),
+                "batches that no aggregator acknowledged are lost"
+            );
         }
         self.stopping.send_replace(true);
         for aggregator in &mut self.aggregators {
@@ -299,11 +341,17 @@ impl<P: Probing> Uplink<P> {
     }
 
     fn on_window(&mut self, closed: ClosedWindow) {
-        let ClosedWindow { plan_version, window, rows } = closed;
+        let ClosedWindow {
+            plan_version,
+            window,
+            rows,
+        } = closed;
         if rows.is_empty() {
             return;
         }
-        let table = u32::try_from(plan_version).ok().and_then(|number| Some((number, self.tables.get(&number)?)));
+        let table = u32::try_from(plan_version)
+            .ok()
+            .and_then(|number| Some((number, self.tables.get(&number)?)));
         let Some((table, schema)) = table.map(|(number, table)| (number, table.schema)) else {
             self.figures.windows_unsent.fetch_add(1, Relaxed);
             error!(plan_version, "a window of a plan that is long gone");
@@ -355,7 +403,10 @@ impl<P: Probing> Uplink<P> {
 
     fn on_event(&mut self, index: usize, event: Event) {
         match event {
-            Event::Connected { commands, durable_below } => self.on_connected(index, commands, durable_below),
+            Event::Connected {
+                commands,
+                durable_below,
+            } => self.on_connected(index, commands, durable_below),
             Event::Disconnected => self.aggregators[index].live = None,
             Event::Mesh(mesh) => self.on_mesh(index, mesh),
             Event::TableDurable(table) => self.with_live(index, |live| {
@@ -382,7 +433,11 @@ impl<P: Probing> Uplink<P> {
     fn on_connected(&mut self, index: usize, commands: mpsc::Sender<Command>, durable_below: u64) {
         self.spool.durable_below(index, durable_below);
         let delivery = Delivery::new(index, &self.spool);
-        self.aggregators[index].live = Some(Live { commands, delivery, acknowledged_at: Instant::now() });
+        self.aggregators[index].live = Some(Live {
+            commands,
+            delivery,
+            acknowledged_at: Instant::now(),
+        });
         self.with_live(index, |_| Ok(()));
     }
 
@@ -406,22 +461,30 @@ impl<P: Probing> Uplink<P> {
     }
 
     fn answer_mesh(&mut self, index: usize) {
-        let (Some(admitted), Some(mesh)) = (&self.admitted, self.union.mesh_of(index)) else { return };
+        let (Some(admitted), Some(mesh)) = (&self.admitted, self.union.mesh_of(index)) else {
+            return;
+        };
         let answer = frame::frame_from_agent(&v1::FromAgent::MeshApplied(admitted.answer_to(mesh)));
         self.with_live(index, |live| live.control(answer));
     }
 
     /// Turns the joined meshes into a plan if they ask for anything new.
     fn apply_meshes(&mut self) {
-        let admitted = self.union.admit(&self.admission, |kind, address| self.prober.supports(kind, address));
+        let admitted = self.union.admit(&self.admission, |kind, address| {
+            self.prober.supports(kind, address)
+        });
         let Some(admitted) = admitted else { return };
         let before = self.admitted.as_ref();
         log_refusals(before.map(|before| &before.refused), &admitted.refused);
-        let changed = before.is_none_or(|before| (before.rhythm, &before.paths) != (admitted.rhythm, &admitted.paths));
+        let changed = before.is_none_or(|before| {
+            (before.rhythm, &before.paths) != (admitted.rhythm, &admitted.paths)
+        });
         if changed {
             self.set_plan(&admitted);
         }
-        self.figures.targets_refused.store(admitted.refused.len() as u64, Relaxed);
+        self.figures
+            .targets_refused
+            .store(admitted.refused.len() as u64, Relaxed);
         self.admitted = Some(admitted);
     }
 
@@ -435,10 +498,22 @@ impl<P: Probing> Uplink<P> {
         }
         self.next_table += 1;
         info!(plan = number, paths = admitted.paths.len(), interval = ?rhythm.interval, window = ?rhythm.window, "plan set");
-        let paths = admitted.paths.iter().map(|PlannedPath { path, .. }| path.clone()).collect();
-        let message = v1::FromAgent::Paths(v1::Paths { table: number, paths });
-        let table = Table { schema: rhythm.schema, frame: frame::frame_from_agent(&message) };
-        self.figures.paths.store(admitted.paths.len() as u64, Relaxed);
+        let paths = admitted
+            .paths
+            .iter()
+            .map(|PlannedPath { path, .. }| path.clone())
+            .collect();
+        let message = v1::FromAgent::Paths(v1::Paths {
+            table: number,
+            paths,
+        });
+        let table = Table {
+            schema: rhythm.schema,
+            frame: frame::frame_from_agent(&message),
+        };
+        self.figures
+            .paths
+            .store(admitted.paths.len() as u64, Relaxed);
         self.tables.insert(number, table);
         for index in 0..self.aggregators.len() {
             self.with_live(index, |_| Ok(()));
@@ -447,14 +522,23 @@ impl<P: Probing> Uplink<P> {
 
     fn forget_tables(&mut self) {
         let newest = self.next_table;
-        let Self { aggregators, tables, spool, .. } = self;
+        let Self {
+            aggregators,
+            tables,
+            spool,
+            ..
+        } = self;
         let before = tables.len();
         tables.retain(|&number, _| number + TABLES_KEPT >= newest || spool.refers_to(number));
         if tables.len() == before {
             return;
         }
-        for live in aggregators.iter_mut().filter_map(|aggregator| aggregator.live.as_mut()) {
-            live.delivery.retain_tables(|number| tables.contains_key(&number));
+        for live in aggregators
+            .iter_mut()
+            .filter_map(|aggregator| aggregator.live.as_mut())
+        {
+            live.delivery
+                .retain_tables(|number| tables.contains_key(&number));
         }
     }
 
@@ -462,7 +546,10 @@ impl<P: Probing> Uplink<P> {
         let status = self.status();
         let status = frame::frame_from_agent(&v1::FromAgent::Status(status));
         for index in 0..self.aggregators.len() {
-            let stuck = self.aggregators[index].live.as_ref().is_some_and(Live::is_stuck);
+            let stuck = self.aggregators[index]
+                .live
+                .as_ref()
+                .is_some_and(Live::is_stuck);
             match stuck {
                 true => self.give_up(index),
                 false => self.with_live(index, |live| live.control(status.clone())),
@@ -493,15 +580,22 @@ impl<P: Probing> Uplink<P> {
 
     fn publish(&self) {
         self.figures.waiting.store(self.spool.len() as u64, Relaxed);
-        self.figures.waiting_bytes.store(self.spool.held_bytes() as u64, Relaxed);
+        self.figures
+            .waiting_bytes
+            .store(self.spool.held_bytes() as u64, Relaxed);
         self.figures.dropped.store(self.spool.dropped(), Relaxed);
     }
 
     /// Does something with the connection of an aggregator if it lives and sends what may then be sent. Gives it up
     /// when its queue is full.
     fn with_live(&mut self, index: usize, act: impl FnOnce(&mut Live) -> Result<(), QueueFull>) {
-        let Some(live) = &mut self.aggregators[index].live else { return };
-        if act(live).and_then(|()| live.pump(&self.tables, &self.spool)).is_err() {
+        let Some(live) = &mut self.aggregators[index].live else {
+            return;
+        };
+        if act(live)
+            .and_then(|()| live.pump(&self.tables, &self.spool))
+            .is_err()
+        {
             self.give_up(index);
         }
     }
@@ -525,7 +619,10 @@ fn log_refusals(before: Option<&BTreeMap<TargetId, String>>, now: &BTreeMap<Targ
 
 /// Where most of the time stamps came from.
 fn stamps(counters: &Counters) -> String {
-    let most = StampSource::ALL.iter().zip(counters.stamps).max_by_key(|&(_, count)| count);
+    let most = StampSource::ALL
+        .iter()
+        .zip(counters.stamps)
+        .max_by_key(|&(_, count)| count);
     match most {
         Some((source, count)) if count > 0 => source.as_str().to_owned(),
         _ => String::new(),

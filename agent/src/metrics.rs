@@ -1,0 +1,460 @@
+//! Every Prometheus name of the agent, in one place.
+//!
+//! A scrape reads snapshots that exist anyway, so there is no registry: the page is written line by line.
+
+use std::fmt::{Display, Write as _};
+
+use leeward_common::{
+    id::{AgentId, RegionId},
+    report::Class,
+    time::Timestamp,
+};
+
+use crate::{
+    prober::{
+        Counters,
+        counters::{StampSource, Stray},
+    },
+    process::Usage,
+    uplink::{
+        failure::Failure,
+        figures::{AggregatorFigures, UplinkFigures},
+    },
+};
+
+/// What a scrape shows.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    /// The agent.
+    pub agent: &'a AgentId,
+    /// Its region.
+    pub region: &'a RegionId,
+    /// Of the prober.
+    pub prober: Counters,
+    /// Of the uplink.
+    pub uplink: &'a UplinkFigures,
+    /// Of the process.
+    pub usage: Usage,
+    /// TCP connections accepted on the answer port.
+    pub answers: u64,
+    /// When the agent's certificate expires.
+    pub certificate_expires_at: Timestamp,
+}
+
+/// The page in Prometheus' text format.
+#[must_use]
+pub fn render(snapshot: &Snapshot<'_>) -> String {
+    let mut page = Page(String::with_capacity(8 << 10));
+    page.build(snapshot);
+    page.prober(&snapshot.prober);
+    page.uplink(snapshot.uplink);
+    page.process(snapshot);
+    page.0
+}
+
+struct Page(String);
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+impl Page {
+    fn metric(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(
+            self.0,
+            "# HELP leeward_agent_{name} {help}\n# TYPE leeward_agent_{name} {kind}\n"
+        );
+    }
+
+    /// Label values come from the configuration or from our own lists, and hold nothing that needs escaping.
+    fn labelled(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let _ = write!(self.0, "leeward_agent_{name}");
+        for (n, (label, text)) in labels.iter().enumerate() {
+            let _ = write!(
+                self.0,
+                "{}{label}=\"{text}\"",
+                if n == 0 { '{' } else { ',' }
+            );
+        }
+        let _ = writeln!(
+            self.0,
+            "{} {value}",
+            if labels.is_empty() { "" } else { "}" }
+        );
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.metric(name, kind, help);
+        self.labelled(name, &[], value);
+    }
+
+    fn family<'a, V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, V)>,
+    ) {
+        self.metric(name, COUNTER, help);
+        for (text, value) in values {
+            self.labelled(name, &[(label, &text)], value);
+        }
+    }
+
+    fn build(&mut self, snapshot: &Snapshot<'_>) {
+        self.metric(
+            "build_info",
+            GAUGE,
+            "Which agent of which build this is; always 1.",
+        );
+        let version = env!("CARGO_PKG_VERSION");
+        self.labelled(
+            "build_info",
+            &[
+                ("version", &version),
+                ("agent", snapshot.agent),
+                ("region", snapshot.region),
+            ],
+            1,
+        );
+    }
+
+    fn prober(&mut self, counters: &Counters) {
+        self.one(
+            "probes_scheduled_total",
+            COUNTER,
+            "Probes whose time came.",
+            counters.scheduled,
+        );
+        self.one(
+            "probes_sent_total",
+            COUNTER,
+            "Probe packets that the kernel took.",
+            counters.sent,
+        );
+        let classes = Class::ALL
+            .iter()
+            .map(|&class| (class.as_str(), counters.of(class)));
+        self.family(
+            "probes_total",
+            "Probes by what became of them.",
+            "class",
+            classes,
+        );
+        self.one(
+            "probes_abandoned_total",
+            COUNTER,
+            "Probes under way when their path left the plan.",
+            counters.abandoned,
+        );
+        self.one(
+            "probes_rate_capped_total",
+            COUNTER,
+            "Probes not sent because of the rate cap.",
+            counters.rate_capped,
+        );
+        let stamps = StampSource::ALL
+            .iter()
+            .map(|source| source.as_str())
+            .zip(counters.stamps);
+        self.family(
+            "round_trips_total",
+            "Round-trip times by where their stamps came from.",
+            "stamps",
+            stamps,
+        );
+        let strays = Stray::ALL
+            .iter()
+            .map(|stray| stray.as_str())
+            .zip(counters.strays);
+        self.family(
+            "stray_packets_total",
+            "Packets that answered no probe.",
+            "kind",
+            strays,
+        );
+        self.one(
+            "receive_overflows_total",
+            COUNTER,
+            "Packets dropped because a receive queue was full.",
+            counters.receive_overflow,
+        );
+        self.one(
+            "receive_errors_total",
+            COUNTER,
+            "Receive calls that failed.",
+            counters.receive_errors,
+        );
+        self.one(
+            "clock_steps_total",
+            COUNTER,
+            "Steps of the wall clock.",
+            counters.clock_steps,
+        );
+        self.one(
+            "clock_discards_total",
+            COUNTER,
+            "Answers discarded because the clock stepped.",
+            counters.clock_discards,
+        );
+        self.one(
+            "stalls_total",
+            COUNTER,
+            "Times that the probe thread fell so far behind that it skipped.",
+            counters.stalls,
+        );
+        self.one(
+            "windows_closed_total",
+            COUNTER,
+            "Windows closed.",
+            counters.windows,
+        );
+        self.one(
+            "windows_dropped_total",
+            COUNTER,
+            "Windows dropped because the uplink did not take them.",
+            counters.windows_dropped,
+        );
+        self.metric(
+            "send_lateness_seconds",
+            "summary",
+            "How late probes left, since the start.",
+        );
+        for q in [0.5, 0.99] {
+            let seconds = counters.lateness.quantile(q) as f64 / 1e6;
+            self.labelled("send_lateness_seconds", &[("quantile", &q)], seconds);
+        }
+        self.labelled(
+            "send_lateness_seconds_count",
+            &[],
+            counters.lateness.count(),
+        );
+    }
+
+    fn uplink(&mut self, uplink: &UplinkFigures) {
+        self.one("paths", GAUGE, "Paths that are probed.", uplink.paths());
+        self.one(
+            "targets_refused",
+            GAUGE,
+            "Targets that an aggregator wants probed and this agent refuses.",
+            uplink.targets_refused(),
+        );
+        self.one(
+            "batches_total",
+            COUNTER,
+            "Batches put into the spool.",
+            uplink.batches(),
+        );
+        self.one(
+            "batches_dropped_total",
+            COUNTER,
+            "Batches given up because the spool was full.",
+            uplink.dropped(),
+        );
+        self.one(
+            "batches_waiting",
+            GAUGE,
+            "Batches that an aggregator has not acknowledged.",
+            uplink.waiting(),
+        );
+        self.one(
+            "batches_waiting_bytes",
+            GAUGE,
+            "Memory that they take.",
+            uplink.waiting_bytes(),
+        );
+        self.one(
+            "windows_unsent_total",
+            COUNTER,
+            "Windows that no batch could be made of.",
+            uplink.windows_unsent(),
+        );
+        self.each(
+            uplink,
+            "aggregator_connected",
+            GAUGE,
+            "Whether the aggregator accepted this agent and is connected.",
+            |figures| u64::from(figures.is_connected()),
+        );
+        self.each(
+            uplink,
+            "aggregator_connections_total",
+            COUNTER,
+            "Connections that the aggregator accepted.",
+            AggregatorFigures::connections,
+        );
+        self.metric(
+            "aggregator_failures_total",
+            COUNTER,
+            "Connections that failed or ended, by cause.",
+        );
+        for of in &uplink.aggregators {
+            for (cause, count) in Failure::CAUSES.iter().zip(of.figures.failures()) {
+                self.labelled(
+                    "aggregator_failures_total",
+                    &[("aggregator", &of.aggregator), ("cause", cause)],
+                    count,
+                );
+            }
+        }
+        self.each(
+            uplink,
+            "aggregator_batches_sent_total",
+            COUNTER,
+            "Batches sent, repetitions included.",
+            AggregatorFigures::batches_sent,
+        );
+        self.each(
+            uplink,
+            "aggregator_sent_bytes_total",
+            COUNTER,
+            "Bytes of them.",
+            AggregatorFigures::bytes_sent,
+        );
+        self.each(
+            uplink,
+            "aggregator_batches_durable_total",
+            COUNTER,
+            "Acknowledgements of batches.",
+            AggregatorFigures::batches_durable,
+        );
+        self.metric(
+            "aggregator_rtt_seconds",
+            GAUGE,
+            "Round-trip time of the connection.",
+        );
+        for of in &uplink.aggregators {
+            let seconds = of.figures.rtt().as_secs_f64();
+            self.labelled(
+                "aggregator_rtt_seconds",
+                &[("aggregator", &of.aggregator)],
+                seconds,
+            );
+        }
+    }
+
+    fn each(
+        &mut self,
+        uplink: &UplinkFigures,
+        name: &str,
+        kind: &str,
+        help: &str,
+        value: impl Fn(&AggregatorFigures) -> u64,
+    ) {
+        self.metric(name, kind, help);
+        for of in &uplink.aggregators {
+            self.labelled(name, &[("aggregator", &of.aggregator)], value(&of.figures));
+        }
+    }
+
+    fn process(&mut self, snapshot: &Snapshot<'_>) {
+        self.one(
+            "answers_total",
+            COUNTER,
+            "TCP connections accepted on the answer port.",
+            snapshot.answers,
+        );
+        let expires = snapshot.certificate_expires_at.as_unix_us() / 1_000_000;
+        self.one(
+            "certificate_expiry_timestamp_seconds",
+            GAUGE,
+            "When this agent's certificate expires.",
+            expires,
+        );
+        self.one(
+            "resident_memory_bytes",
+            GAUGE,
+            "Resident memory.",
+            snapshot.usage.resident_bytes,
+        );
+        self.one(
+            "cpu_seconds_total",
+            COUNTER,
+            "CPU time used, user and system.",
+            snapshot.usage.cpu.as_secs_f64(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::figures::AggregatorFiguresOf;
+    use std::collections::BTreeSet;
+
+    fn page() -> String {
+        let uplink = UplinkFigures {
+            aggregators: vec![AggregatorFiguresOf {
+                aggregator: "[2001:db8::1]:8610".to_owned(),
+                figures: Default::default(),
+            }],
+            ..UplinkFigures::default()
+        };
+        let mut prober = Counters {
+            scheduled: 12,
+            ..Counters::default()
+        };
+        prober.classes[Class::Lost as usize] = 3;
+        render(&Snapshot {
+            agent: &AgentId::parse("a1").unwrap(),
+            region: &RegionId::parse("eu").unwrap(),
+            prober,
+            uplink: &uplink,
+            usage: Usage::default(),
+            answers: 0,
+            certificate_expires_at: Timestamp::from_unix_us(1_700_000_000_000_000),
+        })
+    }
+
+    #[test]
+    fn the_page_holds_what_was_counted() {
+        let page = page();
+        for line in [
+            "leeward_agent_probes_scheduled_total 12",
+            "leeward_agent_probes_total{class=\"lost\"} 3",
+            "leeward_agent_aggregator_connected{aggregator=\"[2001:db8::1]:8610\"} 0",
+            "leeward_agent_aggregator_failures_total{aggregator=\"[2001:db8::1]:8610\",cause=\"refused\"} 0",
+            "leeward_agent_certificate_expiry_timestamp_seconds 1700000000",
+            concat!(
+                "leeward_agent_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\",agent=\"a1\",region=\"eu\"} 1"
+            ),
+        ] {
+            assert!(
+                page.lines().any(|have| have == line),
+                "{line} is not in\n{page}"
+            );
+        }
+    }
+
+    /// The rules of the text format: help and type before the samples, each family once, every sample of a family.
+    #[test]
+    fn the_page_is_well_formed() {
+        let page = page();
+        let (mut families, mut current) = (BTreeSet::new(), String::new());
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(families.insert(name.to_owned()), "{name} twice");
+                assert_eq!(
+                    kind == "counter",
+                    name.ends_with("_total"),
+                    "{name} is a {kind}"
+                );
+                current = name.to_owned();
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert_eq!(
+                    name.strip_suffix("_count").unwrap_or(name),
+                    current,
+                    "{line}"
+                );
+                assert!(
+                    line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(),
+                    "{line}"
+                );
+            }
+        }
+        assert!(families.len() > 25);
+    }
+}

@@ -1,0 +1,379 @@
+//! An agent's life: check, open sockets, give up privileges, probe, send, stop.
+//!
+//! The order matters. Credentials are read and raw sockets are opened first, while the process may; then every
+//! capability is dropped, before the first byte from the network is parsed. The probe thread starts next, and last
+//! the one-threaded runtime that does everything that may wait.
+//!
+//! Three signals: SIGTERM and SIGINT stop, SIGHUP reads the configuration and the credentials again.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use leeward_common::{
+    id::{AgentId, RegionId},
+    time::{Clock as _, SystemClock, Timestamp},
+};
+use sd_notify::NotifyState;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    answer,
+    config::Config,
+    credentials::Credentials,
+    metrics, privilege,
+    prober::{ClosedWindow, Prober, ProberConfig, ProberHandle},
+    process::Usage,
+    random,
+    status::{self, Health, Pages},
+    uplink::{Order, Setup, Uplink, WINDOWS_MAX, figures::UplinkFigures},
+};
+
+/// How long a stopping agent tries to send what is left.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// How often the probe thread is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The probe thread shows progress every second. Without any for this long it hangs, and the watchdog is not fed.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// From here on an expiring certificate is a warning.
+const EXPIRES_SOON: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Loads the configuration's credentials and warns when they expire soon.
+///
+/// # Errors
+///
+/// Returns what is wrong with them and what to do.
+pub fn load_credentials(config: &Config) -> anyhow::Result<Credentials> {
+    let now = SystemClock.now();
+    let credentials = Credentials::load(now, &config.credentials, &config.region, &config.agent)?;
+    let left = credentials.expires_at().since(now);
+    if left < EXPIRES_SOON {
+        warn!(expires_at = %credentials.expires_at(), hours_left = left.as_secs() / 3_600, "the certificate expires soon");
+    }
+    Ok(credentials)
+}
+
+/// Runs an agent until it is told to stop. Must be called before any thread is started.
+///
+/// # Errors
+///
+/// Returns why it could not start, or what ended it.
+pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Result<()> {
+    let prober_config = ProberConfig {
+        max_probes_per_second: config.admission.max_probes_per_second,
+        syn_source_ports: config.syn_source_ports.clone(),
+        ..ProberConfig::new(random::bytes(), u64::from_be_bytes(random::bytes()))
+    };
+    let sockets = privilege::open_sockets(&prober_config)?;
+    for missing in sockets.missing() {
+        warn!(%missing, "some probes are not possible");
+    }
+    let answers = answer::listen(config.answer_port).with_context(|| {
+        format!(
+            "cannot listen on TCP port {} for SYN probes; is it in use? (answer_port)",
+            config.answer_port
+        )
+    })?;
+    let (out, windows) = mpsc::channel(WINDOWS_MAX);
+    let prober = Prober::start(sockets, prober_config, out)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Only name resolution blocks, once per connection attempt.
+        .max_blocking_threads(2)
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(
+        file.to_owned(),
+        config,
+        credentials,
+        prober,
+        windows,
+        answers,
+    ))
+}
+
+async fn serve(
+    file: PathBuf,
+    config: Config,
+    credentials: Credentials,
+    prober: ProberHandle,
+    windows: mpsc::Receiver<ClosedWindow>,
+    answers: std::net::TcpListener,
+) -> anyhow::Result<()> {
+    let status_listener = bind_status(config.status_listen).await?;
+    let (credentials, believed) = watch::channel(Arc::new(credentials));
+    let prober = Arc::new(prober);
+    let uplink = Uplink::start(Setup {
+        config: config.clone(),
+        boot_epoch: u64::from_be_bytes(random::bytes()),
+        credentials: believed.clone(),
+        prober: Arc::downgrade(&prober),
+    });
+    let vitals = Arc::new(Vitals {
+        agent: config.agent.clone(),
+        region: config.region.clone(),
+        prober: Arc::downgrade(&prober),
+        uplink: uplink.figures(),
+        answers: Arc::default(),
+        credentials: believed,
+        progressing: AtomicBool::new(true),
+    });
+    let (orders, ordered) = mpsc::channel(1);
+    tokio::spawn(answer::serve(
+        TcpListener::from_std(answers)?,
+        vitals.answers.clone(),
+    ));
+    tokio::spawn(status::serve(status_listener, vitals.clone()));
+    let uplink = tokio::spawn(uplink.run(windows, ordered, FLUSH));
+    info!(region = %config.region, agent = %config.agent, status = %config.status_listen, "started");
+    let mut life = Life {
+        file,
+        config,
+        credentials,
+        orders,
+        vitals,
+        uplink,
+    };
+    let ended = life.live(&prober).await;
+    info!("stopping");
+    notify(&[NotifyState::Stopping]);
+    life.stop(prober).await;
+    ended
+}
+
+async fn bind_status(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| {
+        format!("cannot serve /metrics on {address}; is it in use? (status_listen)")
+    })
+}
+
+/// systemd may be absent, and then nobody needs to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "the service manager was not told");
+    }
+}
+
+/// A running agent.
+struct Life {
+    file: PathBuf,
+    config: Config,
+    credentials: watch::Sender<Arc<Credentials>>,
+    orders: mpsc::Sender<Order>,
+    vitals: Arc<Vitals>,
+    uplink: JoinHandle<()>,
+}
+
+impl Life {
+    /// Until a signal, or until something ends that must not.
+    async fn live(&mut self, prober: &ProberHandle) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut look = interval(
+            LOOK_EVERY.min(sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |period| period / 2)),
+        );
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut progress = Progress::new(prober);
+        notify(&[NotifyState::Ready]);
+        loop {
+            tokio::select! {
+                () = told(&mut terminate) => return Ok(()),
+                () = told(&mut interrupt) => return Ok(()),
+                () = told(&mut hangup) => self.reload().await,
+                _ = look.tick() => self.look_after(prober, &mut progress)?,
+                ended = &mut self.uplink => bail!("the uplink ended by itself: {ended:?}"),
+            }
+        }
+    }
+
+    fn look_after(&self, prober: &ProberHandle, progress: &mut Progress) -> anyhow::Result<()> {
+        if !prober.is_running() {
+            bail!("the probe thread ended by itself");
+        }
+        let progressing = progress.is_made(prober);
+        if self.vitals.progressing.swap(progressing, Relaxed) != progressing {
+            match progressing {
+                true => info!("the probe thread makes progress again"),
+                false => {
+                    error!(for_at_least = ?STALLED_AFTER, "the probe thread makes no progress")
+                }
+            }
+        }
+        if progressing {
+            notify(&[NotifyState::Watchdog]);
+        }
+        Ok(())
+    }
+
+    /// Takes over what may change while running: the allowed networks and the credentials.
+    async fn reload(&mut self) {
+        match Config::load(&self.file) {
+            Ok(config) => self.take_over(config).await,
+            Err(error) => {
+                error!(%error, "the configuration was not reloaded; the old one stays in force")
+            }
+        }
+    }
+
+    async fn take_over(&mut self, new: Config) {
+        let mut expected = self.config.clone();
+        expected
+            .admission
+            .allowed
+            .clone_from(&new.admission.allowed);
+        expected.credentials.clone_from(&new.credentials);
+        if expected != new {
+            warn!(
+                "only allowed_networks and credentials are taken over while running; restart for the rest"
+            );
+        }
+        match load_credentials(&expected) {
+            Ok(credentials) => self.use_credentials(credentials),
+            Err(error) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "the credentials were not reloaded; the old ones stay in force"
+                );
+                expected.credentials.clone_from(&self.config.credentials);
+            }
+        }
+        let _ = self
+            .orders
+            .send(Order::Admit(expected.admission.clone()))
+            .await;
+        self.config = expected;
+        info!("reloaded");
+    }
+
+    fn use_credentials(&self, new: Credentials) {
+        self.credentials.send_if_modified(|present| {
+            let differ = !present.is_same(&new);
+            if differ {
+                *present = Arc::new(new);
+            }
+            differ
+        });
+    }
+
+    /// Stops probing first, so that the last windows are among what is flushed.
+    async fn stop(self, prober: Arc<ProberHandle>) {
+        match Arc::into_inner(prober) {
+            Some(prober) => _ = prober.stop(),
+            None => error!("the prober is still in use"),
+        }
+        if !self.uplink.is_finished() {
+            let _ = self.uplink.await;
+        }
+    }
+}
+
+/// Waits for a signal; for ever if the runtime gives none.
+async fn told(signal: &mut Signal) {
+    if signal.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether the probe thread's account grows.
+struct Progress {
+    snapshots: u64,
+    at: Instant,
+}
+
+impl Progress {
+    fn new(prober: &ProberHandle) -> Self {
+        Self {
+            snapshots: prober.counters().snapshots,
+            at: Instant::now(),
+        }
+    }
+
+    fn is_made(&mut self, prober: &ProberHandle) -> bool {
+        let snapshots = prober.counters().snapshots;
+        if snapshots != self.snapshots {
+            *self = Self {
+                snapshots,
+                at: Instant::now(),
+            };
+        }
+        self.at.elapsed() < STALLED_AFTER
+    }
+}
+
+/// What the status pages show.
+struct Vitals {
+    agent: AgentId,
+    region: RegionId,
+    prober: Weak<ProberHandle>,
+    uplink: Arc<UplinkFigures>,
+    answers: Arc<AtomicU64>,
+    credentials: watch::Receiver<Arc<Credentials>>,
+    progressing: AtomicBool,
+}
+
+impl Vitals {
+    fn certificate_expires_at(&self) -> Timestamp {
+        self.credentials.borrow().expires_at()
+    }
+}
+
+impl Pages for Vitals {
+    fn metrics(&self) -> String {
+        metrics::render(&metrics::Snapshot {
+            agent: &self.agent,
+            region: &self.region,
+            prober: self
+                .prober
+                .upgrade()
+                .map(|prober| prober.counters())
+                .unwrap_or_default(),
+            uplink: &self.uplink,
+            usage: Usage::read(),
+            answers: self.answers.load(Relaxed),
+            certificate_expires_at: self.certificate_expires_at(),
+        })
+    }
+
+    /// Being cut off from the aggregators is not ill health: probing goes on and a restart would only lose the spool.
+    fn health(&self) -> Health {
+        let healthy = self.progressing.load(Relaxed);
+        let aggregators = &self.uplink.aggregators;
+        let connected = aggregators
+            .iter()
+            .filter(|of| of.figures.is_connected())
+            .count();
+        let text = format!(
+            "{}\nprobe thread: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\ncertificate expires: {}\n",
+            if healthy { "ok" } else { "not ok" },
+            if healthy {
+                "running"
+            } else {
+                "makes no progress"
+            },
+            self.uplink.paths(),
+            aggregators.len(),
+            self.uplink.waiting(),
+            self.certificate_expires_at(),
+        );
+        Health { healthy, text }
+    }
+}
