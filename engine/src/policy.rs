@@ -215,7 +215,7 @@ pub mod defaults {
             latency_p99: 0.3,
             jitter_scale: Duration::from_millis(50),
             jitter: 0.25,
-            loss: 8.0,
+            loss: 12.0,
             bandwidth_scale_bps: 100e6,
             bandwidth: 1.0,
             floor: 1e-6,

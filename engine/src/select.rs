@@ -218,7 +218,7 @@ pub fn rank(
 ) -> Ranking {
     let (perspective, appraisals) = appraise(picture, primary, candidates, weights);
     let best = appraisals.first().filter(|best| best.refusal.is_none());
-    let best = best.and_then(|best| best.log_score());
+    let best = best.and_then(Appraisal::log_score);
     Ranking {
         perspective,
         candidates: appraisals

@@ -95,7 +95,7 @@ pub fn network(weights: &Weights, estimates: &Estimates) -> Option<Sum> {
             term,
             log_value,
             fact,
-        })
+        });
     };
     push(
         Term::LatencyP50,

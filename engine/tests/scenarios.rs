@@ -2,6 +2,8 @@
 //!
 //! `LEEWARD_UPDATE_TRANSCRIPTS=1 cargo test -p leeward-engine --test scenarios` writes the stories anew.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{fs, path::PathBuf};
 
 use leeward_engine::{scenario::Scenario, simulate};
@@ -19,20 +21,18 @@ fn scenarios() -> Vec<(String, Scenario)> {
         }
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).unwrap();
-        let scenario = Scenario::parse(&path.to_string_lossy(), &text)
-            .unwrap_or_else(|error| panic!("{error}"));
-        all.push((name, scenario));
+        let scenario = Scenario::parse(&path.to_string_lossy(), &text);
+        all.push((name, scenario.unwrap_or_else(|error| panic!("{error}"))));
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(!all.is_empty());
     all
 }
 
 #[test]
 fn every_scenario_ends_as_expected_and_tells_its_story() {
-    let scenarios = scenarios();
-    assert!(!scenarios.is_empty());
     let mut wrong = Vec::new();
-    for (name, scenario) in scenarios {
+    for (name, scenario) in scenarios() {
         let transcript = simulate::run(&scenario);
         let story = transcript.to_string();
         let path = folder("tests/transcripts").join(format!("{name}.txt"));
@@ -47,4 +47,29 @@ fn every_scenario_ends_as_expected_and_tells_its_story() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The lab plays the same files with real noise: what is expected must not hang on one seed.
+#[test]
+fn every_scenario_ends_as_expected_whatever_its_seed() {
+    let seeds = std::env::var("LEEWARD_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(8);
+    let mut wrong = Vec::new();
+    for (name, mut scenario) in scenarios() {
+        for seed in 1_000..1_000 + seeds {
+            scenario.seed = seed;
+            let transcript = simulate::run(&scenario);
+            if !transcript.passed() {
+                wrong.push(format!("--- {name} with seed {seed}\n{transcript}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} runs: {}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -200,6 +200,7 @@ impl Sections {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+const MINUTE: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
 
 struct Check<'a> {
@@ -282,7 +283,7 @@ impl Check<'_> {
         let interval = self.span(section.interval, defaults::INTERVAL, MS..=MS * 60_000)?;
         let window_span = section.window.as_ref().map(Spanned::span);
         let window = self.span(section.window, defaults::WINDOW, MS * 50..=MS * 60_000)?;
-        if Duration::from_secs(60).as_micros() % window.as_micros() != 0 {
+        if !MINUTE.as_micros().is_multiple_of(window.as_micros()) {
             let message = format!("window {window:?} does not divide a minute; write \"1s\"");
             return Err(self.document.error(window_span.unwrap_or(0..0), message));
         }

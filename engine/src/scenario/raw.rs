@@ -198,7 +198,7 @@ pub(super) fn read(document: &Document<'_>) -> Result<Scenario, ConfigError> {
     events.sort_by_key(|event| event.at);
     let mut expectations = Vec::new();
     for expect in raw.expect {
-        expectations.push(reader.expectation(expect, &events)?);
+        expectations.push(reader.expectation(&expect, &events)?);
     }
     Ok(Scenario {
         name: raw.name,
@@ -410,7 +410,7 @@ impl Reader<'_> {
         })
     }
 
-    fn expectation(&self, raw: RawExpect, events: &[Event]) -> Result<Expectation, ConfigError> {
+    fn expectation(&self, raw: &RawExpect, events: &[Event]) -> Result<Expectation, ConfigError> {
         let by = self.time(&raw.by)?;
         let last_event = events
             .iter()
