@@ -117,7 +117,7 @@ pub struct Counters {
     pub windows: u64,
     /// Windows dropped because nobody took them.
     pub windows_dropped: u64,
-    /// How late probes left.
+    /// How far from their times probes left.
     pub lateness: Lateness,
 }
 
@@ -159,7 +159,7 @@ const LATENESS_SUB_BITS: u32 = 3;
 const LATENESS_MAX_BITS: u32 = 24;
 const LATENESS_BUCKETS: usize = ((LATENESS_MAX_BITS - LATENESS_SUB_BITS + 1) << LATENESS_SUB_BITS) as usize;
 
-/// How long after its scheduled time each probe left, in microseconds.
+/// How far from its scheduled time each probe left, mostly late and a little early, in microseconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lateness {
     buckets: [u64; LATENESS_BUCKETS],

@@ -20,7 +20,10 @@ use super::{
     wire::{Clock, Wire},
 };
 use crate::{
-    net::{clock::Now, sockets, wake},
+    net::{
+        clock::{Now, monotonic_ns},
+        sockets, wake,
+    },
     probe::token::TokenKey,
     schedule::{Due, Schedule},
     tracker::Tracker,
@@ -35,8 +38,11 @@ const RECEIVE_BUDGET: usize = 128;
 const CLOSING_BUDGET: usize = 4_096;
 /// A sleep shorter than this is for the clock alone and not for packets.
 const DOZE_NS: u64 = 1_000_000;
+/// A probe leaves up to this much before its time if the thread is awake then: a wake-up costs more than a probe, and the
+/// schedule is jittered by far more. Never more than a twentieth of the interval.
+const EARLY_NS: u64 = 100_000;
 /// No sleep is shorter, so that a dense schedule is sent in small groups.
-const SHORTEST_SLEEP_NS: u64 = 50_000;
+const SHORTEST_SLEEP_NS: u64 = 150_000;
 /// Without anything to do the thread still looks up this often.
 const LONGEST_SLEEP_NS: u64 = 1_000_000_000;
 /// Every socket is read this often even while the thread only dozes.
@@ -66,6 +72,8 @@ pub(super) struct ProbeThread {
     next_plan: Option<Plan>,
     published_ns: u64,
     read_all_ns: u64,
+    /// How much later than asked for this host wakes the thread, smoothed, at most [`EARLY_NS`]; asked for so much earlier.
+    oversleep_ns: u64,
 }
 
 /// A plan being carried out.
@@ -73,6 +81,8 @@ pub(super) struct ProbeThread {
 struct Running {
     plan: Plan,
     schedule: Schedule,
+    /// How much before its time a probe may leave.
+    early_ns: u64,
     /// By row: the source address of SYNs over IPv4, and when it was found.
     sources: Vec<(Ipv4Addr, u64)>,
 }
@@ -108,6 +118,7 @@ impl ProbeThread {
             next_plan: None,
             published_ns: 0,
             read_all_ns: 0,
+            oversleep_ns: 0,
         }
     }
 
@@ -147,7 +158,8 @@ impl ProbeThread {
         self.tracker.replan(now, old, &plan);
         let schedule = Schedule::new(now_ns, self.config.seed, plan.interval, &plan.paths);
         let sources = vec![(Ipv4Addr::UNSPECIFIED, 0); plan.paths.len()];
-        self.running = Some(Running { plan, schedule, sources });
+        let early_ns = (plan.interval.as_nanos() as u64 / 20).min(EARLY_NS);
+        self.running = Some(Running { plan, schedule, early_ns, sources });
     }
 
     /// After a step of the wall clock the present window ends and the one that it now is begins.
@@ -190,7 +202,7 @@ impl ProbeThread {
                 self.close_window(end_ns, Begin::Following);
                 continue;
             }
-            let Some(due) = running.schedule.pop(now.mono_ns) else { return };
+            let Some(due) = running.schedule.pop((now.mono_ns + running.early_ns).min(end_ns)) else { return };
             self.send(due, now);
         }
     }
@@ -217,7 +229,7 @@ impl ProbeThread {
             Ok(()) => {
                 let counters = self.tracker.counters_mut();
                 counters.sent += 1;
-                counters.lateness.record((now.mono_ns - due.at_ns) / 1_000);
+                counters.lateness.record(now.mono_ns.abs_diff(due.at_ns) / 1_000);
             }
             Err(error) => {
                 tracing::trace!(%error, address = %leaving.address, "the kernel refused a probe");
@@ -275,7 +287,7 @@ impl ProbeThread {
     }
 
     /// Sleeps until there is something to do; returns which sockets have something.
-    fn sleep(&self) -> u32 {
+    fn sleep(&mut self) -> u32 {
         let now_ns = self.clock.last().mono_ns;
         let due_ns = self.running.as_ref().and_then(|running| running.schedule.next_ns()).unwrap_or(u64::MAX);
         let next_ns = due_ns.min(self.window_end_ns()).min(now_ns + LONGEST_SLEEP_NS);
@@ -283,7 +295,10 @@ impl ProbeThread {
             return 0;
         }
         if next_ns - now_ns < DOZE_NS {
-            wake::sleep_until(next_ns.max(now_ns + SHORTEST_SLEEP_NS));
+            let until_ns = next_ns.max(now_ns + SHORTEST_SLEEP_NS) - self.oversleep_ns;
+            wake::sleep_until(until_ns);
+            let over_ns = monotonic_ns().saturating_sub(until_ns).min(EARLY_NS);
+            self.oversleep_ns = (self.oversleep_ns * 15 + over_ns) / 16;
             return 0;
         }
         let mut watched = [self.shared.waker.as_raw_fd(); wake::MAX_WATCHED];
