@@ -19,8 +19,11 @@ pub mod http;
 pub mod ingest;
 pub mod mesh;
 pub mod metrics;
-// pub mod recover;
-// pub mod run;
+pub mod recover;
+pub mod run;
 pub mod shared;
 pub mod store;
 pub mod turn;
+
+/// The build, for people: shown to agents and written into snapshots.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");

@@ -5,9 +5,10 @@
 
 use std::fmt;
 
+use leeward_common::id::AgentId;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
@@ -20,28 +21,257 @@ pub struct Request {
     pub status: u16,
 }
 
+/// A reason, one of a closed set.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Reason {
+    /// One word.
+    pub reason: &'static str,
+}
+
+/// A reason of a decision, one of the engine's closed set.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct DecisionReason {
+    /// One word.
+    pub reason: String,
+}
+
+/// An agent, by its certificate.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Agent {
+    /// Its id.
+    pub agent: String,
+}
+
+/// What became of an agent's batches.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct AgentOutcome {
+    /// Its id.
+    pub agent: String,
+    /// `durable`, `repeated`, `refused` or `not_stored`.
+    pub outcome: &'static str,
+}
+
+/// The build.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Build {
+    version: &'static str,
+}
+
+/// What agents do.
+#[derive(Debug, Default)]
+pub struct Ingest {
+    /// Connections that did not get through the handshake, by reason.
+    pub handshakes_refused: Family<Reason, Counter>,
+    /// Sessions refused or ended by us, by reason.
+    pub sessions_refused: Family<Reason, Counter>,
+    /// Sessions that began.
+    pub sessions_opened: Counter,
+    /// Sessions that ended.
+    pub sessions_closed: Counter,
+    /// Batches by agent and outcome.
+    pub batches: Family<AgentOutcome, Counter>,
+    /// Bytes of batches by agent.
+    pub batch_bytes: Family<Agent, Counter>,
+    /// Rows of batches, one per path and window, by agent.
+    pub windows: Family<Agent, Counter>,
+    /// Path tables by agent.
+    pub tables: Family<Agent, Counter>,
+    /// Meshes sent.
+    pub meshes: Counter,
+    /// Granted size of the UDP socket's receive buffer.
+    pub receive_buffer_bytes: Gauge,
+}
+
+/// What the turn thread does.
+#[derive(Debug)]
+pub struct Turn {
+    /// Arrivals handed to it.
+    pub arrivals_in: Counter,
+    /// Arrivals taken by it.
+    pub arrivals_out: Counter,
+    /// Duration of a turn.
+    pub seconds: Histogram,
+    /// From the receipt of a batch to its effect in the published view.
+    pub batch_seconds: Histogram,
+    /// From the end of a window, by its agent's clock, to its effect in the published view.
+    pub window_seconds: Histogram,
+}
+
+/// What the store does.
+#[derive(Debug)]
+pub struct Store {
+    /// Duration of a synced write.
+    pub commit_seconds: Histogram,
+    /// Writes that failed.
+    pub failures: Counter,
+    /// Size of the last snapshot.
+    pub snapshot_bytes: Gauge,
+    /// Journal records replayed at the start.
+    pub replayed: Counter,
+    /// Journal records that could not be replayed.
+    pub skipped: Counter,
+}
+
 /// The counters. Everything is updated in place by whoever knows it first.
 pub struct Metrics {
     registry: Registry,
+    /// What agents do.
+    pub ingest: Ingest,
+    /// What the turn thread does.
+    pub turn: Turn,
+    /// What the store does.
+    pub store: Store,
+    /// Decisions by reason.
+    pub decisions: Family<DecisionReason, Counter>,
+    /// Whether the last reload of the config was a success.
+    pub config_reload_ok: Gauge,
     /// Answered HTTP requests.
     pub http_requests: Family<Request, Counter>,
     /// Time to answer one, seconds.
     pub http_request_seconds: Histogram,
 }
 
+/// Bounds in seconds: a synced write takes 0.1 to 10 ms, a storm's turn some 100 ms.
+const TURN_BOUNDS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5];
+/// Bounds in seconds: live windows arrive within a fraction of a second, backlogs after hours.
+const AGE_BOUNDS: [f64; 10] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0, 3_600.0, 86_400.0];
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("leeward_aggregator");
-        let http_requests = Family::default();
-        registry.register("http_requests", "Answered HTTP requests", http_requests.clone());
-        let http_request_seconds = Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5]);
+        let metrics = Self {
+            ingest: Ingest::default(),
+            turn: Turn {
+                arrivals_in: Counter::default(),
+                arrivals_out: Counter::default(),
+                seconds: Histogram::new(TURN_BOUNDS),
+                batch_seconds: Histogram::new(TURN_BOUNDS),
+                window_seconds: Histogram::new(AGE_BOUNDS),
+            },
+            store: Store {
+                commit_seconds: Histogram::new(TURN_BOUNDS),
+                failures: Counter::default(),
+                snapshot_bytes: Gauge::default(),
+                replayed: Counter::default(),
+                skipped: Counter::default(),
+            },
+            decisions: Family::default(),
+            config_reload_ok: Gauge::default(),
+            http_requests: Family::default(),
+            http_request_seconds: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5]),
+            registry: Registry::default(),
+        };
+        metrics.config_reload_ok.set(1);
+        metrics.register(&mut registry);
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        let build = Family::<Build, Gauge>::default();
+        build.get_or_create(&Build { version: crate::BUILD }).set(1);
+        registry.register("build_info", "The build", build);
+        self.register_ingest(registry);
+        self.register_turn(registry);
+        registry.register("decisions", "Decisions taken, by reason", self.decisions.clone());
+        registry.register(
+            "config_reload_ok",
+            "1 if the config was valid when it was last read",
+            self.config_reload_ok.clone(),
+        );
+        registry.register("http_requests", "Answered HTTP requests", self.http_requests.clone());
         registry.register_with_unit(
             "http_request",
             "Time to answer an HTTP request",
             Unit::Seconds,
-            http_request_seconds.clone(),
+            self.http_request_seconds.clone(),
         );
-        Self { registry, http_requests, http_request_seconds }
+    }
+
+    fn register_ingest(&self, registry: &mut Registry) {
+        let ingest = &self.ingest;
+        registry.register(
+            "handshakes_refused",
+            "Connections that did not get through the handshake",
+            ingest.handshakes_refused.clone(),
+        );
+        registry.register(
+            "sessions_refused",
+            "Sessions refused or ended by the aggregator",
+            ingest.sessions_refused.clone(),
+        );
+        registry.register("sessions_opened", "Sessions that began", ingest.sessions_opened.clone());
+        registry.register("sessions_closed", "Sessions that ended", ingest.sessions_closed.clone());
+        registry.register("batches", "Batches received, by what became of them", ingest.batches.clone());
+        registry.register_with_unit("batch", "Size of received batches", Unit::Bytes, ingest.batch_bytes.clone());
+        registry.register("windows", "Windows of paths received", ingest.windows.clone());
+        registry.register("path_tables", "Path tables received", ingest.tables.clone());
+        registry.register("meshes_sent", "Meshes sent", ingest.meshes.clone());
+        registry.register_with_unit(
+            "receive_buffer",
+            "Granted receive buffer of the socket for agents",
+            Unit::Bytes,
+            ingest.receive_buffer_bytes.clone(),
+        );
+    }
+
+    fn register_turn(&self, registry: &mut Registry) {
+        let (turn, store) = (&self.turn, &self.store);
+        registry.register("arrivals_in", "Arrivals handed to the turn thread", turn.arrivals_in.clone());
+        registry.register("arrivals_out", "Arrivals taken by the turn thread", turn.arrivals_out.clone());
+        registry.register_with_unit("turn", "Duration of a turn", Unit::Seconds, turn.seconds.clone());
+        registry.register_with_unit(
+            "batch_to_view",
+            "From the receipt of a batch to its effect in the published view",
+            Unit::Seconds,
+            turn.batch_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "window_to_view",
+            "From the end of a window, by its agent's clock, to its effect in the published view",
+            Unit::Seconds,
+            turn.window_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "store_commit",
+            "Duration of a synced write to the store",
+            Unit::Seconds,
+            store.commit_seconds.clone(),
+        );
+        registry.register("store_failures", "Writes that the store refused", store.failures.clone());
+        registry.register_with_unit(
+            "snapshot",
+            "Size of the last snapshot of the engine",
+            Unit::Bytes,
+            store.snapshot_bytes.clone(),
+        );
+        registry.register("journal_replayed", "Journal records replayed at the start", store.replayed.clone());
+        registry.register(
+            "journal_skipped",
+            "Journal records that could not be replayed at the start",
+            store.skipped.clone(),
+        );
+    }
+
+    /// Counts a decision.
+    pub fn decision(&self, reason: &str) {
+        self.decisions.get_or_create(&DecisionReason { reason: reason.to_owned() }).inc();
+    }
+
+    /// Counts a batch.
+    pub fn batch(&self, agent: &AgentId, outcome: &'static str) {
+        let labels = AgentOutcome { agent: agent.to_string(), outcome };
+        self.ingest.batches.get_or_create(&labels).inc();
+    }
+
+    /// The text of `/metrics`, in the OpenMetrics format
+    /// (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
     }
 }
 
@@ -51,13 +281,19 @@ impl fmt::Debug for Metrics {
     }
 }
 
-impl Metrics {
-    /// The text of `/metrics`, in the OpenMetrics format
-    /// (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
-    #[must_use]
-    pub fn encode(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
-        text
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_begins_alike_and_says_its_unit() {
+        let metrics = Metrics::default();
+        metrics.batch(&AgentId::parse("a").unwrap(), "durable");
+        metrics.decision("initial");
+        let text = metrics.encode();
+        assert!(text.contains("leeward_aggregator_batches_total{agent=\"a\",outcome=\"durable\"} 1"), "{text}");
+        assert!(text.contains("leeward_aggregator_turn_seconds_bucket"), "{text}");
+        let names = text.lines().filter(|line| !line.starts_with('#'));
+        assert!(names.into_iter().all(|line| line.starts_with("leeward_aggregator_")), "{text}");
     }
 }

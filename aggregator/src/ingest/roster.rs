@@ -4,18 +4,41 @@
 //! sessions with it, and just then the others must keep probing it. One task owns the roster and the meshes that
 //! follow from it ([`crate::mesh`]); everyone else reads the published picture or sends a [`Change`].
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
-
-use leeward_common::{
-    id::AgentId,
-    time::Timestamp,
-    wire::v1::{AgentStatus, MeshApplied},
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
 };
 
-use crate::mesh::Registration;
+use arc_swap::ArcSwap;
+use leeward_common::{
+    id::AgentId,
+    time::{Clock, Timestamp},
+    wire::v1::{AgentStatus, Mesh, MeshApplied},
+};
+use leeward_engine::policy::Policy;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info};
+
+use crate::mesh::{Meshes, Registration};
 
 /// How long an agent may be away before it is forgotten and leaves the mesh: as long as the journal reaches back.
 pub const FORGET_AFTER: Duration = Duration::from_secs(48 * 3600);
+
+/// Changes that wait for the roster's task. It only computes, so a full queue lasts milliseconds; whoever has a
+/// change waits meanwhile.
+const CHANGES: usize = 1_024;
+
+/// How long joining agents are gathered before the meshes are computed anew, so that a storm costs few computations
+/// and a single agent reaches the others within a tenth of a second.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// How often it is looked whether somebody can be forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// Every registered agent; an immutable picture.
 #[derive(Clone, Debug, Default)]
@@ -31,11 +54,11 @@ pub struct Member {
     pub registration: Registration,
     /// Its session, if it has one.
     pub session: Option<Session>,
-    /// When it was last connected; now, while it has a session.
+    /// When it was last connected; meaningless while it has a session.
     pub last_seen: Timestamp,
     /// How it fares by its own account, and when it said so.
     pub status: Option<(Timestamp, AgentStatus)>,
-    /// Version of the mesh that it should have.
+    /// Version of the mesh that it should have; 0 before the first.
     pub mesh_version: u64,
     /// The newest mesh that it put into force, with the targets that it refused.
     pub mesh_applied: Option<MeshApplied>,
@@ -50,4 +73,255 @@ pub struct Session {
     pub since: Timestamp,
     /// From where.
     pub remote: SocketAddr,
+}
+
+/// A session's place in the roster.
+#[derive(Debug)]
+pub struct Seat {
+    /// The agent's mesh, as soon as there is one, and whenever it changes.
+    pub mesh: watch::Receiver<Option<Arc<Mesh>>>,
+    /// Fires when a newer session of the same agent takes over.
+    pub superseded: oneshot::Receiver<()>,
+}
+
+/// Something that changes the roster.
+#[derive(Debug)]
+pub enum Change {
+    /// A session begins.
+    Join {
+        /// What the agent registers.
+        registration: Registration,
+        /// The session's number.
+        session: u64,
+        /// Where it comes from.
+        remote: SocketAddr,
+        /// Gets its place.
+        seat: oneshot::Sender<Seat>,
+    },
+    /// A session ended.
+    Leave {
+        /// The agent.
+        agent: AgentId,
+        /// The session's number.
+        session: u64,
+    },
+    /// An agent tells how it fares.
+    Status {
+        /// The agent.
+        agent: AgentId,
+        /// Its account.
+        status: AgentStatus,
+    },
+    /// An agent put a mesh into force.
+    MeshApplied {
+        /// The agent.
+        agent: AgentId,
+        /// Which, and what it refused.
+        applied: MeshApplied,
+    },
+    /// Another policy is in force.
+    Policy(Arc<Policy>),
+}
+
+/// The way to the roster's task. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RosterHandle {
+    changes: mpsc::Sender<Change>,
+}
+
+impl RosterHandle {
+    /// Hands a change over. When the roster's task is gone the process ends, and nobody needs to know.
+    pub async fn send(&self, change: Change) {
+        let _ = self.changes.send(change).await;
+    }
+
+    /// Takes a place for a session; `None` while the process ends.
+    pub async fn join(&self, registration: Registration, session: u64, remote: SocketAddr) -> Option<Seat> {
+        let (seat, answer) = oneshot::channel();
+        self.send(Change::Join { registration, session, remote, seat }).await;
+        answer.await.ok()
+    }
+}
+
+/// The owner of the roster. Its task ends when every handle is dropped.
+pub struct Keeper {
+    changes: mpsc::Receiver<Change>,
+    published: Arc<ArcSwap<Roster>>,
+    roster: Roster,
+    meshes: Meshes,
+    policy: Arc<Policy>,
+    lines: BTreeMap<AgentId, Line>,
+    clock: Arc<dyn Clock>,
+    /// When the meshes are to be computed anew.
+    due: Option<Instant>,
+}
+
+/// The way to a live session.
+struct Line {
+    session: u64,
+    mesh: watch::Sender<Option<Arc<Mesh>>>,
+    supersede: oneshot::Sender<()>,
+}
+
+impl Keeper {
+    /// A roster of those who were registered before, and when they were last seen.
+    #[must_use]
+    pub fn new(
+        registered: Vec<(Registration, Timestamp)>,
+        policy: Arc<Policy>,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, RosterHandle, Arc<ArcSwap<Roster>>) {
+        let (changes, receiver) = mpsc::channel(CHANGES);
+        let member = |(registration, last_seen): (Registration, Timestamp)| {
+            let agent = registration.agent.clone();
+            let member =
+                Member { registration, session: None, last_seen, status: None, mesh_version: 0, mesh_applied: None };
+            (agent, Arc::new(member))
+        };
+        let roster = Roster { members: registered.into_iter().map(member).collect() };
+        let published = Arc::new(ArcSwap::from_pointee(roster.clone()));
+        let keeper = Self {
+            changes: receiver,
+            published: Arc::clone(&published),
+            roster,
+            meshes: Meshes::default(),
+            policy,
+            lines: BTreeMap::new(),
+            clock,
+            due: Some(Instant::now()),
+        };
+        (keeper, RosterHandle { changes }, published)
+    }
+
+    /// Keeps the roster until every handle is dropped.
+    pub async fn run(mut self) {
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        let mut changes = Vec::new();
+        loop {
+            let due = self.due;
+            tokio::select! {
+                count = self.changes.recv_many(&mut changes, CHANGES) => {
+                    if count == 0 {
+                        return;
+                    }
+                    changes.drain(..).for_each(|change| self.apply(change));
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.update_meshes(),
+                _ = forget.tick() => self.forget(),
+            }
+            self.published.store(Arc::new(self.roster.clone()));
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Join { registration, session, remote, seat } => {
+                let place = self.join(registration, session, remote);
+                // A session that is gone by now says so with a leave of its own.
+                let _ = seat.send(place);
+            }
+            Change::Leave { agent, session } => self.leave(&agent, session),
+            Change::Status { agent, status } => {
+                let now = self.clock.now();
+                self.change(&agent, |member| member.status = Some((now, status)));
+            }
+            Change::MeshApplied { agent, applied } => {
+                debug!(%agent, version = applied.version, refused = applied.refused.len(), "mesh in force");
+                self.change(&agent, |member| member.mesh_applied = Some(applied));
+            }
+            Change::Policy(policy) => {
+                self.policy = policy;
+                self.due = Some(Instant::now());
+            }
+        }
+    }
+
+    fn join(&mut self, registration: Registration, session: u64, remote: SocketAddr) -> Seat {
+        let agent = registration.agent.clone();
+        let (supersede, superseded) = oneshot::channel();
+        let known = self.meshes.of(&agent).cloned();
+        let (mesh, receiver) = watch::channel(known);
+        let seat = Seat { mesh: receiver, superseded };
+        if self.lines.get(&agent).is_some_and(|line| line.session > session) {
+            // Overtaken by a newer session on the way here: dropping the line supersedes this one.
+            return seat;
+        }
+        let old = self.roster.members.get(&agent);
+        if old.is_none_or(|old| !same_answers(&old.registration, &registration)) {
+            self.due.get_or_insert_with(|| Instant::now() + SETTLE);
+        }
+        let now = self.clock.now();
+        let member = Member {
+            registration,
+            session: Some(Session { id: session, since: now, remote }),
+            last_seen: now,
+            status: None,
+            mesh_version: self.meshes.of(&agent).map_or(0, |mesh| mesh.version),
+            mesh_applied: None,
+        };
+        self.roster.members.insert(agent.clone(), Arc::new(member));
+        if let Some(line) = self.lines.insert(agent, Line { session, mesh, supersede }) {
+            let _ = line.supersede.send(());
+        }
+        seat
+    }
+
+    fn leave(&mut self, agent: &AgentId, session: u64) {
+        if self.lines.get(agent).is_none_or(|line| line.session != session) {
+            return;
+        }
+        self.lines.remove(agent);
+        let now = self.clock.now();
+        self.change(agent, |member| {
+            member.session = None;
+            member.last_seen = now;
+        });
+    }
+
+    fn change(&mut self, agent: &AgentId, change: impl FnOnce(&mut Member)) {
+        if let Some(member) = self.roster.members.get_mut(agent) {
+            change(Arc::make_mut(member));
+        }
+    }
+
+    fn update_meshes(&mut self) {
+        self.due = None;
+        let registered = self.roster.members.values().map(|member| &member.registration);
+        let changed = self.meshes.update(self.clock.now(), &self.policy, registered);
+        if !changed.is_empty() {
+            info!(agents = self.roster.members.len(), changed = changed.len(), "the mesh changed");
+        }
+        for (agent, mesh) in changed {
+            self.change(&agent, |member| member.mesh_version = mesh.version);
+            if let Some(line) = self.lines.get(&agent) {
+                line.mesh.send_replace(Some(mesh));
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        let horizon = self.clock.now() - FORGET_AFTER;
+        let before = self.roster.members.len();
+        self.roster.members.retain(|agent, member| {
+            let keep = member.session.is_some() || member.last_seen >= horizon;
+            if !keep {
+                info!(%agent, "an agent has been away for too long and leaves the mesh");
+            }
+            keep
+        });
+        if self.roster.members.len() != before {
+            self.due = Some(Instant::now());
+        }
+    }
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("roster", &self.roster).finish_non_exhaustive()
+    }
+}
+
+/// Whether two registrations make the same targets for others.
+fn same_answers(a: &Registration, b: &Registration) -> bool {
+    a.region == b.region && a.addresses == b.addresses && a.answer_port == b.answer_port
 }

@@ -157,6 +157,11 @@ impl Writes {
     /// Forgets a boot epoch with its tables.
     pub fn forget_epoch<'a>(&mut self, epoch: &Epoch, tables: impl Iterator<Item = &'a u32>) {
         self.deletes.push((Column::Watermarks, epoch.key()));
+        self.forget_tables(epoch, tables);
+    }
+
+    /// Forgets some tables of a boot epoch.
+    pub fn forget_tables<'a>(&mut self, epoch: &Epoch, tables: impl Iterator<Item = &'a u32>) {
         self.deletes.extend(tables.map(|&table| (Column::Tables, epoch.table_key(table))));
     }
 

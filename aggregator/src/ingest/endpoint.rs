@@ -1,0 +1,92 @@
+//! The UDP socket and the QUIC settings: limits that hold before anything of an agent is understood.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tracing::warn;
+
+use crate::metrics::Metrics;
+
+/// What is asked of the kernel for each direction. All connections share one socket: with the kernel's default of
+/// 208 kB a reconnect storm loses most first packets and waits a second for each retransmission.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// Batches of one agent that may be under way at once, one stream each.
+const BATCH_STREAMS: u32 = 32;
+
+/// What one connection may have sent and we not yet read: two of the largest batches.
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+
+/// What one stream may have sent and we not yet read. At this window a path of 100 ms carries 20 Mbit/s per stream.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// Handshakes waiting to be accepted, and the memory for their first packets.
+const INCOMING: usize = 2_048;
+const INCOMING_BYTES: u64 = 16 << 20;
+
+/// A silent connection is dead after this. Agents may ask for less.
+const IDLE_TIMEOUT_MS: u32 = 30_000;
+
+/// A packet at least this often, below the usual 30 s of a NAT's memory.
+const KEEP_ALIVE: Duration = Duration::from_secs(8);
+
+/// Opens the socket and serves QUIC on it.
+///
+/// # Errors
+///
+/// Returns the error of the system, with what was tried.
+pub fn open(listen: SocketAddr, tls: Arc<rustls::ServerConfig>, metrics: &Metrics) -> io::Result<Endpoint> {
+    let socket = socket(listen)?;
+    let granted = socket.recv_buffer_size()?;
+    metrics.ingest.receive_buffer_bytes.set(granted as i64);
+    if granted < SOCKET_BUFFER_BYTES {
+        warn!(
+            granted_bytes = granted,
+            wanted_bytes = SOCKET_BUFFER_BYTES,
+            "the kernel grants a small socket buffer; reconnect storms will be slow: \
+             sysctl net.core.rmem_max=4194304 net.core.wmem_max=4194304"
+        );
+    }
+    Endpoint::new(EndpointConfig::default(), Some(server_config(tls)), socket.into(), Arc::new(TokioRuntime))
+}
+
+/// The settings for a certificate; also for one that replaces another while connections stay.
+#[must_use]
+pub fn server_config(tls: Arc<rustls::ServerConfig>) -> ServerConfig {
+    let tls = QuicServerConfig::try_from(tls).expect("TLS 1.3 brings the initial cipher suite");
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(Arc::new(transport_config()))
+        .max_incoming(INCOMING)
+        .incoming_buffer_size_total(INCOMING_BYTES);
+    config
+}
+
+fn transport_config() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(BATCH_STREAMS))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE));
+    transport
+}
+
+fn socket(listen: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    if listen.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.bind(&listen.into())?;
+    Ok(socket)
+}

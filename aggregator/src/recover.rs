@@ -1,0 +1,307 @@
+//! Back to the same state after a restart: the newest snapshot, then the journal since.
+//!
+//! The journal is the truth and the snapshot a cache. One that this build cannot read is passed over, and the replay
+//! begins at the oldest anchor instead, which says what held before it. Replay is the engine's ordinary step with the
+//! `now` of then, so it ends where the process before ended. Decisions already stored stay as they are; those that a
+//! crash kept from being stored are handed to the turn for storing.
+
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+
+use leeward_common::{
+    config::Document,
+    report::Path,
+    time::Timestamp,
+    wire::batch,
+};
+use leeward_engine::{
+    Engine,
+    input::{Input, Reports},
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::PolicyText,
+    dedupe::Arrived,
+    mesh::Registration,
+    store::{
+        self, Store, StoreError,
+        key::{Column, Epoch, Position},
+        record::v1,
+    },
+    turn::{Seen, connected_input, decided, decision_position},
+};
+
+/// Where the process before ended.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The engine.
+    pub engine: Engine,
+    /// The policy that it has.
+    pub policy: PolicyText,
+    /// Where the journal ends; `None` if it is empty.
+    pub end: Option<Position>,
+    /// Which batches arrived.
+    pub epochs: BTreeMap<Epoch, Seen>,
+    /// Every registered agent, and when it was last seen.
+    pub registrations: Vec<(Registration, Timestamp)>,
+    /// Decisions that were not stored any more.
+    pub undurable: Vec<v1::Decided>,
+    /// Where the snapshot was taken that this began with.
+    pub snapshot: Option<Position>,
+    /// Journal records replayed.
+    pub replayed: u64,
+    /// Journal records that could not be replayed: malformed, or a batch whose path table is gone.
+    pub skipped: u64,
+}
+
+/// Recovers; an empty store gives an engine with the configured policy.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when the store cannot be read.
+pub fn recover(store: &dyn Store, configured: &PolicyText) -> Result<Recovered, StoreError> {
+    let end = store::journal_end(store)?;
+    let last_decision = store.last(Column::Decisions)?.and_then(|(key, _)| Position::from_key(&key));
+    let mut replay = Replay::begin(store, configured)?;
+    let from = replay.snapshot.map_or_else(Vec::new, |position| position.key().to_vec());
+    store.scan(Column::Journal, &from, &mut |key, value| {
+        replay.record(store, key, value);
+        ControlFlow::Continue(())
+    })?;
+    let Replay { engine, policy, snapshot, taken, replayed, skipped, .. } = replay;
+    info!(replayed, skipped, from_snapshot = snapshot.is_some(), "recovered");
+    Ok(Recovered {
+        engine,
+        policy,
+        end,
+        epochs: epochs(store)?,
+        registrations: registrations(store)?,
+        undurable: taken.into_iter().filter(|decided| Some(decision_position(decided)) > last_decision).collect(),
+        snapshot,
+        replayed,
+        skipped,
+    })
+}
+
+struct Replay {
+    engine: Engine,
+    policy: PolicyText,
+    snapshot: Option<Position>,
+    /// Whether anything was known before the first record.
+    anchored: bool,
+    tables: BTreeMap<(Epoch, u32), Option<Arc<[Path]>>>,
+    taken: Vec<v1::Decided>,
+    replayed: u64,
+    skipped: u64,
+}
+
+impl Replay {
+    fn begin(store: &dyn Store, configured: &PolicyText) -> Result<Self, StoreError> {
+        let from_snapshot = match store.last(Column::Snapshots)? {
+            None => None,
+            Some((key, value)) => match read_snapshot(&key, &value) {
+                Ok(read) => Some(read),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, "the snapshot cannot be used; the whole journal is replayed, which takes longer");
+                    None
+                }
+            },
+        };
+        let (snapshot, engine, policy) = match from_snapshot {
+            Some((position, engine, policy)) => (Some(position), engine, policy),
+            None => (None, Engine::new(configured.policy.clone()), configured.clone()),
+        };
+        Ok(Self {
+            engine,
+            policy,
+            anchored: snapshot.is_some(),
+            snapshot,
+            tables: BTreeMap::new(),
+            taken: Vec::new(),
+            replayed: 0,
+            skipped: 0,
+        })
+    }
+
+    fn record(&mut self, store: &dyn Store, key: &[u8], value: &[u8]) {
+        let Some(position) = Position::from_key(key) else {
+            self.skip(&StoreError::Malformed { what: "journal key", why: format!("{key:02x?}") });
+            return;
+        };
+        if self.snapshot.is_some_and(|snapshot| position <= snapshot) {
+            return;
+        }
+        match v1::decode(Column::Journal.name(), value).and_then(|record| self.apply(store, position.time, record)) {
+            Ok(()) => self.replayed += 1,
+            Err(error) => self.skip(&error),
+        }
+    }
+
+    fn skip(&mut self, error: &StoreError) {
+        self.skipped += 1;
+        if self.skipped <= 10 {
+            warn!(error = error as &dyn std::error::Error, "a journal record cannot be replayed");
+        }
+    }
+
+    fn apply(&mut self, store: &dyn Store, now: Timestamp, record: v1::Record) -> Result<(), StoreError> {
+        match record {
+            v1::Record::Anchor(anchor) => self.anchor(now, anchor)?,
+            v1::Record::Batch(batch) => {
+                let reports = self.reports(store, batch)?;
+                self.step(now, &Input::Reports(reports));
+            }
+            v1::Record::Connected(registration) => self.step(now, &connected_input(&registration.into())),
+            v1::Record::Disconnected(v1::Disconnected { agent }) => {
+                self.step(now, &Input::AgentDisconnected { agent });
+            }
+            v1::Record::Signal(signal) => self.step(now, &Input::Signal(signal.into())),
+            v1::Record::Policy(policy) => {
+                self.policy = parse_policy(policy)?;
+                self.step(now, &Input::Policy(Box::new(self.policy.policy.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first anchor of a replay without a snapshot says what held before; any other repeats what is known.
+    fn anchor(&mut self, now: Timestamp, anchor: v1::Anchor) -> Result<(), StoreError> {
+        if self.anchored {
+            return Ok(());
+        }
+        self.anchored = true;
+        self.policy = parse_policy(anchor.policy)?;
+        self.engine = Engine::new(self.policy.policy.clone());
+        for registration in anchor.connected {
+            self.step(now, &connected_input(&registration.into()));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, now: Timestamp, input: &Input) {
+        let effects = self.engine.step(now, input);
+        self.taken.extend(decided(&effects));
+    }
+
+    fn reports(&mut self, store: &dyn Store, record: v1::Batch) -> Result<Reports, StoreError> {
+        let malformed = |why: String| StoreError::Malformed { what: "batch", why };
+        let batch = batch::decode(&record.bytes).map_err(|error| malformed(error.to_string()))?;
+        let epoch = Epoch { agent: batch.agent.clone(), boot: batch.boot_epoch };
+        let (key, number) = ((epoch, batch.table), batch.table);
+        let table = match self.tables.get(&key) {
+            Some(table) => table.clone(),
+            None => {
+                let table = table(store, &key.0, number)?;
+                self.tables.insert(key, table.clone());
+                table
+            }
+        };
+        let table = table.ok_or_else(|| malformed(format!("its path table {number} is gone")))?;
+        resolve(batch, record.region, &table).map_err(|error| malformed(error.to_string()))
+    }
+}
+
+/// A row beyond its table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("row {row} is beyond path table {table}, which has {rows}")]
+pub struct NoSuchRow {
+    /// The row.
+    pub row: u32,
+    /// The table.
+    pub table: u32,
+    /// Its number of rows.
+    pub rows: usize,
+}
+
+/// A batch as the engine reads it.
+///
+/// # Errors
+///
+/// Returns [`NoSuchRow`] when the batch refers to a row that its table does not have.
+pub fn resolve(
+    batch: batch::Batch,
+    region: leeward_common::id::RegionId,
+    table: &[Path],
+) -> Result<Reports, NoSuchRow> {
+    let number = batch.table;
+    let path = |(row, report)| match table.get(row as usize) {
+        Some(path) => Ok((path.clone(), report)),
+        None => Err(NoSuchRow { row, table: number, rows: table.len() }),
+    };
+    let reports = batch.rows.into_iter().map(path).collect::<Result<_, _>>()?;
+    Ok(Reports { agent: batch.agent, region, window: batch.window, reports })
+}
+
+fn read_snapshot(key: &[u8], value: &[u8]) -> Result<(Position, Engine, PolicyText), StoreError> {
+    let malformed = |why: String| StoreError::Malformed { what: "snapshot", why };
+    let position = Position::from_key(key).ok_or_else(|| malformed(format!("key {key:02x?}")))?;
+    let snapshot: v1::Snapshot = v1::decode("snapshot", value)?;
+    let state = v1::decode("engine state", &snapshot.state)
+        .map_err(|error| malformed(format!("{error}; it was written by build {}", snapshot.build)))?;
+    let engine = Engine::from_snapshot(state).map_err(|error| malformed(error.to_string()))?;
+    Ok((position, engine, parse_policy(snapshot.policy)?))
+}
+
+fn parse_policy(record: v1::Policy) -> Result<PolicyText, StoreError> {
+    let document = Document { file: "journal", text: &record.toml };
+    PolicyText::parse(&document)
+        .map_err(|error| StoreError::Malformed { what: "policy", why: error.to_string() })
+}
+
+/// The path tables of an epoch.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when they cannot be read.
+pub fn tables(store: &dyn Store, epoch: &Epoch) -> Result<BTreeMap<u32, Arc<[Path]>>, StoreError> {
+    let mut tables = BTreeMap::new();
+    let mut malformed = Ok(());
+    store.scan(Column::Tables, &epoch.key(), &mut |key, value| {
+        let number = match Epoch::from_table_key(key) {
+            Some((found, number)) if found == *epoch => number,
+            _ => return ControlFlow::Break(()),
+        };
+        match v1::decode::<v1::Table>("table", value) {
+            Ok(table) => drop(tables.insert(number, Vec::from(table).into())),
+            Err(error) => malformed = Err(error),
+        }
+        ControlFlow::Continue(())
+    })?;
+    malformed.map(|()| tables)
+}
+
+fn table(store: &dyn Store, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Path]>>, StoreError> {
+    let wanted = epoch.table_key(number);
+    let mut found = Ok(None);
+    store.scan(Column::Tables, &wanted, &mut |key, value| {
+        if key == wanted {
+            found = v1::decode::<v1::Table>("table", value).map(|table| Some(Vec::from(table).into()));
+        }
+        ControlFlow::Break(())
+    })?;
+    found
+}
+
+/// Every registered agent, and when it was last known to be connected.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when they cannot be read.
+pub fn registrations(store: &dyn Store) -> Result<Vec<(Registration, Timestamp)>, StoreError> {
+    let read = store::read_all(store, Column::Registrations, "registration", |_| Some(()))?;
+    let convert = |((), record): ((), v1::Registration)| {
+        let seen = Timestamp::from_unix_us(record.seen_us);
+        (record.into(), seen)
+    };
+    Ok(read.into_iter().map(convert).collect())
+}
+
+fn epochs(store: &dyn Store) -> Result<BTreeMap<Epoch, Seen>, StoreError> {
+    let read = store::read_all(store, Column::Watermarks, "watermark", Epoch::from_key)?;
+    let convert = |(epoch, record): (Epoch, v1::Watermark)| {
+        let at = Timestamp::from_unix_us(record.seen_us);
+        (epoch, Seen { arrived: Arrived::from_runs(&record.runs), at })
+    };
+    Ok(read.into_iter().map(convert).collect())
+}

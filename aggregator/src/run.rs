@@ -1,0 +1,320 @@
+//! Puts the parts together, and takes them apart again in the opposite order.
+//!
+//! ```text
+//!   start   store ─▶ recover ─▶ turn thread ─▶ roster ─▶ HTTP ─▶ QUIC ─▶ ready
+//!   stop    not ready ─▶ QUIC closed, sessions end ─▶ last turn, snapshot ─▶ HTTP ends
+//! ```
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use leeward_common::time::{Clock, SystemClock};
+use quinn::{Endpoint, VarInt};
+use sd_notify::NotifyState;
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task,
+};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::Config,
+    http,
+    ingest::{
+        Ingest, endpoint,
+        roster::{Change, Keeper, RosterHandle},
+    },
+    metrics::Metrics,
+    recover::recover,
+    shared::{Readiness, Shared, State},
+    store::{Store, rocks::Rocks},
+    turn::{Outlets, Turn, TurnHandle},
+};
+
+/// How long sessions may take to end once they are told to.
+const SESSIONS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long HTTP requests may take to end once the listener is closed.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The code that connections are closed with when the process stops: that of a refusal as unavailable.
+const STOPPING: VarInt = VarInt::from_u32(6);
+
+/// Runs the aggregator until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Returns what kept it from starting, or what ended it.
+pub fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
+    init_log();
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut running = Running::start(config).await?;
+        notify(&[NotifyState::Ready]);
+        running.attend(&path).await?;
+        running.stop().await;
+        Ok(())
+    })
+}
+
+/// A running aggregator.
+#[derive(Debug)]
+pub struct Running {
+    /// What the HTTP API sees.
+    pub shared: Shared,
+    /// Where agents connect.
+    pub agents: SocketAddr,
+    /// Where the HTTP API listens.
+    pub api: SocketAddr,
+    endpoint: Endpoint,
+    roster: RosterHandle,
+    ingest: task::JoinHandle<()>,
+    http: task::JoinHandle<()>,
+    turn: JoinHandle<()>,
+    progress: Arc<AtomicU64>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Starts with the store in the configured directory.
+    ///
+    /// # Errors
+    ///
+    /// Returns what kept it from starting.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let dir = config.data_dir.clone();
+        let store = task::spawn_blocking(move || Rocks::open(&dir)).await?;
+        Self::start_with(config, Box::new(store?), Arc::new(SystemClock)).await
+    }
+
+    /// Starts with any store and clock.
+    ///
+    /// # Errors
+    ///
+    /// Returns what kept it from starting.
+    pub async fn start_with(config: Config, store: Box<dyn Store>, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::default());
+        let readiness = Arc::new(Readiness::default());
+        let progress = Arc::new(AtomicU64::new(0));
+        let listener = TcpListener::bind(config.api.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} for the HTTP API", config.api.listen))?;
+
+        let configured = config.policy.clone();
+        let (store, recovered) = task::spawn_blocking(move || {
+            let recovered = recover(&*store, &configured);
+            (store, recovered)
+        })
+        .await?;
+        let recovered = recovered.context("cannot recover from the store")?;
+        metrics.store.replayed.inc_by(recovered.replayed);
+        metrics.store.skipped.inc_by(recovered.skipped);
+        let has_new_policy = recovered.policy != config.policy;
+        let (keeper, roster, members) = Keeper::new(
+            recovered.registrations.clone(),
+            Arc::new(config.policy.policy.clone()),
+            Arc::clone(&clock),
+        );
+
+        let view = Arc::new(ArcSwap::from_pointee(recovered.engine.view()));
+        let (turn_handle, arrivals) = TurnHandle::channel();
+        let outlets = Outlets {
+            view: Arc::clone(&view),
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            progress: Arc::clone(&progress),
+        };
+        let turn = Turn::new(store, recovered, Arc::clone(&clock), config.journal_retention, outlets);
+        let runtime = Handle::current();
+        let turn = std::thread::Builder::new()
+            .name("turn".to_owned())
+            .spawn(move || turn.run(&runtime, arrivals))
+            .context("cannot start the turn thread")?;
+        task::spawn(keeper.run());
+        if has_new_policy {
+            turn_handle.policy(config.policy.clone()).await.context("cannot bring the policy into force")?;
+        }
+
+        let name: Arc<str> = config.name.as_str().into();
+        let shared = Shared {
+            view: Arc::clone(&view),
+            roster: members,
+            turn: turn_handle.clone(),
+            metrics: Arc::clone(&metrics),
+            api: Arc::new(config.api.clone()),
+            readiness,
+            clock: Arc::clone(&clock),
+            name: Arc::clone(&name),
+        };
+        let (stopping, mut stop) = watch::channel(false);
+        let api = listener.local_addr().context("cannot read the address of the HTTP API")?;
+        let http = task::spawn(http::serve(shared.clone(), listener, async move {
+            // An error says that whoever could stop it is gone.
+            let _ = stop.wait_for(|&stop| stop).await;
+        }));
+
+        let endpoint = endpoint::open(config.listen, Arc::clone(&config.tls), &metrics)
+            .with_context(|| format!("cannot listen on {} (UDP) for agents", config.listen))?;
+        let agents = endpoint.local_addr().context("cannot read the address for agents")?;
+        let ingest = Ingest {
+            turn: turn_handle,
+            roster: roster.clone(),
+            view,
+            metrics,
+            clock,
+            name,
+            sessions: Arc::default(),
+            handshakes: Arc::default(),
+        };
+        let ingest = task::spawn(ingest.serve(endpoint.clone()));
+        info!(%agents, %api, name = %shared.name, "listening");
+        Ok(Self { shared, agents, api, endpoint, roster, ingest, http, turn, progress, stopping })
+    }
+
+    /// Answers to signals and to the watchdog until the process is told to stop.
+    async fn attend(&mut self, path: &Path) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut watchdog = Watchdog::new(&self.progress);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hangup.recv() => self.reload(path).await,
+                () = watchdog.wait() => watchdog.report(),
+                ended = &mut self.http => {
+                    ended.context("the HTTP API failed")?;
+                    anyhow::bail!("the HTTP API ended");
+                }
+            }
+            if self.turn.is_finished() {
+                anyhow::bail!("the turn thread ended; see the log above");
+            }
+        }
+    }
+
+    /// Reads the config again: the policy comes into force, and the certificate serves new connections. What else
+    /// changed needs a restart.
+    async fn reload(&self, path: &Path) {
+        notify(&[NotifyState::Reloading]);
+        let result = self.try_reload(path).await;
+        self.shared.metrics.config_reload_ok.set(i64::from(result.is_ok()));
+        match result {
+            Ok(()) => info!("the config is reloaded"),
+            Err(error) => error!(error = format!("{error:#}"), "the config is not reloaded; the old one stays in force"),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    /// See [`Self::reload`].
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with the file, or why the policy could not come into force.
+    pub async fn try_reload(&self, path: &Path) -> anyhow::Result<()> {
+        let owned = path.to_owned();
+        let config = task::spawn_blocking(move || Config::load(&owned)).await??;
+        let policy = Arc::new(config.policy.policy.clone());
+        self.shared.turn.policy(config.policy).await.context("cannot bring the policy into force")?;
+        self.roster.send(Change::Policy(policy)).await;
+        self.endpoint.set_server_config(Some(endpoint::server_config(config.tls)));
+        Ok(())
+    }
+
+    /// Stops in order.
+    pub async fn stop(self) {
+        info!("stopping");
+        notify(&[NotifyState::Stopping]);
+        self.shared.readiness.set(State::Stopping);
+        self.endpoint.close(STOPPING, b"the aggregator stops");
+        if tokio::time::timeout(SESSIONS_TIMEOUT, self.ingest).await.is_err() {
+            warn!("some sessions did not end in time");
+        }
+        self.endpoint.wait_idle().await;
+        self.shared.turn.stop().await;
+        let turn = self.turn;
+        if task::spawn_blocking(move || turn.join()).await.is_err_and(|error| error.is_panic()) {
+            error!("the turn thread panicked");
+        }
+        self.stopping.send_replace(true);
+        if tokio::time::timeout(HTTP_TIMEOUT, self.http).await.is_err() {
+            warn!("some HTTP requests did not end in time");
+        }
+        info!("stopped");
+    }
+}
+
+/// Tells systemd that all is well, as long as the turn thread makes progress.
+struct Watchdog {
+    /// Half of what systemd allows; `None` if it does not ask.
+    every: Option<Duration>,
+    next: tokio::time::Instant,
+    progress: Arc<AtomicU64>,
+    seen: u64,
+    stuck_since: Option<Instant>,
+}
+
+impl Watchdog {
+    fn new(progress: &Arc<AtomicU64>) -> Self {
+        let every = sd_notify::watchdog_enabled().map(|allowed| allowed / 2);
+        Self {
+            every,
+            next: tokio::time::Instant::now(),
+            progress: Arc::clone(progress),
+            seen: 0,
+            stuck_since: None,
+        }
+    }
+
+    async fn wait(&mut self) {
+        match self.every {
+            Some(every) => {
+                tokio::time::sleep_until(self.next).await;
+                self.next += every;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn report(&mut self) {
+        let progress = self.progress.load(Ordering::Acquire);
+        if progress != self.seen {
+            (self.seen, self.stuck_since) = (progress, None);
+            notify(&[NotifyState::Watchdog]);
+            return;
+        }
+        let since = *self.stuck_since.get_or_insert_with(Instant::now);
+        error!(stuck_seconds = since.elapsed().as_secs(), "the turn thread makes no progress");
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "cannot notify systemd");
+    }
+}
+
+fn init_log() {
+    let filter = EnvFilter::try_from_env("LEEWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // journald stamps lines itself. A second call in one process keeps the first.
+    let _ = match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => builder.without_time().with_ansi(false).try_init(),
+        None => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+    };
+}

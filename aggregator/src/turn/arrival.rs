@@ -1,0 +1,220 @@
+//! What waits for the turn thread, and the way to it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use leeward_common::{
+    id::{AgentId, RegionId},
+    report::Path,
+};
+use leeward_engine::input::{Reports, Signal};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::{config::PolicyText, mesh::Registration, store::key::Epoch};
+
+/// What waits for the turn thread. A batch is about 10 kB, so a full channel holds 40 MB; sessions then stop reading
+/// and QUIC flow control makes the agents keep their batches. Most of a storm fits, so that it costs one turn.
+pub const ARRIVALS: usize = 4_096;
+
+/// One thing for the turn thread.
+#[derive(Debug)]
+pub enum Arrival {
+    /// An agent's session begins.
+    Connected(Connected),
+    /// An agent's session ended.
+    Disconnected(Disconnected),
+    /// An agent announces a path table.
+    Paths(NewPaths),
+    /// An agent's reports of one window.
+    Batch(Box<NewBatch>),
+    /// A signal from the API.
+    Signal {
+        /// The signal, already checked against its source's bounds.
+        signal: Signal,
+        /// Told when it is durable and in force.
+        done: Done,
+    },
+    /// A new policy.
+    Policy {
+        /// The policy.
+        policy: Box<PolicyText>,
+        /// Told when it is durable and in force.
+        done: Done,
+    },
+    /// The process ends: this turn is the last.
+    Stop,
+}
+
+/// Told whether something is durable and in force.
+pub type Done = oneshot::Sender<Result<(), TurnError>>;
+
+/// An agent's session begins.
+#[derive(Debug)]
+pub struct Connected {
+    /// The session's number; a higher one of the same agent takes over.
+    pub session: u64,
+    /// What the agent registered.
+    pub registration: Registration,
+    /// Told what is already known of its boot epoch.
+    pub known: oneshot::Sender<Result<Known, TurnError>>,
+}
+
+/// What is known of a boot epoch.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Every sequence below this is durable.
+    pub durable_below: u64,
+    /// Its path tables.
+    pub tables: BTreeMap<u32, Arc<[Path]>>,
+}
+
+/// An agent's session ended.
+#[derive(Clone, Debug)]
+pub struct Disconnected {
+    /// The session's number.
+    pub session: u64,
+    /// The agent.
+    pub agent: AgentId,
+}
+
+/// An agent announces a path table.
+#[derive(Debug)]
+pub struct NewPaths {
+    /// Whose.
+    pub epoch: Epoch,
+    /// The table's number.
+    pub table: u32,
+    /// Its rows.
+    pub paths: Arc<[Path]>,
+    /// Tables that make room for it.
+    pub forget: Vec<u32>,
+    /// Told when it is durable.
+    pub done: Done,
+}
+
+/// An agent's reports of one window.
+#[derive(Debug)]
+pub struct NewBatch {
+    /// Whose.
+    pub epoch: Epoch,
+    /// Its sequence within the epoch.
+    pub sequence: u64,
+    /// The agent's region, from its certificate.
+    pub region: RegionId,
+    /// The batch, as it came.
+    pub bytes: Vec<u8>,
+    /// The same, as the engine reads it.
+    pub reports: Reports,
+    /// When it was received.
+    pub received: Instant,
+    /// Who wants to know what became of it.
+    pub settle: Settle,
+}
+
+/// Who wants to know what became of a batch.
+#[derive(Debug)]
+pub struct Settle {
+    /// The session. As many places as there can be permits, so it is never full.
+    pub session: mpsc::Sender<Settled>,
+    /// The batch's share of what its session may have in flight; free again when the session has read the answer.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Settled {
+    /// Its sequence.
+    pub sequence: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Held until this is read.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It is durable and counted.
+    Durable,
+    /// It had been durable before and is not counted again.
+    Repeated,
+    /// It can never count, and the agent may forget it. Decided by the session, not by the turn.
+    Refused,
+    /// It could not be stored.
+    NotStored,
+}
+
+impl Settle {
+    /// Tells the session. If that is gone, nobody needs to know.
+    pub fn with(self, sequence: u64, outcome: Outcome) {
+        let _ = self.session.try_send(Settled { sequence, outcome, permit: self.permit });
+    }
+}
+
+/// Why something did not come into force.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TurnError {
+    /// The store refused it.
+    #[error("the store refuses writes, so nothing new can come into force; try again later")]
+    StoreFailed,
+    /// The aggregator is on its way out.
+    #[error("the aggregator is stopping; try again later")]
+    Stopping,
+}
+
+/// The way to the turn thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TurnHandle {
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+impl TurnHandle {
+    /// A handle and the other end, for the turn thread or for a test that plays it.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<Arrival>) {
+        let (arrivals, receiver) = mpsc::channel(ARRIVALS);
+        (Self { arrivals }, receiver)
+    }
+
+    /// Hands something over; waits while the channel is full.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TurnError::Stopping`] when the turn thread is gone.
+    pub async fn send(&self, arrival: Arrival) -> Result<(), TurnError> {
+        self.arrivals.send(arrival).await.map_err(|_| TurnError::Stopping)
+    }
+
+    /// Brings a signal into force; returns when it is durable and the published view knows it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TurnError`] when it did not come into force.
+    pub async fn signal(&self, signal: Signal) -> Result<(), TurnError> {
+        self.ask(|done| Arrival::Signal { signal, done }).await
+    }
+
+    /// Brings a policy into force; returns when it is durable and the published view knows it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TurnError`] when it did not come into force.
+    pub async fn policy(&self, policy: PolicyText) -> Result<(), TurnError> {
+        self.ask(|done| Arrival::Policy { policy: Box::new(policy), done }).await
+    }
+
+    /// Asks for a last turn. Whatever is handed over after this is refused.
+    pub async fn stop(&self) {
+        // An error says that the last turn is over.
+        let _ = self.send(Arrival::Stop).await;
+    }
+
+    /// Hands something over and waits for what becomes of it.
+    pub(crate) async fn ask<T>(
+        &self,
+        arrival: impl FnOnce(oneshot::Sender<Result<T, TurnError>>) -> Arrival,
+    ) -> Result<T, TurnError> {
+        let (done, answer) = oneshot::channel();
+        self.send(arrival(done)).await?;
+        answer.await.unwrap_or(Err(TurnError::Stopping))
+    }
+}

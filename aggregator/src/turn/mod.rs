@@ -1,0 +1,602 @@
+//! One turn: take what arrived, journal it, step the engine, store what it decided, publish, answer.
+//!
+//! One thread owns the engine and everything that must agree with it: the journal's end, the watermarks, who has a
+//! session. The order within a turn is the promise of the whole pipeline:
+//!
+//! ```text
+//!   wait ─▶ journal: one synced write ─▶ step ─▶ decisions: synced ─▶ publish ─▶ answer
+//!             │ fails                                                            durable: forget it
+//!             └──────────────▶ step nothing but time, publish, answer            not stored: keep it
+//! ```
+//!
+//! So what is acknowledged is durable, what is in a picture is in the journal, and a crash between any two arrows
+//! loses nothing: unanswered batches come again and the watermarks tell which of them were counted.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use leeward_common::{
+    id::AgentId,
+    time::{Clock, Timestamp},
+};
+use leeward_engine::{
+    Engine, STATE_VERSION,
+    effect::Effect,
+    input::{AgentConnected, Input},
+    view::View,
+};
+use tokio::{runtime::Handle, sync::mpsc};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::PolicyText,
+    dedupe::Arrived,
+    mesh::Registration,
+    metrics::Metrics,
+    recover::{self, Recovered},
+    shared::{Readiness, State},
+    store::{
+        self, Store, Writes,
+        key::{Column, Epoch, Position},
+        record::v1,
+    },
+};
+
+mod arrival;
+mod clock;
+
+pub use arrival::{
+    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewPaths, Outcome, Settle, Settled, TurnError,
+    TurnHandle,
+};
+pub use clock::TurnClock;
+
+/// The most that one turn takes: what is left waits a few milliseconds for the next sync.
+const TURN_ARRIVALS: usize = 1_024;
+
+/// How often the engine is written down whole, so that a restart replays a minute and not two days.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+
+/// How often an anchor is journaled and retention looks around.
+const ANCHOR_EVERY: Duration = Duration::from_secs(3600);
+
+/// How long after a restart an agent may take to come back before it counts as disconnected.
+const RECONNECT_GRACE: Duration = Duration::from_secs(10);
+
+/// How long decisions are kept.
+const DECISION_RETENTION: Duration = Duration::from_secs(400 * 86_400);
+
+/// The number of a session of the process before: any real one takes over.
+const SESSION_BEFORE_RESTART: u64 = 0;
+
+/// Where a turn's results go.
+#[derive(Clone, Debug)]
+pub struct Outlets {
+    /// The picture for readers.
+    pub view: Arc<ArcSwap<View>>,
+    /// Whether the store takes writes.
+    pub readiness: Arc<Readiness>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Completed turns, for the watchdog.
+    pub progress: Arc<AtomicU64>,
+}
+
+/// The owner of the engine.
+pub struct Turn {
+    store: Box<dyn Store>,
+    engine: Engine,
+    clock: TurnClock,
+    outlets: Outlets,
+    policy: PolicyText,
+    /// Where the journal ends; `None` while it is empty.
+    end: Option<Position>,
+    epochs: BTreeMap<Epoch, Seen>,
+    /// Agents that the engine takes for connected.
+    sessions: BTreeMap<AgentId, Session>,
+    journal_retention: Duration,
+    anchored: Option<Timestamp>,
+    snapshot: SnapshotState,
+    started: Timestamp,
+    /// What the store would not take and nobody will send again.
+    owed: Vec<Disconnected>,
+    /// Decisions that the store would not take.
+    undurable: Vec<v1::Decided>,
+}
+
+/// Which batches of a boot epoch arrived, and when the last one did.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Seen {
+    /// The sequences.
+    pub arrived: Arrived,
+    /// By the turn's clock.
+    pub at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    id: u64,
+    registration: Registration,
+}
+
+#[derive(Debug, Default)]
+struct SnapshotState {
+    at: Timestamp,
+    position: Option<Position>,
+}
+
+/// What one turn writes before anything comes into force.
+#[derive(Debug, Default)]
+struct Staged {
+    writes: Writes,
+    /// By index of the arrival: whether it is new and steps the engine.
+    fresh: Vec<bool>,
+    epochs: BTreeMap<Epoch, Seen>,
+    end: Option<Position>,
+}
+
+impl Turn {
+    /// A turn that goes on where the store ends. `configured` comes into force with the first turn if it differs from
+    /// the policy that the journal ends with.
+    #[must_use]
+    pub fn new(
+        store: Box<dyn Store>,
+        recovered: Recovered,
+        wall: Arc<dyn Clock>,
+        journal_retention: Duration,
+        outlets: Outlets,
+    ) -> Self {
+        let Recovered { engine, policy, end, epochs, registrations, undurable, snapshot, .. } = recovered;
+        let floor = end.map_or(Timestamp::EPOCH, |end| end.time).max(engine.view().now);
+        let mut clock = TurnClock::new(wall, floor);
+        let started = clock.now();
+        let view = engine.view();
+        let connected = |agent: &AgentId| view.agents.get(agent).is_some_and(|agent| agent.connected_since.is_some());
+        let sessions = registrations
+            .into_iter()
+            .filter(|(registration, _)| connected(&registration.agent))
+            .map(|(registration, _)| {
+                (registration.agent.clone(), Session { id: SESSION_BEFORE_RESTART, registration })
+            })
+            .collect();
+        Self {
+            store,
+            engine,
+            clock,
+            outlets,
+            policy,
+            end,
+            epochs,
+            sessions,
+            journal_retention,
+            anchored: None,
+            snapshot: SnapshotState { at: started, position: snapshot },
+            started,
+            owed: Vec::new(),
+            undurable,
+        }
+    }
+
+    /// Takes turns until it is told to stop or every handle is dropped, then writes a last snapshot. Blocks its thread.
+    pub fn run(mut self, runtime: &Handle, mut arrivals: mpsc::Receiver<Arrival>) {
+        let mut taken = Vec::new();
+        // An empty first turn: the view is complete before anybody connects.
+        self.turn(Vec::new());
+        while let Some(count) = self.wait(runtime, &mut arrivals, &mut taken) {
+            self.outlets.metrics.turn.arrivals_out.inc_by(count as u64);
+            let is_last = taken.iter().any(|arrival| matches!(arrival, Arrival::Stop));
+            self.turn(std::mem::take(&mut taken));
+            if is_last {
+                break;
+            }
+        }
+        self.write_snapshot();
+        info!("the turn thread ends");
+    }
+
+    /// Waits for arrivals, but not beyond the next evaluation; `None` when nobody can send any more.
+    fn wait(
+        &mut self,
+        runtime: &Handle,
+        arrivals: &mut mpsc::Receiver<Arrival>,
+        taken: &mut Vec<Arrival>,
+    ) -> Option<usize> {
+        let every = self.policy.policy.evaluate_every;
+        let now = self.clock.now();
+        let until = (now.floor(every) + every).since(now);
+        let received = runtime.block_on(async {
+            tokio::time::timeout(until, arrivals.recv_many(taken, TURN_ARRIVALS)).await
+        });
+        match received {
+            Err(_) => Some(0),
+            Ok(0) => None,
+            Ok(count) => Some(count),
+        }
+    }
+
+    /// One turn, from what arrived to the answers.
+    fn turn(&mut self, mut arrivals: Vec<Arrival>) {
+        let (began, now) = (Instant::now(), self.clock.now());
+        arrivals.extend(self.owed.drain(..).map(Arrival::Disconnected));
+        arrivals.extend(self.overdue_reconnects(now));
+        match self.journal(now, &arrivals) {
+            Ok(staged) => self.settle(now, arrivals, staged),
+            Err(error) => self.refuse(now, arrivals, &error),
+        }
+        self.outlets.metrics.turn.seconds.observe(began.elapsed().as_secs_f64());
+        self.outlets.progress.fetch_add(1, Ordering::Release);
+    }
+
+    /// Journals what is new in one synced write. Changes nothing else.
+    fn journal(&mut self, now: Timestamp, arrivals: &[Arrival]) -> Result<Staged, store::StoreError> {
+        let anchor = self.anchor_is_due(now).then(|| self.anchor(now));
+        let mut staged = Staged { end: self.end, ..Staged::default() };
+        if let Some(anchor) = anchor {
+            staged.journal(now, &v1::Record::Anchor(anchor));
+            self.sweep(now, &mut staged.writes);
+        }
+        for arrival in arrivals {
+            let fresh = self.stage(now, arrival, &mut staged);
+            staged.fresh.push(fresh);
+        }
+        for (epoch, seen) in &staged.epochs {
+            staged.writes.watermark(epoch, &watermark(seen));
+        }
+        self.commit(&staged.writes)?;
+        if staged.end != self.end && self.anchor_is_due(now) {
+            self.anchored = Some(now.floor(ANCHOR_EVERY));
+            self.retire(now);
+        }
+        Ok(staged)
+    }
+
+    /// Notes one arrival for the journal; whether it is new.
+    fn stage(&self, now: Timestamp, arrival: &Arrival, staged: &mut Staged) -> bool {
+        match arrival {
+            Arrival::Connected(Connected { registration, .. }) => {
+                let record = v1::Registration::from(registration);
+                let seen_us = now.as_unix_us();
+                staged.writes.registration(&v1::Registration { seen_us, ..record.clone() });
+                staged.journal(now, &v1::Record::Connected(record));
+                true
+            }
+            Arrival::Disconnected(Disconnected { session, agent }) => {
+                let Some(known) = self.sessions.get(agent).filter(|known| known.id == *session) else { return false };
+                let record = v1::Registration::from(&known.registration);
+                staged.writes.registration(&v1::Registration { seen_us: now.as_unix_us(), ..record });
+                staged.journal(now, &v1::Record::Disconnected(v1::Disconnected { agent: agent.clone() }));
+                true
+            }
+            Arrival::Paths(NewPaths { epoch, table, paths, forget, .. }) => {
+                staged.writes.table(epoch, *table, paths);
+                staged.writes.forget_tables(epoch, forget.iter());
+                true
+            }
+            Arrival::Batch(batch) => {
+                let seen = staged
+                    .epochs
+                    .entry(batch.epoch.clone())
+                    .or_insert_with(|| self.epochs.get(&batch.epoch).cloned().unwrap_or_default());
+                if !seen.arrived.insert(batch.sequence) {
+                    return false;
+                }
+                seen.at = now;
+                let record = v1::Batch { region: batch.region.clone(), bytes: batch.bytes.clone() };
+                staged.journal(now, &v1::Record::Batch(record));
+                true
+            }
+            Arrival::Signal { signal, .. } => {
+                staged.journal(now, &v1::Record::Signal(signal.into()));
+                true
+            }
+            Arrival::Policy { policy, .. } => {
+                staged.journal(now, &v1::Record::Policy(v1::Policy { toml: policy.toml.clone() }));
+                true
+            }
+            Arrival::Stop => false,
+        }
+    }
+
+    /// Everything is durable: it comes into force, then everybody is answered.
+    fn settle(&mut self, now: Timestamp, arrivals: Vec<Arrival>, staged: Staged) {
+        self.end = staged.end;
+        self.epochs.extend(staged.epochs);
+        let mut effects = Vec::new();
+        let mut answers = Vec::with_capacity(arrivals.len());
+        for (arrival, fresh) in arrivals.into_iter().zip(staged.fresh) {
+            let (input, answer) = self.apply(arrival, fresh);
+            if let Some(input) = input {
+                effects.extend(self.engine.step(now, &input));
+            }
+            answers.push(answer);
+        }
+        effects.extend(self.engine.step(now, &Input::Tick));
+        self.store_decisions(effects);
+        self.publish();
+        if self.undurable.is_empty() {
+            self.outlets.readiness.set(State::Ready);
+        }
+        for answer in answers {
+            answer.give(&self.outlets.metrics, now);
+        }
+        self.snapshot_if_due(now);
+    }
+
+    /// What an arrival tells the engine, and how it is answered.
+    fn apply(&mut self, arrival: Arrival, fresh: bool) -> (Option<Input>, Answer) {
+        match arrival {
+            Arrival::Connected(Connected { session, registration, known }) => {
+                let epoch = Epoch { agent: registration.agent.clone(), boot: registration.boot_epoch };
+                let answer = Answer::Known(known, self.known(&epoch));
+                let input = connected_input(&registration);
+                self.sessions.insert(registration.agent.clone(), Session { id: session, registration });
+                (Some(input), answer)
+            }
+            Arrival::Disconnected(Disconnected { agent, .. }) if fresh => {
+                self.sessions.remove(&agent);
+                (Some(Input::AgentDisconnected { agent }), Answer::None)
+            }
+            Arrival::Disconnected(_) | Arrival::Stop => (None, Answer::None),
+            Arrival::Paths(paths) => (None, Answer::Done(paths.done, Ok(()))),
+            Arrival::Batch(batch) => {
+                let NewBatch { sequence, reports, received, settle, .. } = *batch;
+                let outcome = if fresh { Outcome::Durable } else { Outcome::Repeated };
+                let window_end = reports.window.end();
+                (
+                    fresh.then_some(Input::Reports(reports)),
+                    Answer::Batch { settle, sequence, outcome, received, window_end },
+                )
+            }
+            Arrival::Signal { signal, done } => (Some(Input::Signal(signal)), Answer::Done(done, Ok(()))),
+            Arrival::Policy { policy, done } => {
+                self.policy = *policy;
+                info!(regions = self.policy.policy.regions.len(), "a new policy is in force");
+                (Some(Input::Policy(Box::new(self.policy.policy.clone()))), Answer::Done(done, Ok(())))
+            }
+        }
+    }
+
+    /// The store would not take it: only time goes on.
+    fn refuse(&mut self, now: Timestamp, arrivals: Vec<Arrival>, error: &store::StoreError) {
+        self.store_failed(error);
+        let effects = self.engine.step(now, &Input::Tick);
+        self.undurable.extend(decided(&effects));
+        self.publish();
+        for arrival in arrivals {
+            match arrival {
+                Arrival::Connected(connected) => drop(connected.known.send(Err(TurnError::StoreFailed))),
+                Arrival::Disconnected(disconnected) => self.owed.push(disconnected),
+                Arrival::Paths(NewPaths { done, .. })
+                | Arrival::Signal { done, .. }
+                | Arrival::Policy { done, .. } => drop(done.send(Err(TurnError::StoreFailed))),
+                Arrival::Batch(batch) => batch.settle.with(batch.sequence, Outcome::NotStored),
+                Arrival::Stop => {}
+            }
+        }
+    }
+
+    /// Decisions are on disk before anybody acts on them. Those that the store refuses are tried again next turn.
+    fn store_decisions(&mut self, effects: Vec<Effect>) {
+        self.undurable.extend(decided(&effects));
+        if self.undurable.is_empty() {
+            return;
+        }
+        let mut writes = Writes::default();
+        for decided in &self.undurable {
+            writes.decided(decision_position(decided), decided);
+        }
+        if let Err(error) = self.commit(&writes) {
+            self.store_failed(&error);
+            return;
+        }
+        for v1::Decided { id, primary, from, to, reason, summary, .. } in self.undurable.drain(..) {
+            self.outlets.metrics.decision(&reason);
+            let (from, to) = (name_or_none(from.as_ref()), name_or_none(to.as_ref()));
+            info!(decision = id, %primary, from, to, reason, summary, "decided");
+        }
+    }
+
+    fn publish(&self) {
+        self.outlets.view.store(Arc::new(self.engine.view()));
+    }
+
+    /// Everything that is known of an epoch, or why it cannot be told.
+    fn known(&self, epoch: &Epoch) -> Result<Known, TurnError> {
+        let tables = recover::tables(&*self.store, epoch).map_err(|error| {
+            error!(agent = %epoch.agent, error = &error as &dyn std::error::Error, "cannot read path tables");
+            TurnError::StoreFailed
+        })?;
+        let durable_below = self.epochs.get(epoch).map_or(0, |seen| seen.arrived.below());
+        Ok(Known { durable_below, tables })
+    }
+
+    /// After the grace of a restart, sessions of the process before have ended.
+    fn overdue_reconnects(&self, now: Timestamp) -> Vec<Arrival> {
+        if now.since(self.started) < RECONNECT_GRACE {
+            return Vec::new();
+        }
+        let gone = self.sessions.iter().filter(|(_, session)| session.id == SESSION_BEFORE_RESTART);
+        gone.map(|(agent, session)| {
+            Arrival::Disconnected(Disconnected { session: session.id, agent: agent.clone() })
+        })
+        .collect()
+    }
+
+    fn commit(&mut self, writes: &Writes) -> Result<(), store::StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.store.commit(writes)?;
+        self.outlets.metrics.store.commit_seconds.observe(began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn store_failed(&self, error: &store::StoreError) {
+        self.outlets.metrics.store.failures.inc();
+        if self.outlets.readiness.state() != State::StoreFailed {
+            error!(error = error as &dyn std::error::Error, "the store refuses writes; nothing is acknowledged");
+        }
+        self.outlets.readiness.set(State::StoreFailed);
+    }
+
+    fn anchor_is_due(&self, now: Timestamp) -> bool {
+        self.anchored.is_none_or(|anchored| now.floor(ANCHOR_EVERY) > anchored)
+    }
+
+    fn anchor(&self, now: Timestamp) -> v1::Anchor {
+        let seen_us = now.as_unix_us();
+        let connected = self.sessions.values();
+        let connected = connected.map(|session| v1::Registration { seen_us, ..(&session.registration).into() });
+        v1::Anchor { policy: v1::Policy { toml: self.policy.toml.clone() }, connected: connected.collect() }
+    }
+
+    /// Notes who is still here and forgets who has been gone for longer than the journal reaches back.
+    fn sweep(&mut self, now: Timestamp, writes: &mut Writes) {
+        for session in self.sessions.values() {
+            let record = v1::Registration::from(&session.registration);
+            writes.registration(&v1::Registration { seen_us: now.as_unix_us(), ..record });
+        }
+        let horizon = now - self.journal_retention;
+        match recover::registrations(&*self.store) {
+            Ok(registrations) => {
+                for (registration, seen) in registrations {
+                    if seen < horizon && !self.sessions.contains_key(&registration.agent) {
+                        writes.forget_registration(&registration.agent);
+                    }
+                }
+            }
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot read registrations"),
+        }
+        let sessions = &self.sessions;
+        let live = |epoch: &Epoch| {
+            sessions.get(&epoch.agent).is_some_and(|session| session.registration.boot_epoch == epoch.boot)
+        };
+        let store = &*self.store;
+        self.epochs.retain(|epoch, seen| {
+            let keep = seen.at >= horizon || live(epoch);
+            if !keep {
+                let tables = recover::tables(store, epoch).unwrap_or_default();
+                writes.forget_epoch(epoch, tables.keys());
+            }
+            keep
+        });
+    }
+
+    /// Drops what is older than its retention.
+    fn retire(&mut self, now: Timestamp) {
+        let cuts = [
+            (Column::Journal, (now - self.journal_retention).floor(ANCHOR_EVERY)),
+            (Column::Decisions, now - DECISION_RETENTION),
+        ];
+        for (column, until) in cuts {
+            if let Err(error) = store::drop_before(&mut *self.store, column, until) {
+                warn!(column = column.name(), error = &error as &dyn std::error::Error, "cannot drop old data");
+            }
+        }
+    }
+
+    fn snapshot_if_due(&mut self, now: Timestamp) {
+        if now.since(self.snapshot.at) >= SNAPSHOT_EVERY {
+            self.snapshot.at = now;
+            self.write_snapshot();
+        }
+    }
+
+    /// Writes the engine down, unless the journal has not grown since the last time. A failure costs only time at
+    /// the next start.
+    fn write_snapshot(&mut self) {
+        let Some(end) = self.end.filter(|end| self.snapshot.position != Some(*end)) else { return };
+        let snapshot = v1::Snapshot {
+            state_version: STATE_VERSION,
+            build: crate::BUILD.to_owned(),
+            policy: v1::Policy { toml: self.policy.toml.clone() },
+            state: v1::encode(self.engine.to_snapshot()),
+        };
+        self.outlets.metrics.store.snapshot_bytes.set(snapshot.state.len() as i64);
+        let mut writes = Writes::default();
+        writes.snapshot(end, &snapshot);
+        let written = self
+            .commit(&writes)
+            .and_then(|()| self.store.drop_before(Column::Snapshots, &end.key()));
+        match written {
+            Ok(()) => {
+                debug!(bytes = snapshot.state.len(), "wrote a snapshot");
+                self.snapshot.position = Some(end);
+            }
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot write a snapshot"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn").field("end", &self.end).field("sessions", &self.sessions.len()).finish_non_exhaustive()
+    }
+}
+
+impl Staged {
+    fn journal(&mut self, now: Timestamp, record: &v1::Record) {
+        let position = self.end.map_or(Position::at(now), |end| end.next(now));
+        self.writes.journal(position, record);
+        self.end = Some(position);
+    }
+}
+
+/// Who is told what, once everything is published.
+enum Answer {
+    None,
+    Known(tokio::sync::oneshot::Sender<Result<Known, TurnError>>, Result<Known, TurnError>),
+    Done(Done, Result<(), TurnError>),
+    Batch { settle: Settle, sequence: u64, outcome: Outcome, received: Instant, window_end: Timestamp },
+}
+
+impl Answer {
+    /// Whoever is gone by now does not need the answer.
+    fn give(self, metrics: &Metrics, now: Timestamp) {
+        match self {
+            Self::None => {}
+            Self::Known(known, answer) => drop(known.send(answer)),
+            Self::Done(done, answer) => drop(done.send(answer)),
+            Self::Batch { settle, sequence, outcome, received, window_end } => {
+                metrics.turn.batch_seconds.observe(received.elapsed().as_secs_f64());
+                metrics.turn.window_seconds.observe(now.since(window_end).as_secs_f64());
+                settle.with(sequence, outcome);
+            }
+        }
+    }
+}
+
+/// How the engine is told of a session.
+pub(crate) fn connected_input(registration: &Registration) -> Input {
+    let Registration { agent, region, boot_epoch, addresses, answer_port: _, build } = registration.clone();
+    Input::AgentConnected(AgentConnected { agent, region, boot_epoch, addresses, build })
+}
+
+/// The decisions among effects, as they are stored.
+pub(crate) fn decided(effects: &[Effect]) -> impl Iterator<Item = v1::Decided> {
+    effects.iter().map(|effect| match effect {
+        Effect::Decided(decision) => v1::Decided::from(&**decision),
+    })
+}
+
+/// Where a decision is stored: taking it again in a replay writes the same key.
+pub(crate) fn decision_position(decided: &v1::Decided) -> Position {
+    // Decisions are numbered from 1 without gaps; four thousand million of them do not happen at one instant.
+    Position { time: Timestamp::from_unix_us(decided.at_us), counter: decided.id as u32 }
+}
+
+fn watermark(seen: &Seen) -> v1::Watermark {
+    v1::Watermark { runs: seen.arrived.runs().to_vec(), seen_us: seen.at.as_unix_us() }
+}
+
+fn name_or_none(region: Option<&leeward_common::id::RegionId>) -> &str {
+    region.map_or("none", leeward_common::id::RegionId::as_str)
+}
