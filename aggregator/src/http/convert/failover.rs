@@ -1,0 +1,343 @@
+//! Where a region fails over to, and what was decided before.
+
+use std::time::Duration;
+
+use leeward_common::{
+    api::v1::{
+        Candidate, Contribution, Decision, Decisions, Failover, Perspective, Previous, Reason, State, Time,
+    },
+    id::RegionId,
+    time::Timestamp,
+};
+use leeward_engine::{
+    decision,
+    policy::Policy,
+    select::{self, Ranking, RefusalCode, Term},
+    view::{Estimate, Knowledge, SelectionView},
+};
+use serde::Serialize;
+
+use super::{Moment, measured};
+
+/// Where `primary` fails over to, by what was decided.
+#[must_use]
+pub fn failover(moment: &Moment<'_>, primary: &RegionId) -> Failover {
+    let view = moment.view;
+    let ranking = view.ranking(primary);
+    let selection = view.selections.get(primary);
+    let selected = selection.and_then(|selection| selection.selected.clone());
+    let since = selection.and_then(|selection| selection.since);
+    let held_until = selection.and_then(|selection| selection.held_until);
+    Failover {
+        primary_region: primary.clone(),
+        state: state(moment, selection.map(AsRef::as_ref), &ranking),
+        summary: summary(primary, selection.map(AsRef::as_ref), &ranking),
+        selected_region: selected,
+        decided_at: since.map(Into::into),
+        decision_id: selection.and_then(|selection| selection.decision),
+        previous: selection.and_then(|selection| previous(moment, primary, selection)),
+        held_until: held_until.map(Into::into),
+        ..answer(moment, primary, &ranking)
+    }
+}
+
+/// Where `primary` would go by this ranking, which nobody decided upon.
+#[must_use]
+pub fn evaluated(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> Failover {
+    let selection = SelectionView {
+        selected: ranking.best().map(|best| best.region.clone()),
+        since: Some(moment.view.now),
+        previous: None,
+        held_until: None,
+        decision: None,
+    };
+    Failover {
+        selected_region: selection.selected.clone(),
+        state: state(moment, Some(&selection), ranking),
+        summary: summary(primary, Some(&selection), ranking),
+        decided_at: Some(moment.view.now.into()),
+        ..answer(moment, primary, ranking)
+    }
+}
+
+/// What both kinds of answer share; the rest says that nothing was decided.
+fn answer(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> Failover {
+    Failover {
+        primary_region: primary.clone(),
+        selected_region: None,
+        state: State::Pending,
+        summary: String::new(),
+        decided_at: None,
+        decision_id: None,
+        previous: None,
+        held_until: None,
+        perspective: perspective(ranking),
+        candidates: candidates(ranking, &moment.view.policy, moment.late),
+        graph_version: moment.view.graph_version,
+        evaluated_at: moment.view.now.into(),
+        stale: moment.is_stale(),
+    }
+}
+
+/// What makes a failover answer another one: everything but the figures that change with each window.
+#[derive(Debug, Serialize)]
+pub struct Content<'a> {
+    selected: Option<&'a RegionId>,
+    state: State,
+    decision_id: Option<u64>,
+    held_until: Option<Time>,
+    perspective: Perspective,
+    stale: bool,
+    candidates: Vec<(&'a RegionId, bool, Vec<&'a str>)>,
+}
+
+/// The content of an answer.
+#[must_use]
+pub fn content(answer: &Failover) -> Content<'_> {
+    let candidates = answer.candidates.iter().map(|candidate| {
+        let codes = candidate.reasons.iter().map(|reason| reason.code.as_str());
+        (&candidate.region_id, candidate.eligible, codes.collect())
+    });
+    Content {
+        selected: answer.selected_region.as_ref(),
+        state: answer.state,
+        decision_id: answer.decision_id,
+        held_until: answer.held_until,
+        perspective: answer.perspective,
+        stale: answer.stale,
+        candidates: candidates.collect(),
+    }
+}
+
+fn state(moment: &Moment<'_>, selection: Option<&SelectionView>, ranking: &Ranking) -> State {
+    let Some(selection) = selection.filter(|selection| selection.since.is_some()) else {
+        return State::Pending;
+    };
+    let Some(selected) = &selection.selected else { return State::Bad };
+    let sound = ranking.candidate(selected).is_some_and(|candidate| candidate.eligible)
+        && ranking.perspective == select::Perspective::Primary
+        && !moment.is_stale();
+    if sound { State::Ok } else { State::Degraded }
+}
+
+/// The answer in one sentence.
+fn summary(primary: &RegionId, selection: Option<&SelectionView>, ranking: &Ranking) -> String {
+    let sentence = match selection.filter(|selection| selection.since.is_some()) {
+        None => match ranking.candidates.is_empty() {
+            true => format!("{primary} has no region to fail over to: none is configured"),
+            false => format!("nothing is decided for {primary} yet: {}", refusals(ranking)),
+        },
+        Some(SelectionView { selected: None, .. }) => {
+            format!("{primary} has nowhere to go: {}", refusals(ranking))
+        }
+        Some(SelectionView { selected: Some(selected), held_until, .. }) => {
+            chosen(primary, selected, *held_until, ranking)
+        }
+    };
+    match ranking.perspective {
+        select::Perspective::Primary => sentence,
+        select::Perspective::Survivors => {
+            format!("{sentence} ({primary} itself is not reached: judged from the other regions)")
+        }
+    }
+}
+
+/// Why the first few candidates may not be selected.
+fn refusals(ranking: &Ranking) -> String {
+    const SHOWN: usize = 3;
+    let refused = ranking.candidates.iter().filter_map(|candidate| {
+        Some(format!("{} ({})", candidate.region, candidate.reasons.first()?.detail))
+    });
+    let mut texts: Vec<String> = refused.take(SHOWN).collect();
+    if texts.is_empty() {
+        return "the candidates are being compared".to_owned();
+    }
+    if ranking.candidates.len() > SHOWN {
+        texts.push("…".to_owned());
+    }
+    texts.join(", ")
+}
+
+fn chosen(primary: &RegionId, selected: &RegionId, held_until: Option<Timestamp>, ranking: &Ranking) -> String {
+    let own = ranking.candidate(selected);
+    if let Some(refusal) = own.and_then(|own| own.reasons.first()) {
+        return format!("{primary} still fails over to {selected}, although: {}", refusal.detail);
+    }
+    let rival = ranking.candidates.iter().find(|other| other.eligible && other.region != *selected);
+    let lead = |own: &select::Candidate, other: &select::Candidate| Some((own.log_score()? - other.log_score()?).exp());
+    match own.zip(rival).and_then(|(own, rival)| Some((rival, lead(own, rival)?))) {
+        None => format!("{primary} fails over to {selected}, the only one that may be selected"),
+        Some((rival, lead)) if lead >= 1.0 => {
+            format!("{primary} fails over to {selected}: {lead:.2} times the score of {}, the next best", rival.region)
+        }
+        Some((rival, lead)) => {
+            let why = match held_until {
+                Some(until) => format!("it is held until {}", time_of_day(until)),
+                None => "that is not yet enough, or not for long enough, to move".to_owned(),
+            };
+            format!(
+                "{primary} fails over to {selected}; {} has {:.2} times its score, but {why}",
+                rival.region,
+                1.0 / lead
+            )
+        }
+    }
+}
+
+fn time_of_day(time: Timestamp) -> String {
+    let text = time.to_string();
+    format!("{} UTC", text.get(11..19).unwrap_or(&text))
+}
+
+fn previous(moment: &Moment<'_>, primary: &RegionId, selection: &SelectionView) -> Option<Previous> {
+    let region = selection.previous.clone()?;
+    let own = || moment.view.decisions.iter().rev().filter(|decision| decision.primary == *primary);
+    let left = own().find(|decision| decision.from.as_ref() == Some(&region) && decision.to.as_ref() != Some(&region));
+    let came = own().find(|decision| {
+        decision.to.as_ref() == Some(&region) && left.is_none_or(|left| decision.id < left.id)
+    });
+    Some(Previous {
+        region_id: region,
+        since: came.map(|decision| decision.at.into()),
+        until: left.map(|decision| decision.at.into()),
+    })
+}
+
+fn perspective(ranking: &Ranking) -> Perspective {
+    match ranking.perspective {
+        select::Perspective::Primary => Perspective::Primary,
+        select::Perspective::Survivors => Perspective::Survivors,
+    }
+}
+
+fn candidates(ranking: &Ranking, policy: &Policy, late: Duration) -> Vec<Candidate> {
+    let ranked = ranking.candidates.iter().zip(1_u32..);
+    ranked.map(|(candidate, place)| self::candidate(candidate, place, policy, late)).collect()
+}
+
+fn candidate(candidate: &select::Candidate, place: u32, policy: &Policy, late: Duration) -> Candidate {
+    let knowledge = knowledge(candidate, policy, late);
+    let age = candidate.data_age.map(|age| age + late);
+    let value = |estimate: Option<Estimate>| measured(estimate, age, knowledge);
+    Candidate {
+        region_id: candidate.region.clone(),
+        rank: candidate.eligible.then_some(place),
+        eligible: candidate.eligible,
+        reasons: candidate
+            .reasons
+            .iter()
+            .map(|refusal| Reason { code: refusal_code(refusal.code).to_owned(), detail: refusal.detail.clone() })
+            .collect(),
+        baseline_weight: candidate.baseline,
+        network_weight: candidate.network,
+        score: candidate.score,
+        normalised_score: candidate.normalised,
+        latency_p50_us: value(candidate.rtt_p50_us),
+        latency_p99_us: value(candidate.rtt_p99_us),
+        jitter_us: value(candidate.jitter_us),
+        loss_ratio: value(candidate.loss),
+        bandwidth_bps: candidate.bandwidth_bps.map(|estimate| value(Some(estimate))),
+        data_age_ms: age.map(super::milliseconds),
+        vantage_points: candidate.vantage_points,
+        seen_from: candidate.seen_from.clone(),
+        contributions: candidate.contributions.iter().map(contribution).collect(),
+    }
+}
+
+/// How much is known about a candidate: what [`leeward_engine::view::Estimates::knowledge`] says of its link.
+fn knowledge(candidate: &select::Candidate, policy: &Policy, late: Duration) -> Knowledge {
+    let probes = candidate.loss.map_or(0, |loss| loss.n);
+    match candidate.data_age {
+        None => Knowledge::Unknown,
+        Some(age) if age > policy.evidence.stale_after || late > super::STALE_AFTER => Knowledge::Stale,
+        Some(_) if probes < u64::from(policy.evidence.min_probes) => Knowledge::Thin,
+        Some(_) => Knowledge::Fresh,
+    }
+}
+
+const fn refusal_code(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::UnknownRegion => "unknown_region",
+        RefusalCode::IsPrimary => "is_primary",
+        RefusalCode::Down => "down",
+        RefusalCode::NoEvidence => "no_evidence",
+        RefusalCode::Stale => "stale",
+        RefusalCode::TooFewProbes => "too_few_probes",
+        RefusalCode::Unreachable => "unreachable",
+    }
+}
+
+fn contribution(contribution: &select::Contribution) -> Contribution {
+    let (term, source) = match &contribution.term {
+        Term::Distance => ("distance", None),
+        Term::Capacity => ("capacity", None),
+        Term::Configured => ("configured", None),
+        Term::LatencyP50 => ("latency_p50", None),
+        Term::LatencyP99 => ("latency_p99", None),
+        Term::Jitter => ("jitter", None),
+        Term::Loss => ("loss", None),
+        Term::Bandwidth => ("bandwidth", None),
+        Term::Signal(source) => ("signal", Some(source.clone())),
+    };
+    Contribution {
+        term: term.to_owned(),
+        source,
+        log_value: contribution.log_value,
+        detail: contribution.detail.clone(),
+    }
+}
+
+/// Which decisions are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Only this primary's.
+    pub primary: Option<&'a RegionId>,
+    /// Only those with a smaller id.
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What was decided lately, newest first.
+#[must_use]
+pub fn decisions(moment: &Moment<'_>, page: Page<'_>) -> Decisions {
+    let asked = |decision: &&std::sync::Arc<decision::Decision>| {
+        page.primary.is_none_or(|primary| decision.primary == *primary)
+            && page.before.is_none_or(|before| decision.id < before)
+    };
+    let mut found = moment.view.decisions.iter().rev().filter(asked);
+    let decisions: Vec<Decision> =
+        found.by_ref().take(page.limit).map(|one| decision(one, &moment.view.policy)).collect();
+    let more = found.next().is_some();
+    let last = decisions.last().map(|decision| decision.decision_id);
+    Decisions { decisions, next_before: last.filter(|_| more) }
+}
+
+fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
+    use decision::Reason as Why;
+    let (margin, detail) = match &decision.reason {
+        Why::Initial => (None, "the first selection".to_owned()),
+        Why::Better { margin } => (Some(*margin), format!("{margin:.2} times the score of the selection before")),
+        Why::ReturnedHome { margin } => {
+            (Some(*margin), format!("back where it was, {margin:.2} times the score of the selection before"))
+        }
+        Why::Down => (None, "the selection before is down".to_owned()),
+        Why::Unreachable => (None, "the selection before is not reached from the primary".to_owned()),
+        Why::Ineligible { because } => (None, because.clone()),
+        Why::NoCandidate => (None, "no candidate is left".to_owned()),
+        Why::Recovered => (None, "there is a candidate again".to_owned()),
+    };
+    Decision {
+        decision_id: decision.id,
+        decided_at: decision.at.into(),
+        primary_region: decision.primary.clone(),
+        from: decision.from.clone(),
+        to: decision.to.clone(),
+        reason: Reason { code: decision.reason.code().to_owned(), detail },
+        margin,
+        summary: decision.summary.clone(),
+        graph_version: decision.graph_version,
+        perspective: perspective(&decision.evidence),
+        evidence: candidates(&decision.evidence, policy, Duration::ZERO),
+    }
+}

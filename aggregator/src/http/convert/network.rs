@@ -1,0 +1,157 @@
+//! Regions and links.
+
+use leeward_common::{
+    api::v1::{Edge, Graph, Link, LinkWindow, Measured, Node, Quantiles, Region, Regions, State},
+    id::RegionId,
+    ratio::Ratio,
+};
+use leeward_engine::{
+    input::Subject,
+    select::{self, Ranking},
+    view::{Estimates, Knowledge, LinkView, Pair, RegionView, WindowView},
+    weight,
+};
+
+use super::{Moment, region_state, signals::signal};
+
+/// The network, its nodes as seen from a region if one is given.
+#[must_use]
+pub fn graph(moment: &Moment<'_>, from: Option<&RegionId>) -> Graph {
+    let view = moment.view;
+    let ranking = from.map(|from| {
+        let others: Vec<RegionId> = view.regions.keys().filter(|region| *region != from).cloned().collect();
+        select::rank(&view.picture(), from, &others, &std::collections::BTreeMap::new())
+    });
+    let node = |(id, region)| node(moment, from, ranking.as_ref(), id, region);
+    Graph {
+        graph_version: view.graph_version,
+        evaluated_at: view.now.into(),
+        from: from.cloned(),
+        nodes: view.regions.iter().map(node).collect(),
+        edges: view.links.iter().map(|((from, to), link)| edge(moment, from, to, link)).collect(),
+    }
+}
+
+fn node(
+    moment: &Moment<'_>,
+    from: Option<&RegionId>,
+    ranking: Option<&Ranking>,
+    id: &RegionId,
+    region: &RegionView,
+) -> Node {
+    let pair = from.and_then(|from| moment.view.pairs.get(&Pair::new(from, id)));
+    let none = Estimates::default();
+    let estimates = pair.map_or(&none, |pair| &pair.estimates);
+    Node {
+        region_id: id.clone(),
+        state: region_state(region.state),
+        latency_us: moment.measured(estimates, |all| all.rtt_p50_us),
+        packet_loss: moment.measured(estimates, |all| all.loss),
+        bandwidth_bps: bandwidth(moment, estimates),
+        weight: ranking.and_then(|ranking| ranking.candidate(id)).and_then(|candidate| candidate.normalised),
+    }
+}
+
+fn bandwidth(moment: &Moment<'_>, estimates: &Estimates) -> Option<Measured> {
+    estimates.bandwidth_bps.map(|_| moment.measured(estimates, |all| all.bandwidth_bps))
+}
+
+pub(super) fn edge(moment: &Moment<'_>, from: &RegionId, to: &RegionId, link: &LinkView) -> Edge {
+    let view = moment.view;
+    let estimates = &link.estimates;
+    Edge {
+        from: from.clone(),
+        to: to.clone(),
+        state: link_state(moment, from, to, estimates),
+        latency_us: moment.measured(estimates, |all| all.rtt_p50_us),
+        latency_p99_us: moment.measured(estimates, |all| all.rtt_p99_us),
+        jitter_us: moment.measured(estimates, |all| all.jitter_us),
+        packet_loss: moment.measured(estimates, |all| all.loss),
+        bandwidth_bps: bandwidth(moment, estimates),
+        weight: weight::network(&view.policy.weights, estimates).map(|sum| sum.total().exp()),
+        vantage_points: estimates.vantage_points(view.now, &view.policy),
+    }
+}
+
+/// How a directed link fares: unknown without fresh evidence, bad when nothing is answered lately, degraded when loss
+/// above [`super::TROUBLE_LOSS`] is certain or too little is known to tell.
+pub(super) fn link_state(moment: &Moment<'_>, from: &RegionId, to: &RegionId, estimates: &Estimates) -> State {
+    let view = moment.view;
+    let knowledge = moment.knowledge(estimates);
+    if matches!(knowledge, Knowledge::Stale | Knowledge::Unknown) {
+        return State::Unknown;
+    }
+    let lost_by = view.pairs.get(&Pair::new(from, to)).map(|pair| &pair.lost_by);
+    let mut fresh = estimates.fresh_agents(view.now, &view.policy).peekable();
+    let lost = fresh.peek().is_some() && fresh.all(|agent| lost_by.is_some_and(|lost_by| lost_by.contains(agent)));
+    if lost || estimates.rtt_p50_us.is_none() {
+        return State::Bad;
+    }
+    let lossy = estimates.loss.is_some_and(|loss| loss.low > super::TROUBLE_LOSS);
+    if lossy || knowledge == Knowledge::Thin { State::Degraded } else { State::Ok }
+}
+
+/// A directed link with its recent windows; one that nobody measured has none.
+#[must_use]
+pub fn link(moment: &Moment<'_>, from: &RegionId, to: &RegionId) -> Link {
+    let view = moment.view;
+    let none = LinkView::default();
+    let known = view.links.get(&(from.clone(), to.clone()));
+    let known = known.map_or(&none, AsRef::as_ref);
+    let about = |subject: &Subject| match subject {
+        Subject::Region(region) => region == to,
+        Subject::Link(a, b) => (a, b) == (from, to),
+    };
+    Link {
+        edge: edge(moment, from, to, known),
+        evaluated_at: view.now.into(),
+        windows: known.windows.iter().map(window).collect(),
+        signals: view.signals.iter().filter(|active| about(&active.subject)).map(signal).collect(),
+    }
+}
+
+fn window(window: &WindowView) -> LinkWindow {
+    LinkWindow {
+        start: window.window.start.into(),
+        length_ms: super::milliseconds(window.window.length),
+        answered: window.answered,
+        unanswered: window.unanswered,
+        loss_ratio: Ratio::of(window.unanswered, window.answered + window.unanswered),
+        rtt: window.rtt.map(|rtt| Quantiles {
+            min_us: rtt.min_us,
+            p50_us: rtt.p50_us,
+            p90_us: rtt.p90_us,
+            p99_us: rtt.p99_us,
+            max_us: rtt.max_us,
+        }),
+    }
+}
+
+/// Every region of the policy.
+#[must_use]
+pub fn regions(moment: &Moment<'_>) -> Regions {
+    Regions { regions: moment.view.regions.keys().filter_map(|id| region(moment, id)).collect() }
+}
+
+/// One region; `None` if the policy has no such.
+#[must_use]
+pub fn region(moment: &Moment<'_>, id: &RegionId) -> Option<Region> {
+    let view = moment.view;
+    let own = view.regions.get(id)?;
+    let policy = view.policy.regions.get(id)?;
+    let agents = view.agents.iter().filter(|(_, agent)| agent.region == *id);
+    Some(Region {
+        region_id: id.clone(),
+        state: if moment.is_stale() { State::Unknown } else { region_state(own.state) },
+        detail: own.detail.clone(),
+        since: own.since.into(),
+        latitude: policy.latitude,
+        longitude: policy.longitude,
+        capacity: policy.capacity,
+        labels: policy.labels.clone(),
+        fresh_agents: own.fresh_agents,
+        agents: agents.map(|(agent, _)| agent.clone()).collect(),
+        potential_failover_regions: view.policy.candidates(id),
+        selected_region: view.selections.get(id).and_then(|selection| selection.selected.clone()),
+    })
+}

@@ -1,0 +1,132 @@
+//! The HTTP API: routes only. What they answer is in `v1`, how it looks in `convert`.
+//!
+//! ```text
+//!  serve     sockets, TLS, limits, shutdown
+//!    └ watch         counts every answer
+//!        └ routes    here; OpenAPI is made from the same lines
+//!            ├ v1        one file per noun: read the request, pick from the view
+//!            │   └ convert   View -> API types; the only place where the two meet
+//!            ├ auth      bearer tokens, for writes
+//!            ├ body      JSON in, with the place of a fault
+//!            ├ answer    JSON out, ETag, 304
+//!            └ cache     the failover answers of one view, written once
+//! ```
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::FromRef,
+    http::{Method, Uri},
+    middleware,
+    routing::get,
+};
+use leeward_common::api::problem::{Code, Problem};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::auth::BearerScheme;
+use crate::shared::Shared;
+
+mod answer;
+mod auth;
+mod body;
+mod cache;
+pub mod convert;
+mod error;
+mod names;
+mod probes;
+mod serve;
+mod v1;
+mod watch;
+
+pub use serve::serve;
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+struct App {
+    shared: Shared,
+    cache: Arc<cache::Cache>,
+    openapi: Arc<str>,
+}
+
+impl FromRef<App> for Shared {
+    fn from_ref(app: &App) -> Self {
+        app.shared.clone()
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Leeward aggregator",
+        description = "Where services should be, and why. Reads need no token; writes need a bearer token. \
+            Errors are RFC 9457 problems with a stable `code` and what to `do`. Every measured value carries its bounds, \
+            its age and its state. `null` means unknown, never zero.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    modifiers(&BearerScheme),
+    tags(
+        (name = "failover", description = "Where a region fails over to"),
+        (name = "network", description = "Regions, links and who measures them"),
+        (name = "signals", description = "Measurements that others inject"),
+        (name = "service", description = "The aggregator itself"),
+    ),
+)]
+struct ApiDoc;
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(v1::overview::overview))
+        .routes(routes!(v1::failover::failover))
+        .routes(routes!(v1::failover::evaluate))
+        .routes(routes!(v1::decisions::decisions))
+        .routes(routes!(v1::network::graph))
+        .routes(routes!(v1::network::link))
+        .routes(routes!(v1::network::regions))
+        .routes(routes!(v1::network::region))
+        .routes(routes!(v1::agents::agents))
+        .routes(routes!(v1::agents::agent))
+        .routes(routes!(v1::signals::signals, v1::signals::push))
+        .routes(routes!(probes::healthz))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(probes::metrics))
+}
+
+/// Every route, over this aggregator.
+#[must_use]
+pub fn router(shared: Shared) -> Router {
+    let (router, openapi) = routes().split_for_parts();
+    let app = App { shared, cache: Arc::default(), openapi: text(&openapi).into() };
+    router
+        .route("/openapi.json", get(probes::openapi))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), watch::count))
+        .with_state(app)
+}
+
+/// The OpenAPI document, as `/openapi.json` serves it and as `docs/openapi.json` must be.
+#[must_use]
+pub fn openapi() -> String {
+    text(&routes().into_openapi())
+}
+
+fn text(openapi: &utoipa::openapi::OpenApi) -> String {
+    let mut text = openapi.to_pretty_json().expect("a document of strings and maps is valid JSON");
+    text.push('\n');
+    text
+}
+
+async fn no_such_route(uri: Uri) -> error::Refused {
+    let detail = format!("there is nothing at {}", uri.path());
+    Problem::new(Code::NoSuchRoute, detail, "GET /openapi.json lists every route").into()
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> error::Refused {
+    let detail = format!("{} does not take {method}", uri.path());
+    Problem::new(Code::MethodNotAllowed, detail, "GET /openapi.json lists every route with its methods").into()
+}
+
+#[cfg(test)]
+mod tests;

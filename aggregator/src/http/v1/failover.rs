@@ -1,0 +1,126 @@
+//! Where a region fails over to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{
+    extract::{Path, State},
+    http::HeaderMap,
+    response::Response,
+};
+use leeward_common::{
+    api::{
+        problem::{Code, Problem},
+        v1::{Failover, FailoverConfiguration},
+    },
+    id::RegionId,
+};
+use leeward_engine::{select, view::View};
+
+use super::Now;
+use crate::{
+    http::{
+        App,
+        answer::{Written, answer},
+        body::Json,
+        convert::{self, Moment},
+        error::Refused,
+        names,
+    },
+    shared::Shared,
+};
+
+/// Which region a primary fails over to, and why.
+///
+/// The ETag changes when the answer does (selection, state, order or eligibility of the candidates, hold) and not with
+/// every figure: with If-None-Match a client is only told of what it may want to act upon.
+#[utoipa::path(
+    get, path = "/v1/failover/{primary_region}", tag = "failover",
+    params(("primary_region" = String, Path, description = "The region to fail over from")),
+    responses(
+        (status = 200, description = "The answer", body = Failover),
+        (status = 304, description = "The answer is still the one with this ETag"),
+        (status = 404, description = "No such region; lists near names", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn failover(
+    State(app): State<App>,
+    Path(primary): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let view = app.shared.view.load();
+    let page = app.cache.page(&view, app.shared.clock.now());
+    let write = || {
+        let (primary, _) = names::region(&page.view().regions, &primary)?;
+        let answer = convert::failover(&Moment::new(page.view(), page.at()), primary);
+        Written::weak(&answer, &convert::content(&answer))
+    };
+    match page.answer(&primary, write) {
+        Some(written) => Ok(written?.response(&headers)),
+        None => Err(names::region(&page.view().regions, &primary).err().unwrap_or_else(internal)),
+    }
+}
+
+/// Judges a failover configuration now, without remembering it.
+#[utoipa::path(
+    post, path = "/v1/failover/evaluate", tag = "failover",
+    request_body = FailoverConfiguration,
+    responses(
+        (status = 200, description = "The answer", body = Failover),
+        (status = 400, description = "The body cannot be read; says where", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such region; lists near names", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The configuration makes no sense", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn evaluate(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Json(configuration): Json<FailoverConfiguration>,
+) -> Result<Response, Refused> {
+    let now = Now::of(&shared);
+    sound(&now.view, &configuration)?;
+    let FailoverConfiguration { primary_region, potential_failover_regions, weights } = configuration;
+    let ranking = select::rank(&now.view.picture(), &primary_region, &potential_failover_regions, &weights);
+    answer(&headers, &convert::evaluated(&now.moment(), &primary_region, &ranking))
+}
+
+fn sound(view: &View, configuration: &FailoverConfiguration) -> Result<(), Refused> {
+    let FailoverConfiguration { primary_region, potential_failover_regions: candidates, weights } = configuration;
+    names::region(&view.regions, primary_region.as_str())?;
+    for candidate in candidates {
+        names::region(&view.regions, candidate.as_str())?;
+    }
+    if candidates.is_empty() {
+        return Err(invalid("potential_failover_regions is empty", "name at least one candidate"));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = candidates.iter().find(|candidate| !seen.insert(*candidate)) {
+        return Err(invalid(&format!("{twice} is a candidate twice"), "name each candidate once"));
+    }
+    if seen.contains(primary_region) {
+        let detail = format!("{primary_region} is the primary and a candidate");
+        return Err(invalid(&detail, "a region does not stand in for itself; leave it out of the candidates"));
+    }
+    sound_weights(weights, &seen)
+}
+
+fn sound_weights(weights: &BTreeMap<RegionId, f64>, candidates: &BTreeSet<&RegionId>) -> Result<(), Refused> {
+    for (region, weight) in weights {
+        if !candidates.contains(region) {
+            let detail = format!("weights.{region} is no candidate's");
+            return Err(invalid(&detail, "name it among potential_failover_regions or leave its weight out"));
+        }
+        if !(1e-6..=1e6).contains(weight) {
+            let detail = format!("weights.{region} is {weight}");
+            return Err(invalid(&detail, "use a multiplier from 0.000001 to 1000000; 1 is neutral"));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(detail: &str, what_to_do: &str) -> Refused {
+    Refused::new(Code::InvalidRequest, detail, what_to_do)
+}
+
+fn internal() -> Refused {
+    Refused::new(Code::Internal, "the region has no answer", "report this as a defect")
+}

@@ -1,0 +1,37 @@
+//! Version 1: one file per noun. A handler reads the request, picks from the view and answers; it decides nothing.
+
+pub(super) mod agents;
+pub(super) mod decisions;
+pub(super) mod failover;
+pub(super) mod network;
+pub(super) mod overview;
+pub(super) mod signals;
+
+use std::sync::Arc;
+
+use leeward_common::{api::problem::Code, time::Timestamp};
+use leeward_engine::view::View;
+
+use super::{convert::Moment, error::Refused};
+use crate::shared::Shared;
+
+/// The newest view and the time at which it is read.
+struct Now {
+    view: Arc<View>,
+    at: Timestamp,
+}
+
+impl Now {
+    fn of(shared: &Shared) -> Self {
+        Self { view: shared.view.load_full(), at: shared.clock.now() }
+    }
+
+    fn moment(&self) -> Moment<'_> {
+        Moment::new(&self.view, self.at)
+    }
+}
+
+/// A query that cannot be read.
+fn malformed(error: &axum::extract::rejection::QueryRejection) -> Refused {
+    Refused::new(Code::MalformedParameter, error.body_text(), "GET /openapi.json describes the parameters")
+}
