@@ -95,37 +95,34 @@ fn sights(now: Timestamp, policy: &Policy, graph: &Graph) -> BTreeMap<AgentId, S
             targets: BTreeMap::new(),
         });
         let region = own.regions.entry(path.to.clone()).or_insert(sight);
-        *region = both(*region, sight);
+        *region = region.and(sight);
         let target = own
             .targets
             .entry((path.to.clone(), id.target.clone()))
             .or_insert(sight);
-        *target = both(*target, sight);
+        *target = target.and(sight);
     }
     all
 }
 
-/// Two sights of the same thing: one answer is enough to see it, and it is lost only if all say so.
-fn both(a: Sight, b: Sight) -> Sight {
-    match (a, b) {
-        (Sight::Seen, _) | (_, Sight::Seen) => Sight::Seen,
-        (Sight::Lost, Sight::Lost) => Sight::Lost,
-        _ => Sight::Unclear,
-    }
-}
-
 fn is_at_fault(agent: &AgentId, own: &Sights, sights: &BTreeMap<AgentId, Sights>) -> bool {
-    let all_lost = own.regions.values().all(|&sight| sight == Sight::Lost);
+    let all_lost = own.regions.values().all(|sight| sight.is_lost());
     let others = || sights.iter().filter(|(other, _)| *other != agent);
-    let seen_by_others =
-        |region| others().any(|(_, other)| other.regions.get(region) == Some(&Sight::Seen));
+    let seen_by_others = |region| {
+        others().any(|(_, other)| {
+            other
+                .regions
+                .get(region)
+                .is_some_and(|sight| sight.is_seen())
+        })
+    };
     all_lost && own.regions.keys().any(seen_by_others)
 }
 
 fn are_cut_off(voters: &[&Sights]) -> bool {
     let mut sights = voters.iter().flat_map(|own| own.regions.values());
-    let any_lost = sights.clone().any(|&sight| sight == Sight::Lost);
-    any_lost && !sights.any(|&sight| sight == Sight::Seen)
+    let any_lost = sights.clone().any(|sight| sight.is_lost());
+    any_lost && !sights.any(|sight| sight.is_seen())
 }
 
 /// In how many regions those must stand who see something as lost.
@@ -136,25 +133,38 @@ fn quorum(policy: &Policy) -> usize {
 /// Views of one thing.
 #[derive(Default)]
 struct Tally<'a> {
-    seen: usize,
+    /// When each who sees it did last.
+    seen: Vec<Timestamp>,
     lost: usize,
+    lost_since: Option<Timestamp>,
     lost_regions: BTreeSet<&'a RegionId>,
 }
 
 impl<'a> Tally<'a> {
     fn count(&mut self, observer: &'a RegionId, sight: Sight) {
         match sight {
-            Sight::Seen => self.seen += 1,
-            Sight::Lost => {
+            Sight::Seen { until } => self.seen.push(until),
+            Sight::Lost { since } => {
                 self.lost += 1;
+                self.lost_since = Some(self.lost_since.map_or(since, |other| other.min(since)));
                 self.lost_regions.insert(observer);
             }
             Sight::Unclear => {}
         }
     }
 
-    fn is_lost(&self, quorum: usize) -> bool {
-        self.seen == 0 && self.lost_regions.len() >= quorum
+    /// How many see it. Who saw it only before others lost it, and has since been due to report and has not, is falling
+    /// silent and says nothing about now: two regions that are lost together must not vouch for each other.
+    fn seen(&self, policy: &Policy) -> usize {
+        let contradicts = |until: &&Timestamp| {
+            self.lost_since
+                .is_none_or(|since| **until + policy.probing.window > since)
+        };
+        self.seen.iter().filter(contradicts).count()
+    }
+
+    fn is_lost(&self, policy: &Policy) -> bool {
+        self.seen(policy) == 0 && self.lost_regions.len() >= quorum(policy)
     }
 }
 
@@ -166,12 +176,11 @@ fn judge_region(policy: &Policy, region: &RegionId, voters: &[&Sights]) -> (Regi
         }
     }
     let Tally {
-        seen,
-        lost,
-        lost_regions,
+        lost, lost_regions, ..
     } = &tally;
+    let seen = tally.seen(policy);
     let observers = seen + lost;
-    if tally.is_lost(quorum(policy)) {
+    if tally.is_lost(policy) {
         let detail = format!(
             "{lost} of {observers} observers in {} see total loss",
             words(lost_regions.len(), "region")
@@ -207,11 +216,11 @@ fn dead_targets(policy: &Policy, voters: &[&Sights]) -> BTreeSet<TargetId> {
     }
     let alive: BTreeSet<&RegionId> = tallies
         .iter()
-        .filter(|(_, tally)| tally.seen > 0)
+        .filter(|(_, tally)| tally.seen(policy) > 0)
         .map(|((region, _), _)| region)
         .collect();
     let dead = |((region, _), tally): &(&&(RegionId, TargetId), &Tally<'_>)| {
-        alive.contains(region) && tally.is_lost(quorum(policy))
+        alive.contains(region) && tally.is_lost(policy)
     };
     tallies
         .iter()

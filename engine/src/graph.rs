@@ -120,14 +120,45 @@ struct LinkWindow {
 }
 
 /// What an agent sees of something lately.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sight {
     /// Something was answered.
-    Seen,
+    Seen {
+        /// In a window that ended then.
+        until: Timestamp,
+    },
     /// Nothing was, for long enough.
-    Lost,
+    Lost {
+        /// From then on at least.
+        since: Timestamp,
+    },
     /// Too few probes to tell.
     Unclear,
+}
+
+impl Sight {
+    /// Two sights of the same thing: one answer is enough to see it, and it is lost only if both say so.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Seen { until: a }, Self::Seen { until: b }) => Self::Seen { until: a.max(b) },
+            (seen @ Self::Seen { .. }, _) | (_, seen @ Self::Seen { .. }) => seen,
+            (Self::Lost { since: a }, Self::Lost { since: b }) => Self::Lost { since: a.min(b) },
+            _ => Self::Unclear,
+        }
+    }
+
+    /// Whether it is seen.
+    #[must_use]
+    pub const fn is_seen(self) -> bool {
+        matches!(self, Self::Seen { .. })
+    }
+
+    /// Whether it is lost.
+    #[must_use]
+    pub const fn is_lost(self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
 }
 
 impl Graph {
@@ -266,10 +297,9 @@ impl Graph {
     ) -> Option<Sight> {
         let quickest_us = self.quickest_us(&id.agent);
         let last = path.windows.back()?;
-        if now.since(last.measured_at(quickest_us)) > policy.evidence.stale_after {
-            return None;
-        }
-        Some(path.sight(policy))
+        let until = last.measured_at(quickest_us);
+        let fresh = now.since(until) <= policy.evidence.stale_after;
+        fresh.then(|| path.sight(policy, until))
     }
 
     fn quickest_us(&self, agent: &AgentId) -> i64 {
@@ -391,10 +421,11 @@ fn lost_by(counted: &[Vec<Counted<'_>>; 2], policy: &Policy) -> BTreeSet<AgentId
     let mut lost = BTreeSet::new();
     let mut seen = BTreeSet::new();
     for counted in counted.iter().flatten() {
-        match counted.path.sight(policy) {
-            Sight::Lost => lost.insert(counted.agent.clone()),
-            Sight::Seen | Sight::Unclear => seen.insert(counted.agent.clone()),
+        let set = match counted.path.sight(policy, counted.newest_at).is_lost() {
+            true => &mut lost,
+            false => &mut seen,
         };
+        set.insert(counted.agent.clone());
     }
     lost.retain(|agent| !seen.contains(agent));
     lost
@@ -422,18 +453,22 @@ impl PathEvidence {
     }
 
     /// Looks back from the newest window, as far as it takes to tell.
-    fn sight(&self, policy: &Policy) -> Sight {
+    fn sight(&self, policy: &Policy, until: Timestamp) -> Sight {
         let mut span = Duration::ZERO;
         let mut unanswered = 0;
         for window in self.windows.iter().rev() {
             if window.answered + window.late > 0 {
-                return Sight::Seen;
+                return Sight::Seen {
+                    until: until - span,
+                };
             }
             span += window.window.length;
             unanswered += window.overdue + window.rejected;
             let enough = unanswered >= u64::from(policy.evidence.down_probes);
             if enough && span >= policy.evidence.down_after {
-                return Sight::Lost;
+                return Sight::Lost {
+                    since: until - span,
+                };
             }
             if span > policy.evidence.memory {
                 break;
