@@ -382,13 +382,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn page() -> String {
-        let uplink = UplinkFigures {
-            aggregators: vec![AggregatorFiguresOf {
-                aggregator: "[2001:db8::1]:8610".to_owned(),
-                figures: Default::default(),
-            }],
-            ..UplinkFigures::default()
-        };
+        let mut uplink = UplinkFigures::default();
+        uplink.aggregators.push(AggregatorFiguresOf {
+            aggregator: "[2001:db8::1]:8610".to_owned(),
+            figures: Default::default(),
+        });
         let mut prober = Counters {
             scheduled: 12,
             ..Counters::default()

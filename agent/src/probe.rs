@@ -6,6 +6,8 @@
 
 pub mod icmp;
 pub mod tcp_syn;
+#[cfg(test)]
+pub(crate) mod test_packets;
 pub mod token;
 
 /// The Internet checksum (RFC 1071) of the parts laid end to end; every part but the last has an even length.

@@ -655,3 +655,6 @@ fn rtt(probe: &Probe, arrival: Arrival) -> Option<(u64, StampSource)> {
     }
     Some((stamp_ns.checked_sub(probe.wall_ns)?, StampSource::KernelRx))
 }
+
+#[cfg(test)]
+mod tests;

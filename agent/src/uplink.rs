@@ -58,6 +58,11 @@ pub mod failure;
 pub mod figures;
 pub mod session;
 
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
 /// Closed windows that wait for the uplink. It encodes one in well under a millisecond; a second of the shortest
 /// windows is room enough, and when it is full the prober drops the window and counts it.
 pub const WINDOWS_MAX: usize = 16;

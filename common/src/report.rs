@@ -90,7 +90,8 @@ pub enum Class {
     Replied,
     /// Answered after the deadline and before the expiry.
     Late,
-    /// Answered before the deadline, and again before the expiry.
+    /// Answered before the deadline, and again before the window that counted the answer closed. A repeat after that
+    /// changes no account any more; the agent counts it among its strays.
     Duplicate,
     /// Not answered before the expiry.
     Lost,
@@ -100,7 +101,7 @@ pub enum Class {
     IcmpError,
     /// Its time passed before this agent could send it, or a rate cap forbade it.
     NotSent,
-    /// This host's kernel refused the packet or dropped its answer.
+    /// This host's kernel refused the packet or may have dropped its answer, or its clock stepped under the probe.
     LocalDrop,
 }
 

@@ -233,3 +233,148 @@ fn parse_quoted(
         identity: parse_identity(bytes).ok(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use pnet_packet::{
+        Packet,
+        icmp::{self, echo_request::EchoRequestPacket},
+        icmpv6::{self, MutableIcmpv6Packet},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::probe::test_packets::{ipv4, ipv6};
+
+    const ECHO: Echo = Echo {
+        ident: 0xabcd,
+        identity: Identity {
+            slot: 0x0102_0304,
+            sequence: 0x0506_0708,
+            sent_ns: 0x1112_1314_1516_1718,
+            token: 0x2122_2324_2526_2728,
+        },
+    };
+    const GOLDEN_V4: [u8; ECHO_BYTES] = [
+        8, 0, 0, 0, 0xab, 0xcd, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x21, 0x22,
+        0x23, 0x24, 0x25, 0x26, 0x27, 0x28,
+    ];
+
+    fn echo() -> impl Strategy<Value = Echo> {
+        (any::<u16>(), any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
+            |(ident, slot, sequence, sent_ns, token)| Echo {
+                ident,
+                identity: Identity { slot, sequence, sent_ns, token },
+            },
+        )
+    }
+
+    /// The reply of a host to a request over IPv4, from the IP header on.
+    fn reply_v4(request: &[u8; ECHO_BYTES], options: usize) -> Vec<u8> {
+        let mut message = request.to_vec();
+        message[0] = v4::ECHO_REPLY;
+        ipv4(1, Ipv4Addr::LOCALHOST, options, &message)
+    }
+
+    fn error_v4(message_type: u8, to: Ipv4Addr, options: usize, quoted: &[u8]) -> Vec<u8> {
+        let mut message = vec![message_type, 1, 0, 0, 0, 0, 0, 0];
+        message.extend(ipv4(1, to, options, quoted));
+        ipv4(1, Ipv4Addr::LOCALHOST, 0, &message)
+    }
+
+    #[test]
+    fn a_request_has_these_bytes() {
+        let mut golden = GOLDEN_V4;
+        assert_eq!(ECHO.encode_v4()[..2], golden[..2]);
+        assert_eq!(ECHO.encode_v4()[2..4], [0x54, 0x2d], "checksum");
+        golden[2..4].copy_from_slice(&[0x54, 0x2d]);
+        assert_eq!(ECHO.encode_v4(), golden);
+        golden[..4].copy_from_slice(&[128, 0, 0, 0]);
+        assert_eq!(ECHO.encode_v6(), golden);
+    }
+
+    #[test]
+    fn a_request_is_what_another_parser_reads() {
+        let bytes = ECHO.encode_v4();
+        let theirs = EchoRequestPacket::new(&bytes).unwrap();
+        assert_eq!((theirs.get_identifier(), theirs.get_sequence_number()), (0xabcd, 0x0708));
+        assert_eq!(theirs.get_checksum(), icmp::checksum(&icmp::IcmpPacket::new(&bytes).unwrap()));
+        assert_eq!(theirs.payload(), &bytes[8..]);
+        let mut bytes = ECHO.encode_v6();
+        let theirs = MutableIcmpv6Packet::new(&mut bytes).unwrap();
+        assert_eq!(theirs.get_icmpv6_type(), icmpv6::Icmpv6Types::EchoRequest);
+    }
+
+    #[test]
+    fn a_reply_that_was_cut_or_padded_is_none() {
+        let whole = reply_v4(&ECHO.encode_v4(), 0);
+        for length in 0..whole.len() {
+            assert_eq!(parse_v4(&whole[..length]), Err(NotAnAnswer::Truncated), "{length}");
+        }
+        let mut padded = whole.clone();
+        padded.push(0);
+        assert_eq!(parse_v4(&padded), Err(NotAnAnswer::Foreign));
+        assert_eq!(parse_v4(&whole), Ok(Answer::Reply(ECHO)));
+    }
+
+    #[test]
+    fn an_error_that_quotes_eight_bytes_still_names_the_probe() {
+        let to = Ipv4Addr::new(192, 0, 2, 7);
+        let error = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4()[..8]);
+        let Ok(Answer::Error { message_type: 11, code: 1, quoted: Quoted::Echo { checksum, identity, .. } }) =
+            parse_v4(&error)
+        else {
+            panic!("{:?}", parse_v4(&error))
+        };
+        assert_eq!((checksum, identity), (ECHO.checksum_v4(), None));
+        let short = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4()[..7]);
+        assert_eq!(parse_v4(&short), Err(NotAnAnswer::Truncated));
+    }
+
+    #[test]
+    fn requests_and_quoted_replies_are_foreign() {
+        let request = ipv4(1, Ipv4Addr::LOCALHOST, 0, &ECHO.encode_v4());
+        assert_eq!(parse_v4(&request), Err(NotAnAnswer::Foreign));
+        let mut reply = ECHO.encode_v4();
+        reply[0] = v4::ECHO_REPLY;
+        let error = error_v4(v4::UNREACHABLE, Ipv4Addr::LOCALHOST, 0, &reply);
+        assert_eq!(parse_v4(&error), Err(NotAnAnswer::Foreign));
+        assert_eq!(parse_v6(&ECHO.encode_v6()), Err(NotAnAnswer::Foreign));
+    }
+
+    proptest! {
+        #[test]
+        fn every_reply_is_read_back(echo in echo(), options in 0usize..=10) {
+            prop_assert_eq!(parse_v4(&reply_v4(&echo.encode_v4(), options)), Ok(Answer::Reply(echo)));
+            let mut reply = echo.encode_v6();
+            reply[0] = v6::ECHO_REPLY;
+            prop_assert_eq!(parse_v6(&reply), Ok(Answer::Reply(echo)));
+        }
+
+        #[test]
+        fn every_quoted_request_is_read_back(echo in echo(), to: [u8; 4], to6: [u8; 16], options in 0usize..=10) {
+            let sequence = echo.identity.sequence as u16;
+            let expected = |to: IpAddr, checksum| Quoted::Echo {
+                to, ident: echo.ident, sequence, checksum, identity: Some(echo.identity),
+            };
+            let error = error_v4(v4::UNREACHABLE, to.into(), options, &echo.encode_v4());
+            let quoted = expected(IpAddr::from(to), echo.checksum_v4());
+            prop_assert_eq!(parse_v4(&error), Ok(Answer::Error { message_type: 3, code: 1, quoted }));
+            let mut error = vec![v6::UNREACHABLE, 3, 0, 0, 0, 0, 0, 0];
+            error.extend(ipv6(58, to6.into(), &echo.encode_v6()));
+            let quoted = expected(IpAddr::from(to6), 0);
+            prop_assert_eq!(parse_v6(&error), Ok(Answer::Error { message_type: 1, code: 3, quoted }));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_parsers_panic() {
+        bolero::check!().with_iterations(200_000).for_each(|bytes: &[u8]| {
+            let _ = parse_v4(bytes);
+            let _ = parse_v6(bytes);
+            // Behind a plausible header random bytes get further.
+            let _ = parse_v4(&error_v4(v4::UNREACHABLE, Ipv4Addr::LOCALHOST, 0, bytes));
+            let _ = parse_v4(&ipv4(1, Ipv4Addr::LOCALHOST, 0, bytes));
+        });
+    }
+}

@@ -133,3 +133,102 @@ fn parse_segment(segment: &[u8]) -> Result<Answer, NotAnAnswer> {
         acknowledged: take_u32(&header, 8)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use pnet_packet::tcp::{self, TcpOptionNumbers, TcpPacket};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::probe::test_packets::ipv4;
+
+    const SYN_PROBE: Syn = Syn { source_port: 61_000, port: 443, sequence: 0x0102_0304, time: 0x0506_0708 };
+    const FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const TO: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+    const GOLDEN: [u8; SYN_BYTES] = [
+        0xee, 0x48, 1, 0xbb, 1, 2, 3, 4, 0, 0, 0, 0, 0xa0, 2, 0xfa, 0xf0, 0, 0, 0, 0, 2, 4, 5, 0xb4, 4, 2, 8, 10, 5, 6, 7, 8,
+        0, 0, 0, 0, 1, 3, 3, 7,
+    ];
+
+    /// What a host answers, from the TCP header on.
+    fn segment(flags: u8, acknowledged: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 20];
+        bytes[0..2].copy_from_slice(&443u16.to_be_bytes());
+        bytes[2..4].copy_from_slice(&61_000u16.to_be_bytes());
+        bytes[8..12].copy_from_slice(&acknowledged.to_be_bytes());
+        bytes[12] = 5 << 4;
+        bytes[13] = flags;
+        bytes
+    }
+
+    #[test]
+    fn a_syn_has_these_bytes() {
+        let bytes = SYN_PROBE.encode_v4(FROM, TO);
+        assert_eq!(bytes[..16], GOLDEN[..16]);
+        assert_eq!(bytes[18..], GOLDEN[18..]);
+        assert_eq!(bytes[16..18], [0x60, 0xc0], "checksum");
+        let mut golden = GOLDEN;
+        golden[22..24].copy_from_slice(&[5, 0xa0]);
+        assert_eq!(SYN_PROBE.encode_v6(), golden, "smaller segments over IPv6, checksum left to the kernel");
+    }
+
+    #[test]
+    fn a_syn_is_what_another_parser_reads() {
+        let bytes = SYN_PROBE.encode_v4(FROM, TO);
+        let theirs = TcpPacket::new(&bytes).unwrap();
+        assert_eq!(theirs.get_checksum(), tcp::ipv4_checksum(&theirs, &FROM, &TO));
+        assert_eq!((theirs.get_flags(), theirs.get_data_offset(), theirs.get_window()), (SYN, 10, WINDOW));
+        let options: Vec<_> = theirs.get_options_iter().map(|option| option.get_number()).collect();
+        use TcpOptionNumbers::{MSS, NOP, SACK_PERMITTED, TIMESTAMPS, WSCALE};
+        assert_eq!(options, [MSS, SACK_PERMITTED, TIMESTAMPS, NOP, WSCALE]);
+    }
+
+    #[test]
+    fn only_a_syn_ack_or_an_acknowledging_reset_answers() {
+        let kind = |flags| parse_v6(&segment(flags, 7)).map(|answer| answer.kind);
+        assert_eq!(kind(SYN | ACK), Ok(Kind::SynAck));
+        assert_eq!(kind(SYN | ACK | 0x40), Ok(Kind::SynAck), "with ECN");
+        assert_eq!(kind(RST | ACK), Ok(Kind::Reset));
+        for flags in [0, SYN, RST, ACK, SYN | RST, SYN | RST | ACK, 0x01 | ACK] {
+            assert_eq!(kind(flags), Err(NotAnAnswer::Foreign), "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_is_none() {
+        let whole = ipv4(6, FROM, 0, &segment(SYN | ACK, 7));
+        for length in 0..whole.len() {
+            assert_eq!(parse_v4(&whole[..length]), Err(NotAnAnswer::Truncated), "{length}");
+        }
+        assert!(parse_v4(&whole).is_ok());
+        assert_eq!(parse_v4(&ipv4(17, FROM, 0, &segment(SYN | ACK, 7))), Err(NotAnAnswer::Foreign));
+    }
+
+    proptest! {
+        #[test]
+        fn every_answer_is_read_back(acknowledged: u32, reset: bool, options in 0usize..=10) {
+            let (flags, kind) = if reset { (RST | ACK, Kind::Reset) } else { (SYN | ACK, Kind::SynAck) };
+            let expected = Answer { kind, port: 443, source_port: 61_000, acknowledged };
+            prop_assert_eq!(parse_v4(&ipv4(6, FROM, options, &segment(flags, acknowledged))), Ok(expected));
+        }
+
+        #[test]
+        fn every_checksum_is_what_another_implementation_computes(
+            source_port: u16, port: u16, sequence: u32, time: u32, from: [u8; 4], to: [u8; 4],
+        ) {
+            let (from, to) = (from.into(), to.into());
+            let bytes = Syn { source_port, port, sequence, time }.encode_v4(from, to);
+            let theirs = TcpPacket::new(&bytes).unwrap();
+            prop_assert_eq!(theirs.get_checksum(), tcp::ipv4_checksum(&theirs, &from, &to));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_parsers_panic() {
+        bolero::check!().with_iterations(200_000).for_each(|bytes: &[u8]| {
+            let _ = parse_v4(bytes);
+            let _ = parse_v6(bytes);
+            let _ = parse_v4(&ipv4(6, FROM, 0, bytes));
+        });
+    }
+}

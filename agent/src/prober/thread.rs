@@ -131,9 +131,9 @@ impl ProbeThread {
             self.mind_a_stall();
             self.send_and_close();
             let asked = ready | self.unasked();
-            self.wire.receive(asked, RECEIVE_BUDGET, &mut self.clock, &mut self.tracker);
+            let more = self.wire.receive(asked, RECEIVE_BUDGET, &mut self.clock, &mut self.tracker);
             self.publish(PUBLISH_NS);
-            ready = self.sleep();
+            ready = if more == 0 { self.sleep() } else { more };
         }
         self.publish(0);
     }

@@ -100,6 +100,13 @@ struct Port {
     overflow: u32,
 }
 
+/// What a socket still holds after it was read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Left {
+    Nothing,
+    Maybe,
+}
+
 /// The open sockets.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -157,13 +164,17 @@ impl Wire {
         sent
     }
 
-    /// Receives from the sockets whose bit is set in `ready`, at most `budget` packets from each.
-    pub(super) fn receive(&mut self, ready: u32, budget: usize, clock: &mut Clock, tracker: &mut Tracker) {
+    /// Receives from the sockets whose bit is set in `ready`, at most `budget` packets from each. Returns the bits of
+    /// those that may have more.
+    pub(super) fn receive(&mut self, ready: u32, budget: usize, clock: &mut Clock, tracker: &mut Tracker) -> u32 {
+        let mut more = 0;
         for (bit, port) in self.ports.iter_mut().enumerate() {
             if ready & 1 << bit != 0 {
-                port.receive(budget, &mut self.inbox, &mut self.stamps, clock, tracker);
+                let left = port.receive(budget, &mut self.inbox, &mut self.stamps, clock, tracker);
+                more |= u32::from(left == Left::Maybe) << bit;
             }
         }
+        more
     }
 
     /// Bits of the sockets that owe transmit stamps or carry probes of late: those worth asking without being told.
@@ -204,13 +215,13 @@ impl Port {
         stamps: &mut Inbox,
         clock: &mut Clock,
         tracker: &mut Tracker,
-    ) {
+    ) -> Left {
         let (kind, family) = (self.channel.kind, self.channel.family);
         let (mut taken, mut want) = (0, FIRST_BATCH);
         loop {
             let Ok(count) = inbox.receive(self.channel.as_raw_fd(), Queue::Packets, want) else {
                 tracker.counters_mut().receive_errors += 1;
-                return;
+                return Left::Nothing;
             };
             let now = clock.read();
             // A reply's transmit stamp was queued before the reply, so after this none is missing.
@@ -241,8 +252,11 @@ impl Port {
                 }
             }
             taken += count;
-            if count < want || taken >= budget {
-                return;
+            if count < want {
+                return Left::Nothing;
+            }
+            if taken >= budget {
+                return Left::Maybe;
             }
             want = message::BATCH.min(budget - taken);
         }

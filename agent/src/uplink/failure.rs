@@ -182,12 +182,13 @@ fn quoted(error: &ConnectionError) -> String {
 fn remedy(side: Side, alert: u8) -> &'static str {
     match (side, alert) {
         (_, 120) => "the aggregator does not speak leeward/1; bring both sides to builds that fit",
-        (Side::We, 48) => "the aggregator's certificate is not from the authority in [credentials] ca",
+        // 51, a bad signature, is what an authority looks like that was made anew under the old name.
+        (Side::We, 48 | 51) => "the aggregator's certificate is not from the authority in [credentials] ca",
         (Side::We, 45) => "the aggregator's certificate is out of date, or this host's clock is wrong",
         (Side::We, 42 | 46) => {
             "the aggregator's certificate is not for the [[aggregator]] that was dialled; compare address and name with it"
         }
-        (Side::They, 48) => "the aggregator does not trust this agent's certificate; both must come from one authority",
+        (Side::They, 48 | 51) => "the aggregator does not trust this agent's certificate; both must come from one authority",
         (Side::They, 45) => "the aggregator holds this agent's certificate for out of date; compare the clocks",
         (Side::They, 42 | 46 | 116) => "the aggregator refuses this agent's certificate",
         _ => "TLS failed",

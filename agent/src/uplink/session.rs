@@ -206,6 +206,11 @@ impl Session {
         ended
     }
 
+    #[cfg(test)]
+    pub(super) async fn once_for_test(&mut self) -> Result<(), Failure> {
+        self.once(&mut FailureJournal::default()).await
+    }
+
     async fn dial(&mut self) -> Result<(Endpoint, Connection), Failure> {
         let Aggregator { host, port, .. } = &self.aggregator;
         let credentials = self.credentials.borrow_and_update().clone();

@@ -1,0 +1,470 @@
+//! Single facts, and a model: whatever the network does, every probe ends as an independent account says it must.
+
+use std::net::IpAddr;
+
+use leeward_common::{histogram::Schema, id::TargetId, report::Path};
+use proptest::prelude::*;
+
+use super::*;
+use crate::probe::tcp_syn::Kind;
+
+const MS: u64 = 1_000_000;
+const EXPIRY: Duration = Duration::from_millis(300);
+const INTERVAL: Duration = Duration::from_millis(20);
+const WINDOW_NS: u64 = 100 * MS;
+/// Wall clock minus monotonic clock before any step.
+const OFFSET_NS: u64 = 1_700_000_000_000_000_000;
+const PORT: u16 = 443;
+const FIRST_PORT: u16 = 61_000;
+
+fn planned(kind: ProbeKind, address: &str) -> PlannedPath {
+    let target = TargetId::parse("t").unwrap();
+    PlannedPath { path: Path { target, kind, region: None }, address: address.parse().unwrap(), port: PORT }
+}
+
+fn plan_of(paths: Vec<PlannedPath>) -> Plan {
+    let window = Duration::from_nanos(WINDOW_NS);
+    Plan { version: 1, interval: INTERVAL, window, expiry: EXPIRY, schema: Schema::TwoDigits, paths }
+}
+
+fn plan() -> Plan {
+    plan_of(vec![
+        planned(ProbeKind::Icmp, "192.0.2.1"),
+        planned(ProbeKind::Icmp, "2001:db8::1"),
+        planned(ProbeKind::TcpSyn, "192.0.2.1"),
+        planned(ProbeKind::TcpSyn, "2001:db8::1"),
+    ])
+}
+
+fn key() -> TokenKey {
+    TokenKey::new([3; 16])
+}
+
+fn wall(mono_ns: u64) -> Timestamp {
+    Timestamp::from_unix_us((OFFSET_NS + mono_ns) / 1_000)
+}
+
+fn tracker_of(plan: &Plan) -> Tracker {
+    let mut tracker = Tracker::new(key(), FIRST_PORT, 8, wall(0));
+    tracker.replan(wall(0), &[], plan);
+    tracker
+}
+
+fn departure(at_ns: u64) -> Departure {
+    Departure { mono_ns: at_ns, wall_ns: OFFSET_NS + at_ns, clock_era: 0 }
+}
+
+fn arrival(at_ns: u64) -> Arrival {
+    Arrival { mono_ns: at_ns, stamp_ns: Some(OFFSET_NS + at_ns), clock_era: 0 }
+}
+
+fn echo(leaving: &Leaving) -> Echo {
+    Echo { ident: key().ident(), identity: leaving.identity }
+}
+
+fn tcp(leaving: &Leaving, kind: Kind) -> tcp_syn::Answer {
+    tcp_syn::Answer {
+        kind,
+        port: leaving.port,
+        source_port: leaving.source_port,
+        acknowledged: leaving.identity.syn_sequence().wrapping_add(1),
+    }
+}
+
+fn quoted(leaving: &Leaving, whole: bool) -> Quoted {
+    let echo = echo(leaving);
+    match leaving.kind {
+        ProbeKind::Icmp => Quoted::Echo {
+            to: leaving.address,
+            ident: echo.ident,
+            sequence: leaving.identity.sequence as u16,
+            checksum: if leaving.address.is_ipv4() { echo.checksum_v4() } else { 0 },
+            identity: whole.then_some(leaving.identity),
+        },
+        ProbeKind::TcpSyn => Quoted::Syn {
+            to: leaving.address,
+            source_port: leaving.source_port,
+            port: leaving.port,
+            sequence: leaving.identity.syn_sequence(),
+        },
+    }
+}
+
+fn reply(tracker: &mut Tracker, leaving: &Leaving, arrival: Arrival) {
+    match leaving.kind {
+        ProbeKind::Icmp => tracker.on_echo(leaving.address, &echo(leaving), arrival),
+        ProbeKind::TcpSyn => tracker.on_tcp(leaving.address, &tcp(leaving, Kind::SynAck), arrival),
+    }
+}
+
+fn counts(tracker: &mut Tracker, end_ns: u64, row: u32) -> Counts {
+    let (_, rows) = tracker.close(end_ns);
+    tracker.begin(Begin::Following);
+    rows.iter().find(|(of, _)| *of == row).map(|(_, report)| report.counts).unwrap_or_default()
+}
+
+use leeward_common::report::Counts;
+
+#[test]
+fn an_answer_from_elsewhere_or_with_another_token_is_a_stray_and_no_sample() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let elsewhere: IpAddr = "203.0.113.9".parse().unwrap();
+    let probe = tracker.depart(0, departure(MS));
+    let syn = tracker.depart(2, departure(MS));
+    tracker.on_echo(elsewhere, &echo(&probe), arrival(2 * MS));
+    let mut forged = echo(&probe);
+    forged.identity.token ^= 1;
+    tracker.on_echo(probe.address, &forged, arrival(2 * MS));
+    let mut old = echo(&probe);
+    old.identity = key().identity(0, probe.identity.sequence, 5);
+    tracker.on_echo(probe.address, &old, arrival(2 * MS));
+    tracker.on_echo(probe.address, &Echo { ident: 1, ..echo(&probe) }, arrival(2 * MS));
+    tracker.on_echo(probe.address, &Echo { identity: key().identity(77, 0, 5), ..forged }, arrival(2 * MS));
+    tracker.on_tcp(elsewhere, &tcp(&syn, Kind::SynAck), arrival(2 * MS));
+    for kind in [Kind::SynAck, Kind::Reset] {
+        let acknowledged = syn.identity.syn_sequence().wrapping_add(2);
+        tracker.on_tcp(syn.address, &tcp_syn::Answer { acknowledged, ..tcp(&syn, kind) }, arrival(2 * MS));
+    }
+    let other_port = tcp_syn::Answer { source_port: syn.source_port + 1, ..tcp(&syn, Kind::Reset) };
+    tracker.on_tcp(syn.address, &other_port, arrival(2 * MS));
+    let counters = tracker.counters();
+    assert_eq!((counters.ended(), counters.stamps), (0, [0; 3]));
+    assert_eq!(counters.strays_of(Stray::WrongAddress), 2);
+    assert_eq!(counters.strays_of(Stray::WrongToken), 4);
+    assert_eq!(counters.strays_of(Stray::UnknownProbe), 2);
+    assert_eq!(counters.strays_of(Stray::Foreign), 1);
+}
+
+#[test]
+fn errors_find_their_probe_with_and_without_the_quoted_payload() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    for (row, whole, found) in [(0, true, true), (0, false, true), (1, true, true), (1, false, false), (2, true, true), (3, true, true)] {
+        let before = tracker.counters().of(Class::IcmpError);
+        let probe = tracker.depart(row, departure(MS));
+        tracker.on_error(&quoted(&probe, whole), arrival(2 * MS));
+        assert_eq!(tracker.counters().of(Class::IcmpError) - before, u64::from(found), "row {row}, whole: {whole}");
+    }
+    assert_eq!(tracker.counters().strays_of(Stray::ErrorUnattributed), 1);
+}
+
+#[test]
+fn a_forged_error_ends_no_probe() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let probe = tracker.depart(0, departure(MS));
+    let syn = tracker.depart(2, departure(MS));
+    let Quoted::Echo { to, ident, sequence, checksum, .. } = quoted(&probe, false) else { unreachable!() };
+    let wrong_sum = Quoted::Echo { to, ident, sequence, checksum: checksum ^ 1, identity: None };
+    let mut identity = probe.identity;
+    identity.token ^= 1;
+    let wrong_token = Quoted::Echo { to, ident, sequence, checksum, identity: Some(identity) };
+    let Quoted::Syn { to, source_port, port, sequence } = quoted(&syn, true) else { unreachable!() };
+    let wrong_syn = Quoted::Syn { to, source_port, port, sequence: sequence ^ 1 };
+    for forged in [wrong_sum, wrong_token, wrong_syn] {
+        tracker.on_error(&forged, arrival(2 * MS));
+    }
+    assert_eq!((tracker.counters().ended(), tracker.counters().strays_of(Stray::ErrorUnattributed)), (0, 3));
+}
+
+#[test]
+fn a_second_reply_in_a_later_window_is_a_repeat() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let probe = tracker.depart(0, departure(MS));
+    reply(&mut tracker, &probe, arrival(2 * MS));
+    assert_eq!(counts(&mut tracker, WINDOW_NS, 0).of(Class::Replied), 1);
+    reply(&mut tracker, &probe, arrival(WINDOW_NS + MS));
+    assert_eq!(counts(&mut tracker, 2 * WINDOW_NS, 0).ended(), 0);
+    assert_eq!(tracker.counters().strays_of(Stray::Repeated), 1);
+}
+
+#[test]
+fn a_retransmitted_syn_ack_is_no_duplicate() {
+    let plan = Plan { window: Duration::from_secs(10), expiry: Duration::from_secs(5), ..plan() };
+    let mut tracker = tracker_of(&plan);
+    let probe = tracker.depart(2, departure(MS));
+    for again in [2 * MS, 1_002 * MS, 3_002 * MS] {
+        reply(&mut tracker, &probe, arrival(again));
+    }
+    let counts = counts(&mut tracker, 10_000 * MS, 2);
+    assert_eq!((counts.of(Class::Replied), counts.of(Class::Duplicate)), (1, 0));
+    assert_eq!(tracker.counters().strays_of(Stray::Repeated), 2);
+}
+
+#[test]
+fn what_goes_unanswered_while_a_queue_overflows_is_not_the_networks_loss() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    tracker.depart(0, departure(MS));
+    tracker.depart(2, departure(MS));
+    tracker.overflowed(ProbeKind::Icmp, Family::V4, 5 * MS, 3);
+    tracker.depart(0, departure(20 * MS));
+    let (_, rows) = tracker.close(500 * MS);
+    assert_eq!((rows[0].1.counts.of(Class::LocalDrop), rows[0].1.counts.of(Class::Lost)), (1, 1));
+    assert_eq!(rows[1].1.counts.of(Class::Lost), 1, "another socket's queue");
+}
+
+#[test]
+fn an_answer_read_late_but_stamped_in_time_is_in_time() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let probe = tracker.depart(0, departure(MS));
+    // INITIAL is longer than the expiry here, so the deadline is the expiry.
+    let read_late = Arrival { mono_ns: 299 * MS, ..arrival(10 * MS) };
+    reply(&mut tracker, &probe, read_late);
+    assert_eq!(counts(&mut tracker, 300 * MS, 0).of(Class::Replied), 1);
+}
+
+#[test]
+fn a_stamp_that_cannot_be_the_probes_is_refused() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let probe = tracker.depart(0, departure(MS));
+    let Identity { slot, sequence, .. } = probe.identity;
+    assert_eq!(tracker.stamp(slot, sequence, OFFSET_NS + MS - 1), Err(UnfitStamp));
+    assert_eq!(tracker.stamp(slot, sequence + 1, OFFSET_NS + MS), Err(UnfitStamp));
+    assert_eq!(tracker.stamp(99, sequence, OFFSET_NS + MS), Err(UnfitStamp));
+    assert_eq!(tracker.stamp(slot, sequence, OFFSET_NS + MS + 5_000), Ok(()));
+    reply(&mut tracker, &probe, arrival(2 * MS));
+    let (_, rows) = tracker.close(WINDOW_NS);
+    assert_eq!(rows[0].1.rtt.min_us, 995, "from the kernel's stamp, not from ours");
+    assert_eq!(tracker.counters().stamps, [1, 0, 0]);
+}
+
+#[test]
+fn a_new_plan_keeps_what_stays_and_abandons_what_goes() {
+    let old = plan();
+    let mut tracker = tracker_of(&old);
+    let stays = tracker.depart(2, departure(MS));
+    let goes = tracker.depart(0, departure(MS));
+    tracker.close(WINDOW_NS);
+    let new = plan_of(vec![planned(ProbeKind::Icmp, "198.51.100.1"), old.paths[3].clone(), old.paths[2].clone()]);
+    tracker.replan(wall(WINDOW_NS), &old.paths, &new);
+    assert_eq!(tracker.counters().abandoned, 1);
+    reply(&mut tracker, &goes, arrival(WINDOW_NS + MS));
+    assert_eq!(tracker.counters().strays_of(Stray::UnknownProbe), 1);
+    reply(&mut tracker, &stays, arrival(WINDOW_NS + MS));
+    assert_eq!(tracker.depart(2, departure(WINDOW_NS + 2 * MS)).identity.sequence, stays.identity.sequence + 1);
+    let row = counts(&mut tracker, 2 * WINDOW_NS, 2);
+    assert_eq!((row.of(Class::Replied), row.scheduled, row.open), (1, 1, 1));
+}
+
+#[test]
+fn a_smaller_ring_keeps_the_newest_and_the_account_holds() {
+    let old = plan();
+    let mut tracker = tracker_of(&old);
+    for n in 0..10 {
+        tracker.depart(0, departure(MS + n * 20 * MS));
+    }
+    assert_eq!(counts(&mut tracker, 200 * MS, 0).open, 10);
+    let new = Plan { interval: Duration::from_millis(300), ..plan() };
+    tracker.replan(wall(200 * MS), &old.paths, &new);
+    let row = counts(&mut tracker, 201 * MS, 0);
+    assert_eq!((row.of(Class::LocalDrop), row.open), (6, 4));
+}
+
+#[test]
+fn a_path_costs_little_memory() {
+    let per_second = Plan { interval: Duration::from_secs(1), expiry: Duration::from_secs(3), ..plan() };
+    let bytes = tracker_of(&per_second).bytes_per_path();
+    assert!(bytes <= 512, "{bytes}");
+}
+
+// The model.
+
+/// What the network does to one probe.
+#[derive(Clone, Debug)]
+enum Fate {
+    Lost,
+    Refused,
+    /// Replies after these delays, in microseconds.
+    Replies(Vec<u32>),
+    Reset(u32),
+    Error(u32),
+}
+
+#[derive(Clone, Debug)]
+struct Sending {
+    row: u32,
+    gap_us: u32,
+    fate: Fate,
+    stamped: bool,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    let delay = || prop_oneof![8 => 100u32..60_000, 2 => 60_000u32..600_000];
+    prop_oneof![
+        2 => Just(Fate::Lost),
+        1 => Just(Fate::Refused),
+        8 => prop::collection::vec(delay(), 1..4).prop_map(Fate::Replies),
+        1 => delay().prop_map(Fate::Reset),
+        1 => delay().prop_map(Fate::Error),
+    ]
+}
+
+fn sending() -> impl Strategy<Value = Sending> {
+    (0u32..4, 20_000u32..30_000, fate(), any::<bool>())
+        .prop_map(|(row, gap_us, fate, stamped)| Sending { row, gap_us, fate, stamped })
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Close,
+    Step(i64),
+    Depart(usize),
+    Answer(usize, Answered),
+}
+
+/// The independent account of one probe.
+#[derive(Clone, Debug)]
+struct Account {
+    leaving: Leaving,
+    sent_ns: u64,
+    deadline_us: u64,
+    era: u8,
+    ended: Option<(Class, usize)>,
+    overdue: bool,
+}
+
+fn events(sendings: &[Sending], steps: &[(u64, i64)]) -> Vec<(u64, Event)> {
+    let mut events = Vec::new();
+    let mut times = [0u64; 4];
+    for (at, sending) in sendings.iter().enumerate() {
+        let time = &mut times[sending.row as usize];
+        *time += u64::from(sending.gap_us) * 1_000;
+        events.push((*time, Event::Depart(at)));
+        let mut answer = |delay: u32, answered| {
+            events.push((*time + u64::from(delay) * 1_000 + 1, Event::Answer(at, answered)));
+        };
+        match &sending.fate {
+            Fate::Lost | Fate::Refused => {}
+            Fate::Replies(delays) => delays.iter().for_each(|&delay| answer(delay, Answered::Reply)),
+            Fate::Reset(delay) => answer(*delay, Answered::Reset),
+            Fate::Error(delay) => answer(*delay, Answered::Error),
+        }
+    }
+    let end = events.iter().map(|(time, _)| *time).max().unwrap_or(0) + 2 * EXPIRY.as_nanos() as u64;
+    events.extend((1..=end / WINDOW_NS + 1).map(|n| (n * WINDOW_NS, Event::Close)));
+    events.extend(steps.iter().map(|&(at, step)| (at, Event::Step(step))));
+    events.sort_by_key(|(time, _)| *time);
+    events
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Loss, duplication, reordering, delay past deadline and expiry, errors, refusals, and steps of the wall clock.
+    #[test]
+    fn every_probe_ends_as_an_independent_account_says(
+        sendings in prop::collection::vec(sending(), 1..200),
+        steps in prop::collection::vec((0u64..3_000 * MS, prop_oneof![Just(-5_000_000i64), 3_000i64..10_000_000]), 0..4),
+    ) {
+        let plan = plan();
+        let mut tracker = tracker_of(&plan);
+        let expiry_ns = EXPIRY.as_nanos() as u64;
+        let mut accounts: Vec<Option<Account>> = vec![None; sendings.len()];
+        let mut deadlines = [Deadline::default(); 4];
+        let mut open = [0u64; 4];
+        let (mut window, mut offset, mut era) = (0usize, OFFSET_NS, 0u8);
+        let mut wanted = vec![[Counts::default(); 4]; 1];
+        for (now, event) in events(&sendings, &steps) {
+            match event {
+                Event::Step(step) => {
+                    offset = offset.wrapping_add_signed(step);
+                    era += 1;
+                }
+                Event::Depart(at) => {
+                    let Sending { row, ref fate, stamped, .. } = sendings[at];
+                    let leaving = tracker.depart(row, Departure { mono_ns: now, wall_ns: offset + now, clock_era: era });
+                    let deadline_us = deadlines[row as usize].after(EXPIRY).as_micros() as u64;
+                    let mut account = Account { leaving, sent_ns: now, deadline_us, era, ended: None, overdue: false };
+                    wanted[window][row as usize].scheduled += 1;
+                    if matches!(fate, Fate::Refused) {
+                        tracker.refused_locally(row, leaving.identity.sequence);
+                        wanted[window][row as usize].end(Class::LocalDrop);
+                        account.ended = Some((Class::LocalDrop, window));
+                    } else if stamped {
+                        prop_assert_eq!(tracker.stamp(leaving.identity.slot, leaving.identity.sequence, offset + now), Ok(()));
+                    }
+                    accounts[at] = Some(account);
+                }
+                Event::Answer(at, answered) => {
+                    let account = accounts[at].as_mut().unwrap();
+                    let leaving = account.leaving;
+                    let arrival = Arrival { mono_ns: now, stamp_ns: Some(offset + now), clock_era: era };
+                    let is_tcp = leaving.kind == ProbeKind::TcpSyn;
+                    match answered {
+                        Answered::Reply => reply(&mut tracker, &leaving, arrival),
+                        Answered::Reset if is_tcp => {
+                            tracker.on_tcp(leaving.address, &tcp(&leaving, Kind::Reset), arrival);
+                        }
+                        // Nobody resets an echo request.
+                        Answered::Reset => continue,
+                        Answered::Error => tracker.on_error(&quoted(&leaving, true), arrival),
+                    }
+                    let row = sendings[at].row as usize;
+                    let count = &mut wanted[window][row];
+                    let rtt_ns = now - account.sent_ns;
+                    let rtt_us = (rtt_ns + 500) / 1_000;
+                    if let Some((class, in_window)) = account.ended {
+                        if class == Class::Replied && in_window == window && answered == Answered::Reply && rtt_ns <= expiry_ns {
+                            count.classes[Class::Replied as usize] -= 1;
+                            count.end(Class::Duplicate);
+                            account.ended = Some((Class::Duplicate, window));
+                        }
+                        continue;
+                    }
+                    let late = rtt_ns > account.deadline_us * 1_000;
+                    let class = match answered {
+                        Answered::Error => Class::IcmpError,
+                        _ if account.era != era => Class::LocalDrop,
+                        _ if rtt_ns > expiry_ns => continue,
+                        _ if late => Class::Late,
+                        Answered::Reset => Class::Refused,
+                        Answered::Reply => Class::Replied,
+                    };
+                    if matches!(class, Class::Late | Class::Refused | Class::Replied) {
+                        deadlines[row].on_rtt(rtt_us as u32);
+                        if class == Class::Late && !account.overdue {
+                            count.overdue += 1;
+                        }
+                    }
+                    count.end(class);
+                    account.ended = Some((class, window));
+                }
+                Event::Close => {
+                    for (account, sending) in accounts.iter_mut().zip(&sendings) {
+                        let Some(account) = account.as_mut().filter(|account| account.ended.is_none()) else { continue };
+                        let (age, count) = (now - account.sent_ns, &mut wanted[window][sending.row as usize]);
+                        if age >= account.deadline_us * 1_000 && !account.overdue {
+                            account.overdue = true;
+                            count.overdue += 1;
+                        }
+                        if age >= expiry_ns {
+                            account.ended = Some((Class::Lost, window));
+                            count.end(Class::Lost);
+                        }
+                    }
+                    let (_, rows) = tracker.close(now);
+                    tracker.begin(Begin::Following);
+                    for row in 0..4usize {
+                        let got = rows.iter().find(|(of, _)| *of as usize == row).map(|(_, report)| report.counts);
+                        let got = got.unwrap_or_default();
+                        let mut want = wanted[window][row];
+                        open[row] = open[row] + u64::from(want.scheduled) - want.ended();
+                        want.open = open[row] as u32;
+                        prop_assert_eq!(got, want, "window {} row {}", window, row);
+                    }
+                    wanted.push(Default::default());
+                    window += 1;
+                }
+            }
+        }
+        let counters = tracker.counters();
+        prop_assert_eq!(open, [0; 4], "everything has ended");
+        prop_assert_eq!(counters.scheduled, sendings.len() as u64);
+        prop_assert_eq!(counters.ended(), counters.scheduled);
+    }
+}
