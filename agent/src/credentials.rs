@@ -447,37 +447,63 @@ mod tests {
     #[test]
     fn good_credentials_are_accepted() {
         let authority = Authority::new();
-        let credentials = Files::new(&authority.certificate, &authority.agent()).load().unwrap();
-        assert_eq!(credentials.expires_at().to_string(), "2200-01-01T00:00:00.000Z");
+        let credentials = Files::new(&authority.certificate, &authority.agent())
+            .load()
+            .unwrap();
+        assert_eq!(
+            credentials.expires_at().to_string(),
+            "2200-01-01T00:00:00.000Z"
+        );
         assert!(credentials.is_same(&credentials));
-        let others = Files::new(&authority.certificate, &authority.agent()).load().unwrap();
+        let others = Files::new(&authority.certificate, &authority.agent())
+            .load()
+            .unwrap();
         assert!(!credentials.is_same(&others));
     }
 
     #[test]
     fn a_certificate_out_of_its_time_is_refused() {
         let authority = Authority::new();
-        let expired = error(&authority.certificate, &authority.issue(Some(&uri()), ClientAuth, Validity::Past));
+        let expired = error(
+            &authority.certificate,
+            &authority.issue(Some(&uri()), ClientAuth, Validity::Past),
+        );
         assert!(expired.ends_with("agent.pem: expired at 2020-01-02T00:00:00.000Z; issue a new certificate for this agent"), "{expired}");
-        let future = error(&authority.certificate, &authority.issue(Some(&uri()), ClientAuth, Validity::Future));
+        let future = error(
+            &authority.certificate,
+            &authority.issue(Some(&uri()), ClientAuth, Validity::Future),
+        );
         assert!(future.ends_with("agent.pem: is valid only from 2199-01-01T00:00:00.000Z; is this host's clock right?"), "{future}");
     }
 
     #[test]
     fn somebody_elses_certificate_is_refused() {
         let authority = Authority::new();
-        let leaf = authority.issue(Some("leeward://agent/eu-west-1/other"), ClientAuth, Validity::Now);
+        let leaf = authority.issue(
+            Some("leeward://agent/eu-west-1/other"),
+            ClientAuth,
+            Validity::Now,
+        );
         let error_text = error(&authority.certificate, &leaf);
         assert!(error_text.contains("is for leeward://agent/eu-west-1/other, but the configuration makes this leeward://agent/eu-west-1/eu-west-1-a"), "{error_text}");
-        let error_text = error(&authority.certificate, &authority.issue(None, ClientAuth, Validity::Now));
-        assert!(error_text.contains("is for nobody (it carries no URI)"), "{error_text}");
+        let error_text = error(
+            &authority.certificate,
+            &authority.issue(None, ClientAuth, Validity::Now),
+        );
+        assert!(
+            error_text.contains("is for nobody (it carries no URI)"),
+            "{error_text}"
+        );
     }
 
     #[test]
     fn another_authoritys_certificate_is_refused() {
         let (ours, theirs) = (Authority::new(), Authority::new());
         let error_text = error(&ours.certificate, &theirs.agent());
-        assert!(error_text.contains("agent.pem: was not issued for clients by the authority in"), "{error_text}");
+        assert!(
+            error_text.contains("agent.pem: was not issued for clients by the authority in"),
+            "{error_text}"
+        );
         let server = ours.issue(Some(&uri()), ServerAuth, Validity::Now);
         assert!(error(&ours.certificate, &server).contains("was not issued for clients"));
     }
@@ -485,28 +511,61 @@ mod tests {
     #[test]
     fn another_key_is_refused() {
         let authority = Authority::new();
-        let leaf = Leaf { key: authority.agent().key, ..authority.agent() };
+        let leaf = Leaf {
+            key: authority.agent().key,
+            ..authority.agent()
+        };
         let error_text = error(&authority.certificate, &leaf);
-        assert!(error_text.contains("agent.key: is not the key of"), "{error_text}");
+        assert!(
+            error_text.contains("agent.key: is not the key of"),
+            "{error_text}"
+        );
     }
 
     #[test]
     fn files_that_are_not_what_they_should_be_are_named() {
         let authority = Authority::new();
         let good = authority.agent();
-        let swapped = Leaf { certificate: good.key.clone(), key: good.certificate.clone() };
-        assert!(error(&authority.certificate, &swapped).ends_with("agent.pem: holds no certificate in PEM form"));
-        let no_key = Leaf { key: String::new(), ..good.clone() };
-        assert!(error(&authority.certificate, &no_key).ends_with("agent.key: holds no private key in PEM form"));
+        let swapped = Leaf {
+            certificate: good.key.clone(),
+            key: good.certificate.clone(),
+        };
+        assert!(
+            error(&authority.certificate, &swapped)
+                .ends_with("agent.pem: holds no certificate in PEM form")
+        );
+        let no_key = Leaf {
+            key: String::new(),
+            ..good.clone()
+        };
+        assert!(
+            error(&authority.certificate, &no_key)
+                .ends_with("agent.key: holds no private key in PEM form")
+        );
         assert!(error("", &good).ends_with("ca.pem: holds no certificate in PEM form"));
-        let damaged = good.certificate.replace("-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n!!!!");
-        let damaged = error(&authority.certificate, &Leaf { certificate: damaged, ..good.clone() });
+        let damaged = good.certificate.replace(
+            "-----BEGIN CERTIFICATE-----\n",
+            "-----BEGIN CERTIFICATE-----\n!!!!",
+        );
+        let damaged = error(
+            &authority.certificate,
+            &Leaf {
+                certificate: damaged,
+                ..good.clone()
+            },
+        );
         assert!(damaged.contains("agent.pem: is damaged: "), "{damaged}");
         let mut files = Files::new(&authority.certificate, &good);
         files.paths.key = nowhere().to_owned();
         let error = anyhow::Error::from(files.load().unwrap_err());
         let text = format!("{error:#}");
-        assert!(text.starts_with("/nonexistent/leeward.pem: cannot be read by this process"), "{text}");
-        assert!(text.ends_with("No such file or directory (os error 2)"), "{text}");
+        assert!(
+            text.starts_with("/nonexistent/leeward.pem: cannot be read by this process"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("No such file or directory (os error 2)"),
+            "{text}"
+        );
     }
 }

@@ -93,7 +93,9 @@ impl Delivery {
             return None;
         }
         let mut known = known;
-        let newest = known.next_back().filter(|table| !self.tables_sent.contains(table));
+        let newest = known
+            .next_back()
+            .filter(|table| !self.tables_sent.contains(table));
         let table = newest.or_else(|| known.find(|table| !self.tables_sent.contains(table)))?;
         self.tables_sent.insert(table);
         Some(table)

@@ -81,13 +81,16 @@ pub enum Failure {
 
 impl Failure {
     /// Every [`Self::cause`], for metrics.
-    pub const CAUSES: [&'static str; 5] = ["unreachable", "handshake", "lost", "protocol", "refused"];
+    pub const CAUSES: [&'static str; 5] =
+        ["unreachable", "handshake", "lost", "protocol", "refused"];
 
     /// One of a few words, for metrics.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
-            Self::Resolve(_) | Self::Socket { .. } | Self::Dial { .. } | Self::NoAnswer { .. } => "unreachable",
+            Self::Resolve(_) | Self::Socket { .. } | Self::Dial { .. } | Self::NoAnswer { .. } => {
+                "unreachable"
+            }
             Self::Handshake { .. } => "handshake",
             Self::Lost(error) if tls_alert(error).is_some() => "handshake",
             Self::Lost(_) | Self::ControlEnded | Self::Stuck | Self::NewCredentials => "lost",
@@ -103,7 +106,9 @@ impl Failure {
     /// What may cure it.
     #[must_use]
     pub fn cure(&self) -> Cure {
-        use v1::RefuseCode::{Identity, Limit, Malformed, Other, Superseded, Unavailable, UnknownRegion};
+        use v1::RefuseCode::{
+            Identity, Limit, Malformed, Other, Superseded, Unavailable, UnknownRegion,
+        };
         match self {
             Self::Refused(refuse) => match refuse.code {
                 Unavailable | Other => Cure::Time,
@@ -111,7 +116,9 @@ impl Failure {
                 Identity | UnknownRegion | Malformed | Limit | Superseded => Cure::Person,
             },
             Self::Wire(_) | Self::Unexpected(_) | Self::Mesh(_) => Cure::Person,
-            Self::Handshake { source, .. } | Self::Lost(source) if tls_alert(source).is_some() => Cure::Person,
+            Self::Handshake { source, .. } | Self::Lost(source) if tls_alert(source).is_some() => {
+                Cure::Person
+            }
             _ => Cure::Time,
         }
     }
@@ -120,9 +127,11 @@ impl Failure {
     #[must_use]
     pub fn close_reason(&self) -> String {
         match self {
-            Self::Wire(_) | Self::Unexpected(_) | Self::Mesh(_) | Self::Stuck | Self::NewCredentials => {
-                self.to_string()
-            }
+            Self::Wire(_)
+            | Self::Unexpected(_)
+            | Self::Mesh(_)
+            | Self::Stuck
+            | Self::NewCredentials => self.to_string(),
             _ => String::new(),
         }
     }
@@ -150,12 +159,17 @@ fn tls_alert(error: &ConnectionError) -> Option<(Side, u8)> {
 fn explain(error: &ConnectionError) -> String {
     match error {
         ConnectionError::TimedOut => "nothing was heard for the whole idle timeout".to_owned(),
-        ConnectionError::Reset => "the aggregator does not know the connection; it has restarted".to_owned(),
+        ConnectionError::Reset => {
+            "the aggregator does not know the connection; it has restarted".to_owned()
+        }
         ConnectionError::ApplicationClosed(close) if close.reason.is_empty() => {
             "closed by the aggregator without a reason".to_owned()
         }
         ConnectionError::ApplicationClosed(close) => {
-            format!("closed by the aggregator: {:?}", String::from_utf8_lossy(&close.reason))
+            format!(
+                "closed by the aggregator: {:?}",
+                String::from_utf8_lossy(&close.reason)
+            )
         }
         error => match tls_alert(error) {
             Some((side, alert)) => format!("{} ({})", remedy(side, alert), quoted(error)),
@@ -172,7 +186,11 @@ fn quoted(error: &ConnectionError) -> String {
             false => error.reason.clone(),
         },
         ConnectionError::ConnectionClosed(close) => {
-            format!("{}, {:?}", close.error_code, String::from_utf8_lossy(&close.reason))
+            format!(
+                "{}, {:?}",
+                close.error_code,
+                String::from_utf8_lossy(&close.reason)
+            )
         }
         error => error.to_string(),
     }
@@ -183,13 +201,21 @@ fn remedy(side: Side, alert: u8) -> &'static str {
     match (side, alert) {
         (_, 120) => "the aggregator does not speak leeward/1; bring both sides to builds that fit",
         // 51, a bad signature, is what an authority looks like that was made anew under the old name.
-        (Side::We, 48 | 51) => "the aggregator's certificate is not from the authority in [credentials] ca",
-        (Side::We, 45) => "the aggregator's certificate is out of date, or this host's clock is wrong",
+        (Side::We, 48 | 51) => {
+            "the aggregator's certificate is not from the authority in [credentials] ca"
+        }
+        (Side::We, 45) => {
+            "the aggregator's certificate is out of date, or this host's clock is wrong"
+        }
         (Side::We, 42 | 46) => {
             "the aggregator's certificate is not for the [[aggregator]] that was dialled; compare address and name with it"
         }
-        (Side::They, 48 | 51) => "the aggregator does not trust this agent's certificate; both must come from one authority",
-        (Side::They, 45) => "the aggregator holds this agent's certificate for out of date; compare the clocks",
+        (Side::They, 48 | 51) => {
+            "the aggregator does not trust this agent's certificate; both must come from one authority"
+        }
+        (Side::They, 45) => {
+            "the aggregator holds this agent's certificate for out of date; compare the clocks"
+        }
         (Side::They, 42 | 46 | 116) => "the aggregator refuses this agent's certificate",
         _ => "TLS failed",
     }

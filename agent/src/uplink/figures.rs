@@ -30,7 +30,9 @@ impl AggregatorFigures {
     }
 
     pub(super) fn on_failure(&self, failure: &Failure) {
-        let cause = Failure::CAUSES.iter().position(|&cause| cause == failure.cause());
+        let cause = Failure::CAUSES
+            .iter()
+            .position(|&cause| cause == failure.cause());
         if let Some(count) = cause.and_then(|cause| self.failures.get(cause)) {
             count.fetch_add(1, Relaxed);
         }
@@ -43,7 +45,8 @@ impl AggregatorFigures {
 
     pub(super) fn on_durable(&self, batches: usize, rtt: Duration) {
         self.batches_durable.fetch_add(batches as u64, Relaxed);
-        self.rtt_us.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.rtt_us
+            .store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Whether its hello is accepted and its connection lives.

@@ -82,7 +82,11 @@ pub struct Identity {
 impl Identity {
     fn hello(&self, remote: SocketAddr) -> v1::Hello {
         let discovered = || source_towards(remote).into_iter().collect();
-        let addresses = if self.addresses.is_empty() { discovered() } else { self.addresses.clone() };
+        let addresses = if self.addresses.is_empty() {
+            discovered()
+        } else {
+            self.addresses.clone()
+        };
         v1::Hello {
             agent: self.agent.clone(),
             region: self.region.clone(),
@@ -172,7 +176,9 @@ impl Session {
         let mut journal = FailureJournal::default();
         while !*self.stopping.borrow() {
             let began = Instant::now();
-            let Err(failure) = self.once(&mut journal).await else { return };
+            let Err(failure) = self.once(&mut journal).await else {
+                return;
+            };
             self.figures.on_failure(&failure);
             let wait = backoff.after(failure.cure(), began.elapsed(), random.next());
             journal.record(&self.aggregator, &failure, wait);
@@ -216,7 +222,10 @@ impl Session {
         let credentials = self.credentials.borrow_and_update().clone();
         let config = client_config(&credentials, &self.aggregator, &self.uplink);
         let found = tokio::net::lookup_host((host.as_str(), *port)).await;
-        let addresses: Vec<_> = found.map_err(Failure::Resolve)?.take(ADDRESSES_TRIED).collect();
+        let addresses: Vec<_> = found
+            .map_err(Failure::Resolve)?
+            .take(ADDRESSES_TRIED)
+            .collect();
         let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "it has none");
         let mut failure = Failure::Resolve(none());
         for address in addresses {
@@ -229,7 +238,11 @@ impl Session {
     }
 
     /// Everything after the handshake. `Ok` when the agent stops.
-    async fn talk(&mut self, connection: &Connection, journal: &mut FailureJournal) -> Result<(), Failure> {
+    async fn talk(
+        &mut self,
+        connection: &Connection,
+        journal: &mut FailureJournal,
+    ) -> Result<(), Failure> {
         let (mut send, mut receive) = connection.open_bi().await.map_err(Failure::Lost)?;
         let hello = v1::FromAgent::Hello(self.identity.hello(connection.remote_address()));
         write_control(&mut send, &frame::frame_from_agent(&hello)).await?;
@@ -250,7 +263,11 @@ impl Session {
         journal.clear();
         self.figures.on_connected();
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
-        self.tell(Event::Connected { commands, durable_below: welcome.durable_below }).await;
+        self.tell(Event::Connected {
+            commands,
+            durable_below: welcome.durable_below,
+        })
+        .await;
         let ended = self.converse(connection, send, receive, queue).await;
         self.figures.on_disconnected();
         self.tell(Event::Disconnected).await;
@@ -291,7 +308,8 @@ impl Session {
                 }
                 v1::FromAggregator::PathsDurable(durable) => Event::TableDurable(durable.table),
                 v1::FromAggregator::Durable(durable) => {
-                    self.figures.on_durable(durable.sequences.len(), connection.rtt());
+                    self.figures
+                        .on_durable(durable.sequences.len(), connection.rtt());
                     Event::Durable(durable.sequences)
                 }
                 other => return Err(unexpected(other)),
@@ -316,9 +334,14 @@ fn unexpected(message: v1::FromAggregator) -> Failure {
     })
 }
 
-fn client_config(credentials: &Credentials, aggregator: &Aggregator, uplink: &Uplink) -> quinn::ClientConfig {
+fn client_config(
+    credentials: &Credentials,
+    aggregator: &Aggregator,
+    uplink: &Uplink,
+) -> quinn::ClientConfig {
     let tls = credentials.client_config(aggregator.name.as_deref());
-    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("TLS 1.3 brings the initial cipher suite");
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls)
+        .expect("TLS 1.3 brings the initial cipher suite");
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(transport_config(uplink)));
     config
@@ -346,7 +369,8 @@ async fn dial_one(
     address: SocketAddr,
     host: &str,
 ) -> Result<(Endpoint, Connection), Failure> {
-    let endpoint = Endpoint::client(unspecified(address)).map_err(|source| Failure::Socket { address, source })?;
+    let endpoint = Endpoint::client(unspecified(address))
+        .map_err(|source| Failure::Socket { address, source })?;
     let connecting = endpoint
         .connect_with(config.clone(), address, host)
         .map_err(|source| Failure::Dial { address, source })?;
@@ -360,16 +384,24 @@ async fn dial_one(
 /// Reads one message; its size is checked before room is made for it.
 async fn read_message(receive: &mut RecvStream) -> Result<v1::FromAggregator, Failure> {
     let mut header = [0; frame::HEADER_BYTES];
-    receive.read_exact(&mut header).await.map_err(read_failure)?;
+    receive
+        .read_exact(&mut header)
+        .await
+        .map_err(read_failure)?;
     let header = frame::parse_header(&header)?;
     let mut payload = vec![0; header.length];
-    receive.read_exact(&mut payload).await.map_err(read_failure)?;
+    receive
+        .read_exact(&mut payload)
+        .await
+        .map_err(read_failure)?;
     Ok(frame::parse_from_aggregator(&header, &payload)?)
 }
 
 fn read_failure(error: quinn::ReadExactError) -> Failure {
     match error {
-        quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => Failure::Lost(error),
+        quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => {
+            Failure::Lost(error)
+        }
         _ => Failure::ControlEnded,
     }
 }
@@ -406,7 +438,11 @@ async fn write(
 }
 
 /// Sends one batch on a stream of its own. That it arrived is known only by its acknowledgement.
-async fn send_batch(connection: Connection, frame: Arc<[u8]>, urgency: Urgency) -> Result<(), Failure> {
+async fn send_batch(
+    connection: Connection,
+    frame: Arc<[u8]>,
+    urgency: Urgency,
+) -> Result<(), Failure> {
     let mut stream = connection.open_uni().await.map_err(Failure::Lost)?;
     let _ = stream.set_priority(urgency.priority());
     match stream.write_all(&frame).await {
