@@ -214,7 +214,7 @@ impl Life {
             match progressing {
                 true => info!("the probe thread makes progress again"),
                 false => {
-                    error!(for_at_least = ?STALLED_AFTER, "the probe thread makes no progress")
+                    error!(for_at_least = ?STALLED_AFTER, "the probe thread makes no progress");
                 }
             }
         }
@@ -229,7 +229,7 @@ impl Life {
         match Config::load(&self.file) {
             Ok(config) => self.take_over(config).await,
             Err(error) => {
-                error!(%error, "the configuration was not reloaded; the old one stays in force")
+                error!(%error, "the configuration was not reloaded; the old one stays in force");
             }
         }
     }

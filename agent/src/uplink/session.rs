@@ -180,7 +180,7 @@ impl Session {
                 return;
             };
             self.figures.on_failure(&failure);
-            let wait = backoff.after(failure.cure(), began.elapsed(), random.next());
+            let wait = backoff.after(failure.cure(), began.elapsed(), random.draw());
             journal.record(&self.aggregator, &failure, wait);
             tokio::select! {
                 () = sleep(wait) => {}
