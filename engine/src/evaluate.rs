@@ -32,7 +32,8 @@ impl State {
         };
         let awake_until = last_input_at + DORMANT_AFTER;
         let mut at = self.evaluated_at.floor(every) + every;
-        while at <= now && at <= awake_until {
+        // The last clause ends the count at the end of all time, where adding adds nothing.
+        while at <= now && at <= awake_until && at > self.evaluated_at {
             self.evaluate(at, &mut effects);
             at = at + every;
         }

@@ -513,11 +513,10 @@ impl LinkWindow {
     }
 
     fn view(&self) -> WindowView {
+        // Not `clamp`: an agent's smallest may exceed its largest, and that must not end us.
         let quantile = |q| {
-            self.histogram
-                .quantile(q)
-                .unwrap_or(0)
-                .clamp(self.min_us, self.max_us)
+            let middle = self.histogram.quantile(q).unwrap_or(0);
+            middle.max(self.min_us).min(self.max_us)
         };
         let rtt = (!self.histogram.is_empty()).then(|| RttView {
             min_us: self.min_us,

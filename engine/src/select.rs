@@ -431,9 +431,10 @@ fn refusal(picture: &Picture<'_>, primary: &RegionId, own: &Appraisal) -> Option
 }
 
 impl Appraisal {
-    /// Natural logarithm of the score; `None` if unknown.
+    /// Natural logarithm of the score: its addends, added up in order; `None` if unknown.
     pub(crate) fn log_score(&self) -> Option<f64> {
-        Some(self.baseline.total() + self.network.as_ref()?.total())
+        self.network.as_ref()?;
+        Some(self.addends().map(|addend| addend.log_value).sum())
     }
 
     /// The addends of the score's logarithm.

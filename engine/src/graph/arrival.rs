@@ -40,7 +40,10 @@ impl Arrivals {
         while self.lags.back().is_some_and(|&(_, lag)| lag >= lag_us) {
             self.lags.pop_back();
         }
-        self.lags.push_back((self.heard, lag_us));
+        // Of those that arrive in one instant the smallest is enough, in whatever order they are told.
+        if self.lags.back().is_none_or(|&(at, _)| at < self.heard) {
+            self.lags.push_back((self.heard, lag_us));
+        }
         while self.lags.len() > MAX_LAGS
             || self
                 .lags
