@@ -162,19 +162,27 @@ fn network_trouble(trouble: &Trouble<'_>, worst: &(&Link, &Estimates, State)) ->
     }
 }
 
-/// The newest move of the last ten minutes.
+/// The newest moves of the last ten minutes.
 fn advice(moment: &Moment<'_>, failovers: &[FailoverLine]) -> String {
     const RECENT: std::time::Duration = std::time::Duration::from_secs(600);
+    const SHOWN: usize = 2;
     let moved = |line: &&FailoverLine| {
         let decision = moment.view.decisions.iter().rev().find(|decision| decision.primary == line.primary_region);
         decision.is_some_and(|decision| decision.from.is_some() && moment.since(decision.at) < RECENT)
     };
     let mut moved: Vec<&FailoverLine> = failovers.iter().filter(moved).collect();
     moved.sort_by_key(|line| std::cmp::Reverse(line.decided_at));
-    let (Some(first), count) = (moved.first(), moved.len()) else { return String::new() };
-    let Some(to) = &first.selected_region else { return String::new() };
-    let others = if count > 1 { format!(" ({} more moved too)", count - 1) } else { String::new() };
-    format!(" {} now fails over to {to}{others}.", capital(first.primary_region.as_str()))
+    let to = |line: &FailoverLine| line.selected_region.as_ref().map_or("nowhere", |to| to.as_str()).to_owned();
+    let [first, rest @ ..] = moved.as_slice() else { return String::new() };
+    let mut text = format!(" {} now fails over to {}", capital(first.primary_region.as_str()), to(first));
+    for line in rest.iter().take(SHOWN - 1) {
+        text.push_str(&format!(", {} to {}", line.primary_region, to(line)));
+    }
+    if moved.len() > SHOWN {
+        text.push_str(&format!(", and {} more moved", moved.len() - SHOWN));
+    }
+    text.push('.');
+    text
 }
 
 fn facts(moment: &Moment<'_>, trouble: &Trouble<'_>, counts: &Tally) -> Vec<Fact> {
