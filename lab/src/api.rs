@@ -54,15 +54,14 @@ impl Api {
         self.get(&format!("/v1/failover/{primary}"))
     }
 
-    /// The newest decisions, newest first.
+    /// At most `limit` of the newest decisions, newest first.
     ///
     /// # Errors
     ///
     /// Returns why there is no answer.
-    pub fn decisions(&self) -> anyhow::Result<Vec<v1::Decision>> {
-        Ok(self
-            .get::<v1::Decisions>("/v1/decisions?limit=100")?
-            .decisions)
+    pub fn decisions(&self, limit: u32) -> anyhow::Result<Vec<v1::Decision>> {
+        let path = format!("/v1/decisions?limit={limit}");
+        Ok(self.get::<v1::Decisions>(&path)?.decisions)
     }
 
     /// The agents.

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     host::Host,
-    net::{die_with_parent, enter_on_exec},
+    net::{die_with_parent, enter_on_exec, terminate},
 };
 
 /// How long a process may take to end when asked to.
@@ -48,6 +48,7 @@ impl Process {
         let file = File::options().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
         command
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
@@ -95,13 +96,26 @@ impl Process {
         tail.iter().map(|line| format!("    {line}\n")).collect()
     }
 
-    /// Ends it with SIGTERM, or with SIGKILL when it takes too long.
+    /// Asks it to end (SIGTERM), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Returns the kernel's refusal.
+    pub fn ask_to_end(&mut self) -> anyhow::Result<()> {
+        // The id of one that was waited for may be another's by now.
+        if self.child.try_wait()?.is_none() {
+            terminate(&self.child)?;
+        }
+        Ok(())
+    }
+
+    /// Asks it to end and waits; kills it when it takes too long.
     ///
     /// # Errors
     ///
     /// Returns the kernel's refusal.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
-        crate::net::terminate(&self.child)?;
+        self.ask_to_end()?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {

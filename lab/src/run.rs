@@ -20,7 +20,7 @@ use leeward_common::{
 };
 use leeward_engine::{
     input::Subject,
-    scenario::{Action, Event, Network, Scenario, SignalAction},
+    scenario::{Action, Event, Expectation, Network, Scenario, SignalAction},
 };
 
 use crate::{
@@ -40,6 +40,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// How long the daemons may take until all agents are connected.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// More decisions than a scenario leads to.
+const ALL_DECISIONS: u32 = 1000;
 
 /// Where a run keeps its files: on a tmpfs that only the run sees.
 const DIRECTORY: &str = "/run/leeward-lab";
@@ -101,31 +104,38 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Outcome> {
 
 /// Makes the directory of the run, hidden from everyone else, and the one for logs.
 fn prepare_files(options: &RunOptions, binaries: &Binaries) -> anyhow::Result<PathBuf> {
-    let hidden = [&binaries.cli, &binaries.agent, &binaries.aggregator];
-    if let Some(path) = hidden.iter().find(|path| path.starts_with("/run")) {
+    let transcript = options
+        .transcript
+        .as_deref()
+        .map(std::path::absolute)
+        .transpose()?;
+    let mut outside: Vec<&Path> = vec![&binaries.cli, &binaries.agent, &binaries.aggregator];
+    outside.extend(transcript.as_deref());
+    let logs = options.keep_logs.as_deref().map(empty_logs).transpose()?;
+    outside.extend(logs.as_deref());
+    if let Some(path) = outside.iter().find(|path| path.starts_with("/run")) {
         bail!(
-            "{} is under /run, which the lab covers with its own files; move it",
+            "{} is under /run, which the lab covers with its own files; choose another place",
             path.display()
-        );
-    }
-    let logs = options
-        .keep_logs
-        .as_ref()
-        .map(|directory| -> anyhow::Result<PathBuf> {
-            fs::create_dir_all(directory)
-                .with_context(|| format!("cannot make {}", directory.display()))?;
-            Ok(fs::canonicalize(directory)?)
-        });
-    let logs = logs.transpose()?;
-    if logs.as_ref().is_some_and(|logs| logs.starts_with("/run")) {
-        bail!(
-            "--keep-logs under /run would be lost with the lab's own files; choose another directory"
         );
     }
     net::private_run().context("cannot make a private /run; leeward-lab needs root")?;
     let directory = Path::new(DIRECTORY);
     fs::create_dir_all(directory)?;
     Ok(logs.unwrap_or_else(|| directory.to_owned()))
+}
+
+/// Makes the directory for logs and removes those of an earlier run.
+fn empty_logs(directory: &Path) -> anyhow::Result<PathBuf> {
+    let made = fs::create_dir_all(directory).and_then(|()| fs::canonicalize(directory));
+    let directory = made.with_context(|| format!("cannot make {}", directory.display()))?;
+    for entry in fs::read_dir(&directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(directory)
 }
 
 fn tell_end(
@@ -324,7 +334,7 @@ impl<'a> Lab<'a> {
             self.check_processes()?;
             self.look(start, story)?;
             while let Some(expectation) = waiting.next_if(|expectation| expectation.until < now) {
-                story.judge(now, expectation);
+                self.judge(now, expectation, story)?;
             }
             if now >= scenario.duration {
                 break;
@@ -334,7 +344,7 @@ impl<'a> Lab<'a> {
             thread::sleep(next.saturating_sub(start.elapsed()));
         }
         for expectation in waiting {
-            story.judge(scenario.duration, expectation);
+            self.judge(scenario.duration, expectation, story)?;
         }
         let (met, of) = story.score();
         Ok(if met == of && remembered {
@@ -344,17 +354,38 @@ impl<'a> Lab<'a> {
         })
     }
 
-    /// Looks whether the answer for any primary has changed, and tells what was decided.
+    /// Looks whether anything new was decided, and tells it.
     fn look(&self, start: Instant, story: &mut Story) -> anyhow::Result<()> {
-        for primary in self.primaries() {
-            let answer = self.api.failover(primary.as_str())?;
-            if answer
-                .decision_id
-                .is_some_and(|id| id > story.newest_decision())
-            {
-                let seen = start.elapsed();
-                story.decisions(seen, &self.api.decisions()?);
-            }
+        let newest = self
+            .api
+            .decisions(1)?
+            .first()
+            .map_or(0, |decision| decision.decision_id);
+        if newest > story.newest_decision() {
+            story.decisions(start.elapsed(), &self.api.decisions(ALL_DECISIONS)?);
+        }
+        Ok(())
+    }
+
+    /// Judges an expectation, and makes sure that clients are told the same.
+    fn judge(
+        &self,
+        at: Duration,
+        expectation: &Expectation,
+        story: &mut Story,
+    ) -> anyhow::Result<()> {
+        story.judge(at, expectation);
+        let answer = self.api.failover(expectation.primary.as_str())?;
+        let told = story.selected(&expectation.primary);
+        // A decision may be taken between the two questions; then it is newer than what was told.
+        let newer = answer
+            .decision_id
+            .is_some_and(|id| id > story.newest_decision());
+        if answer.selected_region.as_ref() != told && !newer {
+            bail!(
+                "the decisions select {told:?} for {}, and the answer {answer:?}",
+                expectation.primary
+            );
         }
         Ok(())
     }
@@ -415,7 +446,7 @@ impl<'a> Lab<'a> {
 
     /// Kills the aggregator, starts it again, and tells whether it remembers all that it had decided.
     fn crash_aggregator(&mut self, now: Duration, story: &Story) -> anyhow::Result<bool> {
-        let before = self.api.decisions()?;
+        let before = self.api.decisions(ALL_DECISIONS)?;
         let answers = self.selections()?;
         if let Some(process) = self.aggregator.take() {
             process.kill()?;
@@ -424,7 +455,7 @@ impl<'a> Lab<'a> {
         let start = Instant::now();
         self.start_aggregator()?;
         let took = start.elapsed();
-        let after = self.api.decisions()?;
+        let after = self.api.decisions(ALL_DECISIONS)?;
         let kept = after.len() >= before.len() && after[after.len() - before.len()..] == before[..];
         let answers_kept = self.selections()? == answers || after.len() > before.len();
         let now = now + took;
@@ -495,6 +526,7 @@ impl<'a> Lab<'a> {
 
     /// Ends every process in order, then the network.
     fn end(mut self) -> anyhow::Result<Stats> {
+        self.agents.values_mut().try_for_each(Process::ask_to_end)?;
         for process in std::mem::take(&mut self.agents).into_values() {
             process.stop()?;
         }

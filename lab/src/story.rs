@@ -141,10 +141,10 @@ impl Story {
         self.newest_decision
     }
 
-    /// The decisions told so far.
+    /// What is selected for a primary by the decisions told; `None` for none.
     #[must_use]
-    pub fn told(&self) -> &[Told] {
-        &self.transcript.decisions
+    pub fn selected(&self, primary: &RegionId) -> Option<&RegionId> {
+        self.selections.get(primary)?.last()?.1.as_ref()
     }
 
     /// Judges an expectation whose time is over, and tells how it came out.
