@@ -409,13 +409,7 @@ impl<'a> Lab<'a> {
                 router.set(from, to, self.world.impairment(&self.network, from, to));
             }
         }
-        story.event(
-            now,
-            event
-                .say
-                .as_deref()
-                .unwrap_or("the next event of the scenario"),
-        );
+        story.event(now, &told(event));
         for action in &event.actions {
             match action {
                 Action::AgentStop(agent) => {
@@ -536,6 +530,18 @@ impl<'a> Lab<'a> {
         let router = self.router.take().context("the router has already ended")?;
         router.stop().context("the emulated network failed")
     }
+}
+
+/// What a scenario says of an event, or what it does.
+fn told(event: &Event) -> String {
+    let actions = || {
+        event
+            .actions
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    event.say.clone().unwrap_or_else(|| actions().join("; "))
 }
 
 /// A primary, what is selected for it, and by which decision.

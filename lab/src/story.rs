@@ -3,7 +3,7 @@
 //! ```text
 //!     10.0 s  * Ireland begins to lose packets
 //!     14.3 s  > virginia: ireland -> oregon (better): …
-//!     40.0 s  + virginia fails over to oregon by 20 s, until 40 s: since 14.3 s
+//!     40.0 s  + met     virginia fails over to oregon by 20.0 s until 40.0 s: from 14.3 s on, 4.3 s after 10.0 s
 //! ```
 
 use std::{
@@ -13,7 +13,10 @@ use std::{
 };
 
 use leeward_common::{api::v1, id::RegionId};
-use leeward_engine::scenario::{Expectation, Verdict, judge};
+use leeward_engine::{
+    scenario::{Expectation, Verdict, judge},
+    simulate::describe,
+};
 use serde::Serialize;
 
 /// Everything that happened, in order.
@@ -150,34 +153,19 @@ impl Story {
     /// Judges an expectation whose time is over, and tells how it came out.
     pub fn judge(&mut self, at: Duration, expectation: &Expectation) {
         let Expectation {
-            primary,
-            selected,
-            by,
-            until,
-            ..
+            primary, selected, ..
         } = expectation;
         let selections = self.selections.get(primary).map_or(&[][..], Vec::as_slice);
         let verdict = judge(expectation, selections);
-        let expected = format!(
-            "{primary} fails over to {} by {}, until {}",
-            shown(selected.as_ref()),
-            seconds(*by),
-            seconds(*until)
-        );
-        let (mark, outcome, since) = match verdict {
-            Verdict::Met { at } => ('+', format!("since {}", seconds(at)), Some(at)),
-            Verdict::Missed { instead } => (
-                '!',
-                format!("MISSED: {} instead", shown(instead.as_ref())),
-                None,
-            ),
-            Verdict::Lost { at, to } => (
-                '!',
-                format!("LOST at {} to {}", seconds(at), shown(to.as_ref())),
-                None,
-            ),
+        let since = match verdict {
+            Verdict::Met { at } => Some(at),
+            Verdict::Missed { .. } | Verdict::Lost { .. } => None,
         };
-        line(at, mark, &format!("expected {expected}: {outcome}"));
+        line(
+            at,
+            if since.is_some() { '+' } else { '!' },
+            &describe(expectation, &verdict),
+        );
         self.transcript.expectations.push(Judged {
             primary: primary.clone(),
             selected: selected.clone(),
@@ -222,10 +210,6 @@ fn print(text: &str) {
 
 fn shown(region: Option<&RegionId>) -> &str {
     region.map_or("none", RegionId::as_str)
-}
-
-fn seconds(at: Duration) -> String {
-    format!("{:.1} s", at.as_secs_f64())
 }
 
 fn us(at: Duration) -> u64 {
