@@ -103,9 +103,10 @@ mod defaults {
     pub(super) const SYN_SOURCE_PORTS: [u16; 2] = [61_000, 61_007];
     pub(super) const STATUS_LISTEN: SocketAddr =
         SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_620);
-    /// NAT entries for UDP live 30 s, but what matters here is to notice a dead path within seconds.
-    pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
-    pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Batches and their acknowledgements flow every second, so silence means death: a restarted aggregator is found
+    /// again within seconds, and the entries of NATs (30 s for UDP) never expire.
+    pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(1);
+    pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
     /// Six hours of 100 paths at one window per second, and half again.
     pub(super) const WAITING_MEMORY_MIB: u32 = 32;
 }

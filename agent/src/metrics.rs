@@ -18,7 +18,7 @@ use crate::{
     process::Usage,
     uplink::{
         failure::Failure,
-        figures::{AggregatorFigures, UplinkFigures},
+        figures::{AGE_BUCKETS_MS, AggregatorFigures, UplinkFigures},
     },
 };
 
@@ -317,6 +317,7 @@ impl Page {
             "Acknowledgements of batches.",
             AggregatorFigures::batches_durable,
         );
+        self.window_ages(uplink);
         self.metric(
             "aggregator_rtt_seconds",
             GAUGE,
@@ -329,6 +330,35 @@ impl Page {
                 &[("aggregator", &of.aggregator)],
                 seconds,
             );
+        }
+    }
+
+    fn window_ages(&mut self, uplink: &UplinkFigures) {
+        let name = "aggregator_window_age_seconds";
+        let help = "How long after the end of its window a batch was known to be durable.";
+        self.metric(name, "histogram", help);
+        for of in &uplink.aggregators {
+            let (buckets, sum) = of.figures.window_ages();
+            let mut count = 0;
+            for (n, in_bucket) in buckets.iter().enumerate() {
+                count += in_bucket;
+                let end = AGE_BUCKETS_MS
+                    .get(n)
+                    .map_or(f64::INFINITY, |&ms| f64::from(ms) / 1e3);
+                let end = if end.is_finite() {
+                    end.to_string()
+                } else {
+                    "+Inf".to_owned()
+                };
+                self.labelled(
+                    &format!("{name}_bucket"),
+                    &[("aggregator", &of.aggregator), ("le", &end)],
+                    count,
+                );
+            }
+            let labels: [(&str, &dyn Display); 1] = [("aggregator", &of.aggregator)];
+            self.labelled(&format!("{name}_sum"), &labels, sum.as_secs_f64());
+            self.labelled(&format!("{name}_count"), &labels, count);
         }
     }
 
@@ -442,11 +472,9 @@ mod tests {
                 current = name.to_owned();
             } else if !line.starts_with('#') {
                 let name = line.split(['{', ' ']).next().unwrap();
-                assert_eq!(
-                    name.strip_suffix("_count").unwrap_or(name),
-                    current,
-                    "{line}"
-                );
+                let suffixes = ["_count", "_sum", "_bucket"];
+                let family = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
+                assert_eq!(family.unwrap_or(name), current, "{line}");
                 assert!(
                     line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(),
                     "{line}"

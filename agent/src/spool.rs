@@ -10,6 +10,8 @@ use std::{
     sync::Arc,
 };
 
+use leeward_common::time::Timestamp;
+
 /// The most aggregators: one bit each in a batch's account.
 pub const AGGREGATORS_MAX: usize = 16;
 
@@ -39,6 +41,8 @@ pub struct Waiting {
     pub table: u32,
     /// The whole frame as it goes on a stream.
     pub frame: Arc<[u8]>,
+    /// When the window ended that it tells of, by this host's clock.
+    pub window_end: Timestamp,
     stored: u16,
 }
 
@@ -100,10 +104,11 @@ impl Spool {
     }
 
     /// Adds a batch and returns the sequences of those given up for it, oldest first.
-    pub fn push(&mut self, table: u32, frame: Vec<u8>) -> VecDeque<u64> {
+    pub fn push(&mut self, table: u32, window_end: Timestamp, frame: Vec<u8>) -> VecDeque<u64> {
         let batch = Waiting {
             table,
             frame: Arc::from(frame),
+            window_end,
             stored: 0,
         };
         self.held_bytes += batch.cost();
@@ -121,15 +126,16 @@ impl Spool {
         given_up
     }
 
-    /// Notes that an aggregator has stored a batch. Sequences that do not wait are ignored.
-    pub fn durable(&mut self, aggregator: usize, sequence: u64) {
-        let Some(batch) = self.waiting.get_mut(&sequence) else {
-            return;
-        };
+    /// Notes that an aggregator has stored a batch, and returns the end of its window if that is news. Sequences that
+    /// do not wait are ignored.
+    pub fn durable(&mut self, aggregator: usize, sequence: u64) -> Option<Timestamp> {
+        let batch = self.waiting.get_mut(&sequence)?;
+        let news = (!batch.is_durable_at(aggregator)).then_some(batch.window_end);
         batch.stored |= 1 << aggregator;
         if self.free_when.met(batch.stored, self.aggregators) {
             self.free(sequence);
         }
+        news
     }
 
     fn free(&mut self, sequence: u64) {
@@ -211,7 +217,7 @@ mod tests {
     fn spool(aggregators: usize, batches: u64) -> Spool {
         let mut spool = Spool::new(7, aggregators, 1 << 20);
         for _ in 0..batches {
-            assert!(spool.push(1, vec![0; 100]).is_empty());
+            assert!(spool.push(1, Timestamp::EPOCH, vec![0; 100]).is_empty());
         }
         spool
     }
@@ -247,9 +253,9 @@ mod tests {
     fn the_oldest_are_given_up_when_the_memory_is_full() {
         let mut spool = Spool::new(7, 1, 3 * (100 + ENTRY_BYTES));
         for _ in 0..3 {
-            assert!(spool.push(1, vec![0; 100]).is_empty());
+            assert!(spool.push(1, Timestamp::EPOCH, vec![0; 100]).is_empty());
         }
-        assert_eq!(spool.push(1, vec![0; 101]), [0, 1]);
+        assert_eq!(spool.push(1, Timestamp::EPOCH, vec![0; 101]), [0, 1]);
         assert_eq!(spool.missing_at(0).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(spool.dropped(), 2);
     }
@@ -257,7 +263,7 @@ mod tests {
     #[test]
     fn a_batch_larger_than_the_memory_is_given_up_itself() {
         let mut spool = Spool::new(7, 1, 100);
-        assert_eq!(spool.push(1, vec![0; 100]), [0]);
+        assert_eq!(spool.push(1, Timestamp::EPOCH, vec![0; 100]), [0]);
         assert_eq!((spool.held_bytes(), spool.dropped()), (0, 1));
     }
 
@@ -278,7 +284,7 @@ mod tests {
             let mut stored = std::collections::BTreeSet::new();
             let mut given_up = 0;
             for (size, aggregator, sequence) in steps {
-                given_up += spool.push(1, vec![0; size]).len() as u64;
+                given_up += spool.push(1, Timestamp::EPOCH, vec![0; size]).len() as u64;
                 let before = spool.len();
                 spool.durable(aggregator, sequence);
                 if spool.len() < before {

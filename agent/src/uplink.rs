@@ -24,6 +24,7 @@ use leeward_common::{
     histogram::Schema,
     id::TargetId,
     report::{Class, ProbeKind, Report, Window},
+    time::{Clock as _, SystemClock},
     wire::{
         WireError,
         batch::{self, Batch},
@@ -378,7 +379,7 @@ impl<P: Probing> Uplink<P> {
             rows,
         };
         match batch::encode(&batch) {
-            Ok(bytes) => self.push_frame(table, frame::frame_batch(&bytes)),
+            Ok(bytes) => self.push_frame(table, window, frame::frame_batch(&bytes)),
             Err(WireError::TooLarge { .. }) if batch.rows.len() > 1 => {
                 let second = batch.rows.split_off(batch.rows.len() / 2);
                 self.push(table, schema, window, batch.rows);
@@ -391,9 +392,9 @@ impl<P: Probing> Uplink<P> {
         }
     }
 
-    fn push_frame(&mut self, table: u32, frame: Vec<u8>) {
+    fn push_frame(&mut self, table: u32, window: Window, frame: Vec<u8>) {
         let sequence = self.spool.next_sequence();
-        let given_up = self.spool.push(table, frame);
+        let given_up = self.spool.push(table, window.end(), frame);
         self.figures.batches.fetch_add(1, Relaxed);
         for index in 0..self.aggregators.len() {
             self.with_live(index, |live| {
@@ -419,8 +420,14 @@ impl<P: Probing> Uplink<P> {
                 Ok(())
             }),
             Event::Durable(sequences) => {
+                let now = SystemClock.now();
                 for &sequence in &sequences {
-                    self.spool.durable(index, sequence);
+                    if let Some(window_end) = self.spool.durable(index, sequence) {
+                        let age = now.since(window_end);
+                        self.figures.aggregators[index]
+                            .figures
+                            .on_window_durable(age);
+                    }
                 }
                 self.with_live(index, |live| {
                     live.acknowledged_at = Instant::now();

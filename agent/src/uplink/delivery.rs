@@ -160,11 +160,12 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leeward_common::time::Timestamp;
     use proptest::prelude::*;
 
     fn push(spool: &mut Spool, delivery: &mut Delivery, table: u32) {
         delivery.on_push(spool.next_sequence());
-        for given_up in spool.push(table, vec![0; 10]) {
+        for given_up in spool.push(table, Timestamp::EPOCH, vec![0; 10]) {
             delivery.on_given_up(given_up);
         }
     }
@@ -172,7 +173,7 @@ mod tests {
     fn backlog(batches: u64) -> (Spool, Delivery) {
         let mut spool = Spool::new(1, 1, 1 << 20);
         for _ in 0..batches {
-            spool.push(1, vec![0; 10]);
+            spool.push(1, Timestamp::EPOCH, vec![0; 10]);
         }
         let mut delivery = Delivery::new(0, &spool);
         assert_eq!(delivery.begin_table([1].into_iter()), Some(1));

@@ -7,6 +7,9 @@ use std::{
 
 use super::failure::Failure;
 
+/// Upper ends, in milliseconds, of the buckets of [`AggregatorFigures::window_ages`]; the last bucket has none.
+pub const AGE_BUCKETS_MS: [u32; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
+
 /// About one aggregator.
 #[derive(Debug, Default)]
 pub struct AggregatorFigures {
@@ -17,6 +20,8 @@ pub struct AggregatorFigures {
     bytes_sent: AtomicU64,
     batches_durable: AtomicU64,
     rtt_us: AtomicU64,
+    ages: [AtomicU64; AGE_BUCKETS_MS.len() + 1],
+    ages_sum_us: AtomicU64,
 }
 
 impl AggregatorFigures {
@@ -47,6 +52,25 @@ impl AggregatorFigures {
         self.batches_durable.fetch_add(batches as u64, Relaxed);
         self.rtt_us
             .store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(super) fn on_window_durable(&self, age: Duration) {
+        let within = |&ms: &u32| age <= Duration::from_millis(u64::from(ms));
+        let bucket = AGE_BUCKETS_MS
+            .iter()
+            .position(within)
+            .unwrap_or(AGE_BUCKETS_MS.len());
+        self.ages[bucket].fetch_add(1, Relaxed);
+        self.ages_sum_us
+            .fetch_add(u64::try_from(age.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// How long after the end of their windows batches were known to be durable: how many in each of
+    /// [`AGE_BUCKETS_MS`] and beyond, and the sum of all ages.
+    #[must_use]
+    pub fn window_ages(&self) -> ([u64; AGE_BUCKETS_MS.len() + 1], Duration) {
+        let sum = Duration::from_micros(self.ages_sum_us.load(Relaxed));
+        (self.ages.each_ref().map(|count| count.load(Relaxed)), sum)
     }
 
     /// Whether its hello is accepted and its connection lives.
