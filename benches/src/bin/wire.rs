@@ -127,20 +127,20 @@ fn times(figures: &mut Figures, schema: Schema, digits: u8) -> anyhow::Result<()
             dense
                 .iter_mut()
                 .zip(&v2s)
-                .for_each(|(into, v2)| into.add(read(v2)).expect("the same range"))
+                .for_each(|(into, v2)| into.add(read(v2)).expect("the same range"));
         },
     );
     push("decode + merge", merged, "HDR V2 + add", Some(60.0));
     let alone = nanoseconds(|| {
         rollups.iter_mut().zip(&batch.rows).for_each(|(into, row)| {
             into.merge(&row.1.rtt).expect("the same schema");
-        })
+        });
     });
     let add = nanoseconds(|| {
         dense
             .iter_mut()
             .zip(&hdrs)
-            .for_each(|(into, hdr)| into.add(hdr).expect("the same range"))
+            .for_each(|(into, hdr)| into.add(hdr).expect("the same range"));
     });
     push("merge", (alone, add), "HDR add", None);
     Ok(())
