@@ -72,7 +72,7 @@ fn text(out: &Output, region: &Region) -> String {
     let mut line = |label: &str, value: &str| {
         let _ = writeln!(text, "  {label:<10}  {value}");
     };
-    line("since", &format!("{} UTC", words::date_time(region.since)));
+    line("since", &region.since.map_or_else(|| "the start".to_owned(), |since| format!("{} UTC", words::date_time(since))));
     line("position", &format!("{} north, {} east", region.latitude, region.longitude));
     line("capacity", &region.capacity.to_string());
     line("labels", &labels(region));

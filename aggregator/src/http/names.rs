@@ -1,25 +1,23 @@
 //! Names that do not exist, and the ones that were meant.
 
-use std::collections::BTreeMap;
-
 use leeward_common::{
     api::problem::{Code, Problem},
     id::RegionId,
 };
+use leeward_engine::policy::Policy;
 
 use super::error::Refused;
 
 /// How many near names an answer lists.
 const MAX_NEAR: usize = 5;
 
-/// The region of this name.
-pub(super) fn region<'a, T>(
-    regions: &'a BTreeMap<RegionId, T>,
-    name: &str,
-) -> Result<(&'a RegionId, &'a T), Refused> {
-    regions
-        .get_key_value(name)
-        .ok_or_else(|| unknown(Code::UnknownRegion, "region", name, regions.keys().map(RegionId::as_str), "/v1/regions"))
+/// The configured region of this name.
+pub(super) fn region<'a>(policy: &'a Policy, name: &str) -> Result<&'a RegionId, Refused> {
+    let known = policy.regions.get_key_value(name).map(|(region, _)| region);
+    known.ok_or_else(|| {
+        let regions = policy.regions.keys().map(RegionId::as_str);
+        unknown(Code::UnknownRegion, "region", name, regions, "/v1/regions")
+    })
 }
 
 /// That there is no such name, and the near ones.

@@ -431,8 +431,8 @@ pub struct Region {
     pub state: State,
     /// The fact behind the state.
     pub detail: String,
-    /// Since when it is in that state.
-    pub since: Time,
+    /// Since when it is in that state; `null` before anything was measured.
+    pub since: Option<Time>,
     /// Degrees north, -90 to 90.
     pub latitude: f64,
     /// Degrees east, -180 to 180.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use leeward_common::{
     api::v1::{Measured, State},
+    id::RegionId,
     time::Timestamp,
 };
 use leeward_engine::view::{Estimate, Estimates, Knowledge, RegionState, View};
@@ -91,11 +92,12 @@ fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-const fn region_state(state: RegionState) -> State {
-    match state {
-        RegionState::Up => State::Ok,
-        RegionState::Down => State::Bad,
-        RegionState::Unknown => State::Unknown,
+fn region_state(moment: &Moment<'_>, region: &RegionId) -> State {
+    match moment.view.regions.get(region).map(|region| region.state) {
+        _ if moment.is_stale() => State::Unknown,
+        Some(RegionState::Up) => State::Ok,
+        Some(RegionState::Down) => State::Bad,
+        Some(RegionState::Unknown) | None => State::Unknown,
     }
 }
 

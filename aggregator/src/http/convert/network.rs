@@ -8,7 +8,7 @@ use leeward_common::{
 use leeward_engine::{
     input::Subject,
     select::{self, Ranking},
-    view::{Estimates, Knowledge, LinkView, Pair, RegionView, WindowView},
+    view::{Estimates, Knowledge, LinkView, Pair, WindowView},
     weight,
 };
 
@@ -19,32 +19,26 @@ use super::{Moment, region_state, signals::signal};
 pub fn graph(moment: &Moment<'_>, from: Option<&RegionId>) -> Graph {
     let view = moment.view;
     let ranking = from.map(|from| {
-        let others: Vec<RegionId> = view.regions.keys().filter(|region| *region != from).cloned().collect();
+        let others: Vec<RegionId> = view.policy.regions.keys().filter(|region| *region != from).cloned().collect();
         select::rank(&view.picture(), from, &others, &std::collections::BTreeMap::new())
     });
-    let node = |(id, region)| node(moment, from, ranking.as_ref(), id, region);
+    let node = |id| node(moment, from, ranking.as_ref(), id);
     Graph {
         graph_version: view.graph_version,
         evaluated_at: view.now.into(),
         from: from.cloned(),
-        nodes: view.regions.iter().map(node).collect(),
+        nodes: view.policy.regions.keys().map(node).collect(),
         edges: view.links.iter().map(|((from, to), link)| edge(moment, from, to, link)).collect(),
     }
 }
 
-fn node(
-    moment: &Moment<'_>,
-    from: Option<&RegionId>,
-    ranking: Option<&Ranking>,
-    id: &RegionId,
-    region: &RegionView,
-) -> Node {
+fn node(moment: &Moment<'_>, from: Option<&RegionId>, ranking: Option<&Ranking>, id: &RegionId) -> Node {
     let pair = from.and_then(|from| moment.view.pairs.get(&Pair::new(from, id)));
     let none = Estimates::default();
     let estimates = pair.map_or(&none, |pair| &pair.estimates);
     Node {
         region_id: id.clone(),
-        state: region_state(region.state),
+        state: region_state(moment, id),
         latency_us: moment.measured(estimates, |all| all.rtt_p50_us),
         packet_loss: moment.measured(estimates, |all| all.loss),
         bandwidth_bps: bandwidth(moment, estimates),
@@ -130,26 +124,26 @@ fn window(window: &WindowView) -> LinkWindow {
 /// Every region of the policy.
 #[must_use]
 pub fn regions(moment: &Moment<'_>) -> Regions {
-    Regions { regions: moment.view.regions.keys().filter_map(|id| region(moment, id)).collect() }
+    Regions { regions: moment.view.policy.regions.keys().filter_map(|id| region(moment, id)).collect() }
 }
 
 /// One region; `None` if the policy has no such.
 #[must_use]
 pub fn region(moment: &Moment<'_>, id: &RegionId) -> Option<Region> {
     let view = moment.view;
-    let own = view.regions.get(id)?;
     let policy = view.policy.regions.get(id)?;
+    let own = view.regions.get(id);
     let agents = view.agents.iter().filter(|(_, agent)| agent.region == *id);
     Some(Region {
         region_id: id.clone(),
-        state: if moment.is_stale() { State::Unknown } else { region_state(own.state) },
-        detail: own.detail.clone(),
-        since: own.since.into(),
+        state: region_state(moment, id),
+        detail: own.map_or_else(|| "nothing was measured yet".to_owned(), |own| own.detail.clone()),
+        since: own.map(|own| own.since.into()),
         latitude: policy.latitude,
         longitude: policy.longitude,
         capacity: policy.capacity,
         labels: policy.labels.clone(),
-        fresh_agents: own.fresh_agents,
+        fresh_agents: own.map_or(0, |own| own.fresh_agents),
         agents: agents.map(|(agent, _)| agent.clone()).collect(),
         potential_failover_regions: view.policy.candidates(id),
         selected_region: view.selections.get(id).and_then(|selection| selection.selected.clone()),

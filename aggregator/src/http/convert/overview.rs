@@ -19,7 +19,7 @@ use super::{Moment, failover, listed, network::link_state, percent, plural};
 #[must_use]
 pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
     let view = moment.view;
-    let failovers: Vec<FailoverLine> = view.regions.keys().map(|primary| line(moment, primary)).collect();
+    let failovers: Vec<FailoverLine> = view.policy.regions.keys().map(|primary| line(moment, primary)).collect();
     let trouble = Trouble::of(moment);
     let counts = counts(moment, &trouble);
     let (state, summary) = sentence(moment, &trouble, &failovers);
@@ -67,9 +67,10 @@ struct Trouble<'a> {
 
 impl<'a> Trouble<'a> {
     fn of(moment: &Moment<'a>) -> Self {
-        let regions = |state: RegionState| {
-            let all = moment.view.regions.iter().filter(move |(_, region)| region.state == state);
-            all.map(|(id, _)| id).collect::<Vec<_>>()
+        let view = moment.view;
+        let state = |id: &RegionId| view.regions.get(id).map_or(RegionState::Unknown, |region| region.state);
+        let regions = |wanted: RegionState| {
+            view.policy.regions.keys().filter(|id| state(id) == wanted).collect::<Vec<&'a RegionId>>()
         };
         let down = regions(RegionState::Down);
         let mut links: Vec<_> = moment
@@ -139,7 +140,7 @@ fn sentence(moment: &Moment<'_>, trouble: &Trouble<'_>, failovers: &[FailoverLin
     if let [_, ..] = pending.as_slice() {
         return (State::Pending, format!("Not enough is known yet to decide for {}.", listed(&pending)));
     }
-    let regions = plural(view.regions.len(), "region");
+    let regions = plural(view.policy.regions.len(), "region");
     (State::Ok, format!("All {regions} are reached and no link is in trouble.{advice}"))
 }
 
@@ -231,7 +232,7 @@ fn counts(moment: &Moment<'_>, trouble: &Trouble<'_>) -> Tally {
     let view = moment.view;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Tally {
-        regions: count(view.regions.len()),
+        regions: count(view.policy.regions.len()),
         regions_down: count(trouble.down.len()),
         regions_unknown: count(trouble.unknown.len()),
         agents: count(view.agents.len()),

@@ -98,3 +98,14 @@ async fn every_answer_has_an_etag_of_its_content() {
         assert_eq!(aggregator.get_with_etag(path, "\"other\"").await.status, 200, "{path}");
     }
 }
+
+#[tokio::test]
+async fn regions_are_known_before_anything_was_measured() {
+    let aggregator = Aggregator::showing(Story { inputs: Vec::new(), ..Story::of(WORLD) }.view(0.0));
+    let all: Regions = aggregator.get("/v1/regions").await.json();
+    assert_eq!(all.regions.len(), 4);
+    assert!(all.regions.iter().all(|region| region.state == State::Unknown && region.since.is_none()));
+    assert_eq!(aggregator.get("/v1/graph?from=virginia").await.json::<Graph>().nodes.len(), 4);
+    assert_eq!(aggregator.get("/v1/failover/virginia").await.status, 200);
+    assert_eq!(aggregator.get("/v1/failover/virgina").await.problem(404).near, ["virginia"]);
+}

@@ -47,7 +47,7 @@ pub(in crate::http) async fn decisions(
     let Query(which) = which.map_err(|error| super::malformed(&error))?;
     let now = Now::of(&shared);
     let primary = match &which.primary_region {
-        Some(name) => Some(names::region(&now.view.regions, name)?.0),
+        Some(name) => Some(names::region(&now.view.policy, name)?),
         None => None,
     };
     let limit = which.limit.unwrap_or(50).min(MAX_LIMIT) as usize;

@@ -50,13 +50,13 @@ pub(in crate::http) async fn failover(
     let view = app.shared.view.load();
     let page = app.cache.page(&view, app.shared.clock.now());
     let write = || {
-        let (primary, _) = names::region(&page.view().regions, &primary)?;
+        let primary = names::region(&page.view().policy, &primary)?;
         let answer = convert::failover(&Moment::new(page.view(), page.at()), primary);
         Written::weak(&answer, &convert::content(&answer))
     };
     match page.answer(&primary, write) {
         Some(written) => Ok(written?.response(&headers)),
-        None => Err(names::region(&page.view().regions, &primary).err().unwrap_or_else(internal)),
+        None => Err(names::region(&page.view().policy, &primary).err().unwrap_or_else(internal)),
     }
 }
 
@@ -85,9 +85,9 @@ pub(in crate::http) async fn evaluate(
 
 fn sound(view: &View, configuration: &FailoverConfiguration) -> Result<(), Refused> {
     let FailoverConfiguration { primary_region, potential_failover_regions: candidates, weights } = configuration;
-    names::region(&view.regions, primary_region.as_str())?;
+    names::region(&view.policy, primary_region.as_str())?;
     for candidate in candidates {
-        names::region(&view.regions, candidate.as_str())?;
+        names::region(&view.policy, candidate.as_str())?;
     }
     if candidates.is_empty() {
         return Err(invalid("potential_failover_regions is empty", "name at least one candidate"));

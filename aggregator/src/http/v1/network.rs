@@ -43,7 +43,7 @@ pub(in crate::http) async fn graph(
     let Query(seen) = seen.map_err(|error| super::malformed(&error))?;
     let now = Now::of(&shared);
     let from = match &seen.from {
-        Some(name) => Some(names::region(&now.view.regions, name)?.0),
+        Some(name) => Some(names::region(&now.view.policy, name)?),
         None => None,
     };
     answer(&headers, &convert::graph(&now.moment(), from))
@@ -68,8 +68,8 @@ pub(in crate::http) async fn link(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let now = Now::of(&shared);
-    let (from, _) = names::region(&now.view.regions, &from)?;
-    let (to, _) = names::region(&now.view.regions, &to)?;
+    let from = names::region(&now.view.policy, &from)?;
+    let to = names::region(&now.view.policy, &to)?;
     if from == to {
         let detail = format!("a link has two ends, and both are {from}");
         return Err(Refused::new(Code::InvalidRequest, detail, "name two regions"));
@@ -98,6 +98,6 @@ pub(in crate::http) async fn region(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let now = Now::of(&shared);
-    let (id, _) = names::region(&now.view.regions, &name)?;
+    let id = names::region(&now.view.policy, &name)?;
     answer(&headers, &convert::region(&now.moment(), id))
 }

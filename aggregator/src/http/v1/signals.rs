@@ -126,7 +126,7 @@ fn sound(
 
 fn subject(view: &View, new: &NewSignal) -> Result<Subject, Refused> {
     let known = |name: &leeward_common::id::RegionId| {
-        names::region(&view.regions, name.as_str()).map(|(region, _)| region.clone())
+        names::region(&view.policy, name.as_str()).cloned()
     };
     match (&new.region, &new.from, &new.to) {
         (Some(region), None, None) => Ok(Subject::Region(known(region)?)),
