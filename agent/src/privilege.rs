@@ -71,14 +71,22 @@ pub fn drop_all() -> Result<(), PrivilegeError> {
     drop_set("ambient", CapSet::Ambient)?;
     drop_set("inheritable", CapSet::Inheritable)?;
     let nothing = CapsHashSet::new();
-    let failed = |set| move |error: caps::errors::CapsError| PrivilegeError::Drop { set, reason: error.to_string() };
+    let failed = |set| {
+        move |error: caps::errors::CapsError| PrivilegeError::Drop {
+            set,
+            reason: error.to_string(),
+        }
+    };
     caps::set(None, CapSet::Effective, &nothing).map_err(failed("effective"))?;
     caps::set(None, CapSet::Permitted, &nothing).map_err(failed("permitted"))?;
     check_threads()
 }
 
 fn drop_set(name: &'static str, set: CapSet) -> Result<(), PrivilegeError> {
-    caps::clear(None, set).map_err(|error| PrivilegeError::Drop { set: name, reason: error.to_string() })
+    caps::clear(None, set).map_err(|error| PrivilegeError::Drop {
+        set: name,
+        reason: error.to_string(),
+    })
 }
 
 fn check_threads() -> Result<(), PrivilegeError> {
@@ -96,7 +104,10 @@ fn check_threads() -> Result<(), PrivilegeError> {
             Err(error) => return Err(unreadable(&path)(error)),
         };
         if let Some(line) = held(&status) {
-            let thread = path.parent().and_then(|task| task.file_name()).unwrap_or_default();
+            let thread = path
+                .parent()
+                .and_then(|task| task.file_name())
+                .unwrap_or_default();
             return Err(PrivilegeError::Left {
                 thread: thread.to_string_lossy().into_owned(),
                 line: line.to_owned(),

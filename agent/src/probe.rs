@@ -16,7 +16,10 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for part in parts {
         let (pairs, rest) = part.as_chunks::<2>();
-        sum += pairs.iter().map(|&pair| u32::from(u16::from_be_bytes(pair))).sum::<u32>();
+        sum += pairs
+            .iter()
+            .map(|&pair| u32::from(u16::from_be_bytes(pair)))
+            .sum::<u32>();
         sum += rest.first().map_or(0, |&last| u32::from(last) << 8);
     }
     while sum > 0xffff {

@@ -129,7 +129,9 @@ pub enum PlanError {
         max: usize,
     },
     /// More probes under way at once than memory is kept for.
-    #[error("{have} probes would be under way at once; at most {max} are possible: lengthen the interval or shorten the expiry")]
+    #[error(
+        "{have} probes would be under way at once; at most {max} are possible: lengthen the interval or shorten the expiry"
+    )]
     TooManyOpen {
         /// How many there would be.
         have: u64,
@@ -143,11 +145,14 @@ pub enum PlanError {
 
 impl Plan {
     /// Interval, from the fastest that a schedule of ordinary kernel timers keeps.
-    pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3_600);
+    pub const INTERVAL: RangeInclusive<Duration> =
+        Duration::from_millis(1)..=Duration::from_secs(3_600);
     /// Window, from the shortest that still batches.
-    pub const WINDOW: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+    pub const WINDOW: RangeInclusive<Duration> =
+        Duration::from_millis(100)..=Duration::from_secs(60);
     /// Expiry, up to where a later reply is told apart.
-    pub const EXPIRY: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+    pub const EXPIRY: RangeInclusive<Duration> =
+        Duration::from_millis(10)..=Duration::from_secs(60);
     /// Probes under way at once, over all paths: 2^20 of 32 bytes each.
     pub const MAX_OPEN: u64 = 1 << 20;
 
@@ -164,20 +169,33 @@ impl Plan {
         ];
         for (what, have, range) in spans {
             if !range.contains(&have) {
-                return Err(PlanError::OutOfRange { what, have, min: *range.start(), max: *range.end() });
+                return Err(PlanError::OutOfRange {
+                    what,
+                    have,
+                    min: *range.start(),
+                    max: *range.end(),
+                });
             }
         }
-        if !Duration::from_secs(60).as_nanos().is_multiple_of(self.window.as_nanos())
+        if !Duration::from_secs(60)
+            .as_nanos()
+            .is_multiple_of(self.window.as_nanos())
             || !self.window.as_nanos().is_multiple_of(1_000)
         {
             return Err(PlanError::UnalignedWindow(self.window));
         }
         if self.paths.len() > limits::PATHS {
-            return Err(PlanError::TooManyPaths { have: self.paths.len(), max: limits::PATHS });
+            return Err(PlanError::TooManyPaths {
+                have: self.paths.len(),
+                max: limits::PATHS,
+            });
         }
         let have = self.depth() as u64 * self.paths.len() as u64;
         if have > Self::MAX_OPEN {
-            return Err(PlanError::TooManyOpen { have, max: Self::MAX_OPEN });
+            return Err(PlanError::TooManyOpen {
+                have,
+                max: Self::MAX_OPEN,
+            });
         }
         Ok(())
     }
@@ -187,7 +205,9 @@ impl Plan {
     #[must_use]
     pub fn depth(&self) -> usize {
         let probes = self.expiry.as_nanos() / self.interval.as_nanos().max(1);
-        usize::try_from(probes).unwrap_or(usize::MAX).saturating_add(3)
+        usize::try_from(probes)
+            .unwrap_or(usize::MAX)
+            .saturating_add(3)
     }
 }
 

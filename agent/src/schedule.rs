@@ -45,10 +45,27 @@ struct Line {
 
 impl Schedule {
     /// The timetable from `now_ns` on: nothing is due at or before it. `paths` are hashed into keys with the seed.
-    pub fn new<K: Hash>(now_ns: u64, seed: u64, interval: Duration, paths: impl IntoIterator<Item = K>) -> Self {
-        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(10);
-        let lines = paths.into_iter().map(|path| Line { key: key(seed, &path), n: 0 }).collect();
-        let mut schedule = Self { interval_ns, lines, next: BinaryHeap::new() };
+    pub fn new<K: Hash>(
+        now_ns: u64,
+        seed: u64,
+        interval: Duration,
+        paths: impl IntoIterator<Item = K>,
+    ) -> Self {
+        let interval_ns = u64::try_from(interval.as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(10);
+        let lines = paths
+            .into_iter()
+            .map(|path| Line {
+                key: key(seed, &path),
+                n: 0,
+            })
+            .collect();
+        let mut schedule = Self {
+            interval_ns,
+            lines,
+            next: BinaryHeap::new(),
+        };
         schedule.skip_past(now_ns, |_, _| {});
         schedule
     }
@@ -91,7 +108,10 @@ impl Schedule {
                 line.n += 1;
             }
             skipped(row, line.n - before);
-            next.push(Reverse(Due { at_ns: due_ns(self.interval_ns, *line), row }));
+            next.push(Reverse(Due {
+                at_ns: due_ns(self.interval_ns, *line),
+                row,
+            }));
         }
         self.next = BinaryHeap::from(next);
     }
@@ -155,7 +175,12 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_schedules_and_others_do_not() {
-        let of = |seed| times(&mut Schedule::new(0, seed, Duration::from_secs(1), 0..10), 100 * SECOND);
+        let of = |seed| {
+            times(
+                &mut Schedule::new(0, seed, Duration::from_secs(1), 0..10),
+                100 * SECOND,
+            )
+        };
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
     }
@@ -164,7 +189,10 @@ mod tests {
     fn paths_do_not_march_in_step() {
         let mut schedule = Schedule::new(0, 1, Duration::from_secs(1), 0..1_000);
         let due = times(&mut schedule, 10 * SECOND);
-        let in_step = due.windows(2).filter(|two| two[1].at_ns - two[0].at_ns > SECOND / 50).count();
+        let in_step = due
+            .windows(2)
+            .filter(|two| two[1].at_ns - two[0].at_ns > SECOND / 50)
+            .count();
         assert_eq!(in_step, 0, "a gap of 20 ms among 1,000 paths at 1 Hz");
     }
 
@@ -173,14 +201,25 @@ mod tests {
         let mut old = Schedule::new(0, 1, Duration::from_secs(1), ["a", "b"]);
         times(&mut old, 50 * SECOND);
         let mut new = Schedule::new(50 * SECOND, 1, Duration::from_secs(1), ["c", "b"]);
-        let at = |due: Vec<Due>| due.iter().filter(|due| due.row == 1).map(|due| due.at_ns).collect::<Vec<_>>();
-        assert_eq!(at(times(&mut old, 60 * SECOND)), at(times(&mut new, 60 * SECOND)));
+        let at = |due: Vec<Due>| {
+            due.iter()
+                .filter(|due| due.row == 1)
+                .map(|due| due.at_ns)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            at(times(&mut old, 60 * SECOND)),
+            at(times(&mut new, 60 * SECOND))
+        );
     }
 
     #[test]
     fn a_probe_is_in_time_for_half_an_interval() {
         let schedule = Schedule::new(0, 1, Duration::from_millis(100), ["a"]);
-        let due = Due { at_ns: SECOND, row: 0 };
+        let due = Due {
+            at_ns: SECOND,
+            row: 0,
+        };
         assert!(schedule.in_time(due, SECOND));
         assert!(schedule.in_time(due, SECOND + 50_000_000));
         assert!(!schedule.in_time(due, SECOND + 50_000_001));

@@ -20,10 +20,7 @@
 //! when it went unanswered while a receive queue overflowed, when its answer came but the wall clock had stepped
 //! under it, or when a new plan left no room for it.
 
-use std::{
-    net::IpAddr,
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use leeward_common::{
     deadline::Deadline,
@@ -176,7 +173,12 @@ impl Tracker {
             rows: Vec::new(),
             by_address: Vec::new(),
             overflowed_ns: Default::default(),
-            tally: Tally::new(now, Duration::from_secs(1), leeward_common::histogram::Schema::default(), 0),
+            tally: Tally::new(
+                now,
+                Duration::from_secs(1),
+                leeward_common::histogram::Schema::default(),
+                0,
+            ),
             counters: Counters::default(),
         }
     }
@@ -184,9 +186,11 @@ impl Tracker {
     /// Takes a new plan; `old` are the paths of the one before. To be called between windows: it begins one. Paths in
     /// both keep their probes, sequence and deadline.
     pub fn replan(&mut self, now: Timestamp, old: &[PlannedPath], plan: &Plan) {
-        self.tally.replan(now, plan.window, plan.schema, plan.paths.len());
+        self.tally
+            .replan(now, plan.window, plan.schema, plan.paths.len());
         self.expiry_ns = u64::try_from(plan.expiry.as_nanos()).unwrap_or(u64::MAX);
-        let depth = u32::try_from(plan.depth()).expect("a plan that was checked has a bounded depth");
+        let depth =
+            u32::try_from(plan.depth()).expect("a plan that was checked has a bounded depth");
         let kept = continued(old, &plan.paths);
 
         let mut free = vec![true; self.rows.len()];
@@ -208,24 +212,39 @@ impl Tracker {
         for (row, from) in (0u32..).zip(&kept) {
             let Some(from) = from else { continue };
             // Oldest first, so that where a smaller ring has no room for all, the newest stay.
-            let mut ring = self.probes[from * self.depth as usize..][..self.depth as usize].to_vec();
+            let mut ring =
+                self.probes[from * self.depth as usize..][..self.depth as usize].to_vec();
             ring.retain(|probe| probe.state != State::Empty);
             ring.sort_unstable_by_key(|probe| probe.mono_ns);
             for probe in ring {
                 let place = &mut probes[place(depth, row, probe.sequence)];
                 if place.is_under_way() {
-                    end(&mut self.counters, &mut self.tally, &mut lines[row as usize], row, Class::LocalDrop);
+                    end(
+                        &mut self.counters,
+                        &mut self.tally,
+                        &mut lines[row as usize],
+                        row,
+                        Class::LocalDrop,
+                    );
                 }
                 *place = probe;
             }
         }
 
-        self.rows = vec![NO_ROW; lines.iter().map(|line| line.slot as usize + 1).max().unwrap_or(0)];
+        self.rows = vec![
+            NO_ROW;
+            lines
+                .iter()
+                .map(|line| line.slot as usize + 1)
+                .max()
+                .unwrap_or(0)
+        ];
         for (row, line) in (0u32..).zip(&lines) {
             self.rows[line.slot as usize] = row;
         }
         self.by_address = (0u32..).zip(&lines).map(|(row, _)| row).collect();
-        self.by_address.sort_by_key(|&row| lines[row as usize].found_by());
+        self.by_address
+            .sort_by_key(|&row| lines[row as usize].found_by());
         (self.depth, self.lines, self.probes) = (depth, lines, probes);
     }
 
@@ -249,7 +268,10 @@ impl Tracker {
     /// Memory kept per path, bytes, without histograms.
     #[must_use]
     pub const fn bytes_per_path(&self) -> usize {
-        size_of::<Line>() + size_of::<u32>() + size_of::<Report>() + self.depth as usize * size_of::<Probe>()
+        size_of::<Line>()
+            + size_of::<u32>()
+            + size_of::<Report>()
+            + self.depth as usize * size_of::<Probe>()
     }
 
     /// The kind and family of a path.
@@ -308,10 +330,21 @@ impl Tracker {
 
     /// The kernel refused a probe that was to leave.
     pub fn refused_locally(&mut self, row: u32, sequence: u32) {
-        let Some(probe) = self.probe_mut(row, sequence).filter(|probe| probe.is_under_way()) else { return };
+        let Some(probe) = self
+            .probe_mut(row, sequence)
+            .filter(|probe| probe.is_under_way())
+        else {
+            return;
+        };
         probe.state = State::Empty;
         let line = &mut self.lines[row as usize];
-        end(&mut self.counters, &mut self.tally, line, row, Class::LocalDrop);
+        end(
+            &mut self.counters,
+            &mut self.tally,
+            line,
+            row,
+            Class::LocalDrop,
+        );
     }
 
     /// The kernel says when a probe left.
@@ -400,7 +433,12 @@ impl Tracker {
     }
 
     fn match_echo(&mut self, from: IpAddr, echo: &Echo, arrival: Arrival) -> Result<(), Stray> {
-        let Identity { slot, sequence, sent_ns, token } = echo.identity;
+        let Identity {
+            slot,
+            sequence,
+            sent_ns,
+            token,
+        } = echo.identity;
         if echo.ident != self.ident {
             return Err(Stray::Foreign);
         }
@@ -420,7 +458,12 @@ impl Tracker {
         self.answered(row, sequence, Answered::Reply, arrival)
     }
 
-    fn match_tcp(&mut self, from: IpAddr, answer: &tcp_syn::Answer, arrival: Arrival) -> Result<(), Stray> {
+    fn match_tcp(
+        &mut self,
+        from: IpAddr,
+        answer: &tcp_syn::Answer,
+        arrival: Arrival,
+    ) -> Result<(), Stray> {
         let answered = match answer.kind {
             tcp_syn::Kind::SynAck => Answered::Reply,
             tcp_syn::Kind::Reset => Answered::Reset,
@@ -442,16 +485,26 @@ impl Tracker {
 
     fn match_error(&mut self, quoted: &Quoted, arrival: Arrival) -> Result<(), Stray> {
         let (row, sequence) = match *quoted {
-            Quoted::Echo { to, ident, sequence, checksum, identity } if ident == self.ident => {
-                self.find_quoted_echo(to, sequence, checksum, identity)
-            }
+            Quoted::Echo {
+                to,
+                ident,
+                sequence,
+                checksum,
+                identity,
+            } if ident == self.ident => self.find_quoted_echo(to, sequence, checksum, identity),
             Quoted::Echo { .. } => None,
-            Quoted::Syn { to, source_port, port, sequence } => self
+            Quoted::Syn {
+                to,
+                source_port,
+                port,
+                sequence,
+            } => self
                 .range_by_address((ProbeKind::TcpSyn, to, port))
                 .map(|at| self.by_address[at])
                 .find_map(|row| {
                     let same = |identity: Identity| identity.syn_sequence() == sequence;
-                    self.find_syn(row, source_port, same).map(|sequence| (row, sequence))
+                    self.find_syn(row, source_port, same)
+                        .map(|sequence| (row, sequence))
                 }),
         }
         .ok_or(Stray::ErrorUnattributed)?;
@@ -460,17 +513,33 @@ impl Tracker {
 
     /// The probe that an error about an echo request quotes: by its token where that is quoted, else, over IPv4, by
     /// the checksum, which the token went into.
-    fn find_quoted_echo(&self, to: IpAddr, low: u16, checksum: u16, quoted: Option<Identity>) -> Option<(u32, u32)> {
+    fn find_quoted_echo(
+        &self,
+        to: IpAddr,
+        low: u16,
+        checksum: u16,
+        quoted: Option<Identity>,
+    ) -> Option<(u32, u32)> {
         for at in self.range_by_address((ProbeKind::Icmp, to, 0)) {
             let row = self.by_address[at];
             for probe in self.ring(row) {
                 if probe.state == State::Empty || probe.sequence as u16 != low {
                     continue;
                 }
-                let identity = self.key.identity(self.lines[row as usize].slot, probe.sequence, probe.wall_ns);
+                let identity =
+                    self.key
+                        .identity(self.lines[row as usize].slot, probe.sequence, probe.wall_ns);
                 let fits = match quoted {
                     Some(quoted) => quoted == identity,
-                    None => to.is_ipv4() && Echo { ident: self.ident, identity }.checksum_v4() == checksum,
+                    None => {
+                        to.is_ipv4()
+                            && Echo {
+                                ident: self.ident,
+                                identity,
+                            }
+                            .checksum_v4()
+                                == checksum
+                    }
                 };
                 if fits {
                     return Some((row, probe.sequence));
@@ -481,7 +550,9 @@ impl Tracker {
     }
 
     fn find_syn(&self, row: u32, source_port: u16, same: impl Fn(Identity) -> bool) -> Option<u32> {
-        let sent_from = |probe: &&Probe| self::source_port(self.first_port, self.ports, probe.sequence) == source_port;
+        let sent_from = |probe: &&Probe| {
+            self::source_port(self.first_port, self.ports, probe.sequence) == source_port
+        };
         let slot = self.lines[row as usize].slot;
         self.ring(row)
             .iter()
@@ -492,7 +563,13 @@ impl Tracker {
     }
 
     /// A probe was truly answered.
-    fn answered(&mut self, row: u32, sequence: u32, answered: Answered, arrival: Arrival) -> Result<(), Stray> {
+    fn answered(
+        &mut self,
+        row: u32,
+        sequence: u32,
+        answered: Answered,
+        arrival: Arrival,
+    ) -> Result<(), Stray> {
         let number = self.tally.number();
         let place = place(self.depth, row, sequence);
         let (probe, line) = (&mut self.probes[place], &mut self.lines[row as usize]);
@@ -502,7 +579,8 @@ impl Tracker {
             State::Done => return Err(Stray::Repeated),
             State::Replied => {
                 let retransmitted = line.kind == ProbeKind::TcpSyn && age_ns >= RETRANSMISSION_NS;
-                let countable = answered == Answered::Reply && age_ns <= self.expiry_ns && !retransmitted;
+                let countable =
+                    answered == Answered::Reply && age_ns <= self.expiry_ns && !retransmitted;
                 if !countable || probe.window != number {
                     return Err(Stray::Repeated);
                 }
@@ -516,13 +594,25 @@ impl Tracker {
         }
         if answered == Answered::Error {
             probe.state = State::Done;
-            end(&mut self.counters, &mut self.tally, line, row, Class::IcmpError);
+            end(
+                &mut self.counters,
+                &mut self.tally,
+                line,
+                row,
+                Class::IcmpError,
+            );
             return Ok(());
         }
         let Some((rtt_ns, source)) = rtt(probe, arrival) else {
             probe.state = State::Done;
             self.counters.clock_discards += 1;
-            end(&mut self.counters, &mut self.tally, line, row, Class::LocalDrop);
+            end(
+                &mut self.counters,
+                &mut self.tally,
+                line,
+                row,
+                Class::LocalDrop,
+            );
             return Ok(());
         };
         if rtt_ns > self.expiry_ns {
@@ -540,7 +630,11 @@ impl Tracker {
             (false, Answered::Reset) => Class::Refused,
             (false, _) => Class::Replied,
         };
-        probe.state = if class == Class::Replied { State::Replied } else { State::Done };
+        probe.state = if class == Class::Replied {
+            State::Replied
+        } else {
+            State::Done
+        };
         probe.window = number;
         line.open -= 1;
         self.tally.ended_with_rtt(row, class, rtt_us);
@@ -550,7 +644,10 @@ impl Tracker {
     }
 
     fn row_of(&self, slot: u32) -> Option<u32> {
-        self.rows.get(slot as usize).copied().filter(|&row| row != NO_ROW)
+        self.rows
+            .get(slot as usize)
+            .copied()
+            .filter(|&row| row != NO_ROW)
     }
 
     fn ring(&self, row: u32) -> &[Probe] {
@@ -569,7 +666,10 @@ impl Tracker {
     fn range_by_address(&self, key: (ProbeKind, IpAddr, u16)) -> std::ops::Range<usize> {
         let of = |row: &u32| self.lines[*row as usize].found_by();
         let start = self.by_address.partition_point(|row| of(row) < key);
-        let length = self.by_address[start..].iter().take_while(|row| of(row) == key).count();
+        let length = self.by_address[start..]
+            .iter()
+            .take_while(|row| of(row) == key)
+            .count();
         start..start + length
     }
 }
@@ -600,7 +700,11 @@ impl Line {
     }
 
     fn found_by(&self) -> (ProbeKind, IpAddr, u16) {
-        let port = if self.kind == ProbeKind::TcpSyn { self.port } else { 0 };
+        let port = if self.kind == ProbeKind::TcpSyn {
+            self.port
+        } else {
+            0
+        };
         (self.kind, self.address, port)
     }
 }
@@ -611,7 +715,9 @@ fn continued(old: &[PlannedPath], new: &[PlannedPath]) -> Vec<Option<usize>> {
     before.sort_unstable();
     let mut taken = vec![false; old.len()];
     let mut find = |path: &PlannedPath| {
-        let at = before.binary_search_by(|(other, _)| (*other).cmp(path)).ok()?;
+        let at = before
+            .binary_search_by(|(other, _)| (*other).cmp(path))
+            .ok()?;
         let from = before[at].1;
         (!std::mem::replace(&mut taken[from], true)).then_some(from)
     };
@@ -636,13 +742,20 @@ fn end(counters: &mut Counters, tally: &mut Tally, line: &mut Line, row: u32, cl
 /// The class of a probe that was not answered before its expiry: lost, unless this host may have dropped the answer.
 fn unanswered(overflowed_ns: &[[Option<u64>; 2]; 2], line: &Line, probe: &Probe) -> Class {
     let overflowed = overflowed_ns[line.kind as usize][Family::of(&line.address) as usize];
-    if overflowed.is_some_and(|at| at >= probe.mono_ns) { Class::LocalDrop } else { Class::Lost }
+    if overflowed.is_some_and(|at| at >= probe.mono_ns) {
+        Class::LocalDrop
+    } else {
+        Class::Lost
+    }
 }
 
 /// The round-trip time in nanoseconds and where its stamps came from; `None` when the wall clock stepped under it.
 fn rtt(probe: &Probe, arrival: Arrival) -> Option<(u64, StampSource)> {
     let Some(stamp_ns) = arrival.stamp_ns else {
-        return Some((arrival.mono_ns.saturating_sub(probe.mono_ns), StampSource::User));
+        return Some((
+            arrival.mono_ns.saturating_sub(probe.mono_ns),
+            StampSource::User,
+        ));
     };
     if probe.clock_era != arrival.clock_era {
         return None;

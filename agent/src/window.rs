@@ -23,14 +23,24 @@ impl Tally {
     /// Begins the window that `now` lies in.
     #[must_use]
     pub fn new(now: Timestamp, length: Duration, schema: Schema, paths: usize) -> Self {
-        let window = Window { start: now.floor(length), length };
-        Self { window, number: 0, rows: vec![empty(schema); paths] }
+        let window = Window {
+            start: now.floor(length),
+            length,
+        };
+        Self {
+            window,
+            number: 0,
+            rows: vec![empty(schema); paths],
+        }
     }
 
     /// Begins to count for another plan, in place of [`Self::begin`].
     pub fn replan(&mut self, now: Timestamp, length: Duration, schema: Schema, paths: usize) {
         let number = self.number.wrapping_add(1);
-        *self = Self { number, ..Self::new(now, length, schema, paths) };
+        *self = Self {
+            number,
+            ..Self::new(now, length, schema, paths)
+        };
     }
 
     /// The window in progress.
@@ -73,7 +83,10 @@ impl Tally {
     pub fn answered_again(&mut self, row: u32) {
         let counts = self.counts(row);
         let replied = &mut counts.classes[Class::Replied as usize];
-        debug_assert!(*replied > 0, "only what this window counted as replied is answered again");
+        debug_assert!(
+            *replied > 0,
+            "only what this window counted as replied is answered again"
+        );
         *replied = replied.saturating_sub(1);
         counts.end(Class::Duplicate);
     }
@@ -122,12 +135,24 @@ pub enum Begin {
 }
 
 fn empty(schema: Schema) -> Report {
-    Report { counts: Counts::default(), rtt: Rtt::empty(schema) }
+    Report {
+        counts: Counts::default(),
+        rtt: Rtt::empty(schema),
+    }
 }
 
 /// Empties a row and keeps its histogram's memory.
 fn clear(report: &mut Report) {
-    let Report { counts, rtt: Rtt { histogram, min_us, max_us, sum_us } } = report;
+    let Report {
+        counts,
+        rtt:
+            Rtt {
+                histogram,
+                min_us,
+                max_us,
+                sum_us,
+            },
+    } = report;
     *counts = Counts::default();
     histogram.clear();
     (*min_us, *max_us, *sum_us) = (0, 0, 0);
@@ -140,13 +165,24 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn tally() -> Tally {
-        Tally::new(Timestamp::from_unix_us(5_250_000), SECOND, Schema::TwoDigits, 3)
+        Tally::new(
+            Timestamp::from_unix_us(5_250_000),
+            SECOND,
+            Schema::TwoDigits,
+            3,
+        )
     }
 
     #[test]
     fn windows_are_aligned_and_follow_each_other() {
         let mut tally = tally();
-        assert_eq!(tally.window(), Window { start: Timestamp::from_unix_us(5_000_000), length: SECOND });
+        assert_eq!(
+            tally.window(),
+            Window {
+                start: Timestamp::from_unix_us(5_000_000),
+                length: SECOND
+            }
+        );
         tally.begin(Begin::Following);
         assert_eq!(tally.window().start, Timestamp::from_unix_us(6_000_000));
         tally.begin(Begin::At(Timestamp::from_unix_us(99_999_999)));
@@ -159,9 +195,21 @@ mod tests {
         tally.scheduled(1, 2);
         tally.ended_with_rtt(1, Class::Replied, 800);
         let (_, rows) = tally.close(|row| u32::from(row == 1));
-        let [(1, report)] = rows.as_slice() else { panic!("{rows:?}") };
-        assert_eq!((report.counts.scheduled, report.counts.of(Class::Replied), report.counts.open), (2, 1, 1));
-        assert_eq!((report.rtt.min_us, report.rtt.max_us, report.rtt.sum_us), (800, 800, 800));
+        let [(1, report)] = rows.as_slice() else {
+            panic!("{rows:?}")
+        };
+        assert_eq!(
+            (
+                report.counts.scheduled,
+                report.counts.of(Class::Replied),
+                report.counts.open
+            ),
+            (2, 1, 1)
+        );
+        assert_eq!(
+            (report.rtt.min_us, report.rtt.max_us, report.rtt.sum_us),
+            (800, 800, 800)
+        );
         tally.begin(Begin::Following);
         assert_eq!(tally.close(|_| 0).1, []);
     }
@@ -178,7 +226,13 @@ mod tests {
         tally.ended_with_rtt(0, Class::Replied, 10);
         tally.answered_again(0);
         let (_, rows) = tally.close(|_| 0);
-        assert_eq!((rows[0].1.counts.of(Class::Replied), rows[0].1.counts.of(Class::Duplicate)), (0, 1));
+        assert_eq!(
+            (
+                rows[0].1.counts.of(Class::Replied),
+                rows[0].1.counts.of(Class::Duplicate)
+            ),
+            (0, 1)
+        );
         assert_eq!(rows[0].1.rtt.histogram.count(), 1);
     }
 }

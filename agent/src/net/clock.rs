@@ -49,7 +49,11 @@ impl Now {
         let wall_ns = clock_ns(libc::CLOCK_REALTIME);
         let after = monotonic_ns();
         let apart_ns = after.saturating_sub(before);
-        Self { mono_ns: before + apart_ns / 2, wall_ns, apart_ns }
+        Self {
+            mono_ns: before + apart_ns / 2,
+            wall_ns,
+            apart_ns,
+        }
     }
 }
 
@@ -66,7 +70,10 @@ pub fn wall_ns() -> u64 {
 }
 
 fn clock_ns(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid timespec for the call to fill; both clocks exist on every Linux, so it cannot fail.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     timespec_ns(&time)
@@ -114,7 +121,11 @@ mod tests {
     use super::*;
 
     fn at(mono_ns: u64, wall_ns: u64) -> Now {
-        Now { mono_ns, wall_ns, apart_ns: 100 }
+        Now {
+            mono_ns,
+            wall_ns,
+            apart_ns: 100,
+        }
     }
 
     #[test]
@@ -128,8 +139,14 @@ mod tests {
     #[test]
     fn a_step_is_noticed_in_both_directions_and_once() {
         let mut watch = StepWatch::new(at(0, 1_000_000_000));
-        assert_eq!(watch.step(at(1_000_000, 1_001_000_000 + 50_000)), Some(50_000));
+        assert_eq!(
+            watch.step(at(1_000_000, 1_001_000_000 + 50_000)),
+            Some(50_000)
+        );
         assert_eq!(watch.step(at(2_000_000, 1_002_000_000 + 50_000)), None);
-        assert_eq!(watch.step(at(3_000_000, 1_003_000_000 - 50_000)), Some(-100_000));
+        assert_eq!(
+            watch.step(at(3_000_000, 1_003_000_000 - 50_000)),
+            Some(-100_000)
+        );
     }
 }

@@ -30,7 +30,11 @@ pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter
         is(v4::ECHO_REPLY, Goto::Label("echo"), Goto::Next),
         is(v4::UNREACHABLE, Goto::Label("error"), Goto::Next),
         is(v4::TIME_EXCEEDED, Goto::Label("error"), Goto::Next),
-        is(v4::PARAMETER_PROBLEM, Goto::Label("error"), Goto::Label("drop")),
+        is(
+            v4::PARAMETER_PROBLEM,
+            Goto::Label("error"),
+            Goto::Label("drop"),
+        ),
         Op::Label("echo"),
         Op::LoadHalfAt(4),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
@@ -52,7 +56,11 @@ pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter
         Op::Label("quoted syn"),
         Op::LoadHalfAt(8),
         Op::JumpAtLeast(u32::from(*ports.start()), Goto::Next, Goto::Label("drop")),
-        Op::JumpAbove(u32::from(*ports.end()), Goto::Label("drop"), Goto::Label("accept")),
+        Op::JumpAbove(
+            u32::from(*ports.end()),
+            Goto::Label("drop"),
+            Goto::Label("accept"),
+        ),
         Op::Label("accept"),
         Op::Return(ALL),
         Op::Label("drop"),
@@ -69,7 +77,11 @@ pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter
         Op::LoadByte(0),
         is(v6::ECHO_REPLY, Goto::Label("echo"), Goto::Next),
         Op::JumpAtLeast(u32::from(v6::UNREACHABLE), Goto::Next, Goto::Label("drop")),
-        Op::JumpAbove(u32::from(v6::PARAMETER_PROBLEM), Goto::Label("drop"), Goto::Label("error")),
+        Op::JumpAbove(
+            u32::from(v6::PARAMETER_PROBLEM),
+            Goto::Label("drop"),
+            Goto::Label("error"),
+        ),
         Op::Label("echo"),
         Op::LoadHalf(4),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
@@ -83,7 +95,11 @@ pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter
         Op::Label("quoted syn"),
         Op::LoadHalf(QUOTED),
         Op::JumpAtLeast(u32::from(*ports.start()), Goto::Next, Goto::Label("drop")),
-        Op::JumpAbove(u32::from(*ports.end()), Goto::Label("drop"), Goto::Label("accept")),
+        Op::JumpAbove(
+            u32::from(*ports.end()),
+            Goto::Label("drop"),
+            Goto::Label("accept"),
+        ),
         Op::Label("accept"),
         Op::Return(ALL),
         Op::Label("drop"),
@@ -115,7 +131,11 @@ fn port_and_flags(ports: &RangeInclusive<u16>, load_flags: Op) -> Vec<Op> {
         load_flags,
         Op::JumpAnySet(u32::from(RST), Goto::Label("accept"), Goto::Next),
         Op::And(u32::from(SYN | ACK)),
-        Op::JumpEqual(u32::from(SYN | ACK), Goto::Label("accept"), Goto::Label("drop")),
+        Op::JumpEqual(
+            u32::from(SYN | ACK),
+            Goto::Label("accept"),
+            Goto::Label("drop"),
+        ),
         Op::Label("accept"),
         Op::Return(ALL),
         Op::Label("drop"),
@@ -193,12 +213,18 @@ fn assemble(ops: &[Op]) -> Vec<SockFilter> {
         let distance = |goto: Goto| match goto {
             Goto::Next => 0,
             Goto::Label(label) => {
-                let target = labels.iter().find(|(name, _)| *name == label).map(|&(_, at)| at);
-                let target = target.expect("every label that is jumped to stands in the same filter");
+                let target = labels
+                    .iter()
+                    .find(|(name, _)| *name == label)
+                    .map(|&(_, at)| at);
+                let target =
+                    target.expect("every label that is jumped to stands in the same filter");
                 u8::try_from(target - here - 1).expect("a filter is shorter than a jump's reach")
             }
         };
-        let jump = |op, value, then, otherwise| SockFilter::new(JMP | op, distance(then), distance(otherwise), value);
+        let jump = |op, value, then, otherwise| {
+            SockFilter::new(JMP | op, distance(then), distance(otherwise), value)
+        };
         let plain = |op, value| SockFilter::new(op, 0, 0, value);
         code.push(match *op {
             Op::Label(_) => continue,

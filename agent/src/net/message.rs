@@ -30,7 +30,10 @@ const CONTROL_BYTES: usize = 256;
 /// Returns the kernel's refusal.
 pub fn send(fd: RawFd, to: IpAddr, source: Option<Ipv4Addr>, packet: &[u8]) -> io::Result<()> {
     let mut name = Name::new(to);
-    let mut part = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
+    let mut part = libc::iovec {
+        iov_base: packet.as_ptr().cast_mut().cast(),
+        iov_len: packet.len(),
+    };
     let mut control = Control([0; CONTROL_BYTES]);
     // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
@@ -104,7 +107,9 @@ pub struct Inbox {
 
 impl std::fmt::Debug for Inbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inbox").field("packets", &self.metas.len()).finish_non_exhaustive()
+        f.debug_struct("Inbox")
+            .field("packets", &self.metas.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +151,10 @@ impl Inbox {
         // SAFETY: as above.
         let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
         for at in 0..want {
-            parts[at] = libc::iovec { iov_base: self.packets[at].as_mut_ptr().cast(), iov_len: PACKET_BYTES };
+            parts[at] = libc::iovec {
+                iov_base: self.packets[at].as_mut_ptr().cast(),
+                iov_len: PACKET_BYTES,
+            };
             let header = &mut headers[at].msg_hdr;
             header.msg_name = (&raw mut self.names[at]).cast();
             header.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -162,7 +170,13 @@ impl Inbox {
         // SAFETY: the first `want` headers point at buffers of `self` and at `parts`, each of the stated length and
         // all alive and otherwise untouched until the call returns.
         let count = unsafe {
-            libc::recvmmsg(fd, headers.as_mut_ptr(), want as libc::c_uint, flags as _, ptr::null_mut())
+            libc::recvmmsg(
+                fd,
+                headers.as_mut_ptr(),
+                want as libc::c_uint,
+                flags as _,
+                ptr::null_mut(),
+            )
         };
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();
@@ -171,8 +185,8 @@ impl Inbox {
                 _ => Err(error),
             };
         };
-        for at in 0..count.min(want) {
-            let meta = self.read_meta(at, &headers[at]);
+        for (at, header) in headers.iter().enumerate().take(count.min(want)) {
+            let meta = self.read_meta(at, header);
             self.metas.push(meta);
         }
         Ok(self.metas.len())
@@ -180,14 +194,26 @@ impl Inbox {
 
     /// The packets of the last receive call.
     pub fn packets(&self) -> impl Iterator<Item = Received<'_>> {
-        self.metas.iter().zip(self.packets.iter()).filter_map(|(meta, bytes)| {
-            Some(Received { bytes: &bytes[..meta.length], from: meta.from?, stamp_ns: meta.stamp_ns })
-        })
+        self.metas
+            .iter()
+            .zip(self.packets.iter())
+            .filter_map(|(meta, bytes)| {
+                Some(Received {
+                    bytes: &bytes[..meta.length],
+                    from: meta.from?,
+                    stamp_ns: meta.stamp_ns,
+                })
+            })
     }
 
     /// The transmit stamps of the last receive call from the error queue.
     pub fn sent(&self) -> impl Iterator<Item = Sent> {
-        self.metas.iter().filter_map(|meta| Some(Sent { id: meta.sent_id?, stamp_ns: meta.stamp_ns? }))
+        self.metas.iter().filter_map(|meta| {
+            Some(Sent {
+                id: meta.sent_id?,
+                stamp_ns: meta.stamp_ns?,
+            })
+        })
     }
 
     /// The last word on how many packets a socket's full queue has cost since it was opened, wrapping; `None` when no
@@ -208,10 +234,14 @@ impl Inbox {
             match (control.level, control.kind) {
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => {
                     // Software stamp, an unused one, and the card's own; only the first is asked for.
-                    let stamp = control.read::<libc::timespec>().map(|time| timespec_ns(&time));
+                    let stamp = control
+                        .read::<libc::timespec>()
+                        .map(|time| timespec_ns(&time));
                     meta.stamp_ns = stamp.filter(|&ns| ns > 0);
                 }
-                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => self.overflow = control.read::<u32>().or(self.overflow),
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                    self.overflow = control.read::<u32>().or(self.overflow);
+                }
                 (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
                     let error = control.read::<libc::sock_extended_err>();
                     let transmit = error.filter(|e| e.ee_origin == libc::SO_EE_ORIGIN_TIMESTAMPING);
@@ -253,11 +283,16 @@ impl ControlMessage {
         let header = unsafe { &*raw };
         // SAFETY: pure arithmetic on a length.
         let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
+        #[allow(
+            clippy::unnecessary_cast,
+            reason = "some C libraries have a 32-bit length"
+        )]
+        let length = (header.cmsg_len as usize).saturating_sub(overhead);
         Some(Self {
             raw,
             level: header.cmsg_level,
             kind: header.cmsg_type,
-            length: (header.cmsg_len as usize).saturating_sub(overhead),
+            length,
         })
     }
 
@@ -302,7 +337,9 @@ impl Name {
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: 0,
                 sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr { s6_addr: address.octets() },
+                sin6_addr: libc::in6_addr {
+                    s6_addr: address.octets(),
+                },
                 sin6_scope_id: 0,
             }),
         }
@@ -310,14 +347,22 @@ impl Name {
 
     fn as_raw(&mut self) -> (*mut libc::c_void, libc::socklen_t) {
         match self {
-            Self::V4(name) => ((&raw mut *name).cast(), mem::size_of_val(name) as libc::socklen_t),
-            Self::V6(name) => ((&raw mut *name).cast(), mem::size_of_val(name) as libc::socklen_t),
+            Self::V4(name) => (
+                (&raw mut *name).cast(),
+                mem::size_of_val(name) as libc::socklen_t,
+            ),
+            Self::V6(name) => (
+                (&raw mut *name).cast(),
+                mem::size_of_val(name) as libc::socklen_t,
+            ),
         }
     }
 }
 
 fn in_addr(address: Ipv4Addr) -> libc::in_addr {
-    libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) }
+    libc::in_addr {
+        s_addr: u32::from_ne_bytes(address.octets()),
+    }
 }
 
 fn ip_of(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<IpAddr> {
@@ -326,7 +371,9 @@ fn ip_of(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<IpAdd
         libc::AF_INET if length >= mem::size_of::<libc::sockaddr_in>() => {
             // SAFETY: the kernel says that it wrote a sockaddr_in, which is smaller and no stricter aligned.
             let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
-            Some(IpAddr::V4(Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes())))
+            Some(IpAddr::V4(Ipv4Addr::from(
+                name.sin_addr.s_addr.to_ne_bytes(),
+            )))
         }
         libc::AF_INET6 if length >= mem::size_of::<libc::sockaddr_in6>() => {
             // SAFETY: as above, for a sockaddr_in6.

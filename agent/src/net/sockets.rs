@@ -40,7 +40,13 @@ pub struct Missing {
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "no {} probes over {}: {}", self.kind, self.family.as_str(), self.reason)
+        write!(
+            f,
+            "no {} probes over {}: {}",
+            self.kind,
+            self.family.as_str(),
+            self.reason
+        )
     }
 }
 
@@ -58,7 +64,11 @@ pub enum OpenError {
 }
 
 fn list(missing: &[Missing]) -> String {
-    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    missing
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// One open socket.
@@ -100,8 +110,13 @@ impl Sockets {
                 match Channel::open(kind, family, config) {
                     Ok(channel) => channels.push(channel),
                     Err(error) => {
-                        not_permitted += usize::from(error.kind() == io::ErrorKind::PermissionDenied);
-                        missing.push(Missing { kind, family, reason: error.to_string() });
+                        not_permitted +=
+                            usize::from(error.kind() == io::ErrorKind::PermissionDenied);
+                        missing.push(Missing {
+                            kind,
+                            family,
+                            reason: error.to_string(),
+                        });
                     }
                 }
             }
@@ -135,7 +150,9 @@ impl Sockets {
     /// Whether there is a socket for such probes.
     #[must_use]
     pub fn has(&self, kind: ProbeKind, family: Family) -> bool {
-        self.channels.iter().any(|channel| channel.kind == kind && channel.family == family)
+        self.channels
+            .iter()
+            .any(|channel| channel.kind == kind && channel.family == family)
     }
 }
 
@@ -167,15 +184,28 @@ impl Channel {
         let ports = &config.syn_source_ports;
         match (kind, family) {
             (ProbeKind::Icmp, Family::V4) => {
-                let passed = [v4::ECHO_REPLY, v4::UNREACHABLE, v4::TIME_EXCEEDED, v4::PARAMETER_PROBLEM];
-                let blocked = passed.iter().fold(u32::MAX, |mask, &number| mask & !(1u32 << number));
+                let passed = [
+                    v4::ECHO_REPLY,
+                    v4::UNREACHABLE,
+                    v4::TIME_EXCEEDED,
+                    v4::PARAMETER_PROBLEM,
+                ];
+                let blocked = passed
+                    .iter()
+                    .fold(u32::MAX, |mask, &number| mask & !(1u32 << number));
                 set_option(&socket, libc::SOL_RAW, ICMP_FILTER, &blocked)?;
                 drain(&socket)?;
                 socket.attach_filter(&filter::icmp_v4(ident, ports))?;
             }
             (ProbeKind::Icmp, Family::V6) => {
                 let mut blocked = [u32::MAX; 8];
-                let passed = [v6::UNREACHABLE, v6::TOO_BIG, v6::TIME_EXCEEDED, v6::PARAMETER_PROBLEM, v6::ECHO_REPLY];
+                let passed = [
+                    v6::UNREACHABLE,
+                    v6::TOO_BIG,
+                    v6::TIME_EXCEEDED,
+                    v6::PARAMETER_PROBLEM,
+                    v6::ECHO_REPLY,
+                ];
                 for number in passed {
                     blocked[usize::from(number >> 5)] &= !(1 << (number & 31));
                 }
@@ -194,7 +224,12 @@ impl Channel {
                 socket.attach_filter(&filter::tcp_v6(ports))?;
             }
         }
-        Ok(Self { socket, kind, family, receive_buffer_bytes })
+        Ok(Self {
+            socket,
+            kind,
+            family,
+            receive_buffer_bytes,
+        })
     }
 
     /// Makes the kernel count transmit stamps from 0 again: after a send that failed, kernels differ in whether it
@@ -244,15 +279,29 @@ fn drain(socket: &Socket) -> io::Result<()> {
     }
 }
 
-fn set_option<T: OptionValue>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option<T: OptionValue>(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     set_option_fd(socket.as_raw_fd(), level, name, value)
 }
 
-fn set_option_fd<T: OptionValue>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option_fd<T: OptionValue>(
+    fd: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let length = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is a live value without padding (`OptionValue`) of the stated length, which the kernel only reads.
     let result = unsafe { libc::setsockopt(fd, level, name, (&raw const *value).cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Types without padding that socket options take.

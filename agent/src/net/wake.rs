@@ -57,7 +57,11 @@ pub const MAX_WATCHED: usize = 8;
 /// Returns bit `i` set when `watched[i]` is ready; no bit when the moment came or a signal did.
 pub fn wait(watched: &[RawFd], until_ns: u64) -> u32 {
     debug_assert!(watched.len() <= MAX_WATCHED);
-    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_WATCHED];
+    let mut polled = [libc::pollfd {
+        fd: -1,
+        events: libc::POLLIN,
+        revents: 0,
+    }; MAX_WATCHED];
     let count = watched.len().min(MAX_WATCHED);
     for (poll, &fd) in polled.iter_mut().zip(watched) {
         poll.fd = fd;
@@ -65,12 +69,21 @@ pub fn wait(watched: &[RawFd], until_ns: u64) -> u32 {
     let timeout = timespec(until_ns.saturating_sub(monotonic_ns()));
     // SAFETY: `polled` holds `count` valid entries, the timeout outlives the call, and no signal mask is given.
     let ready = unsafe {
-        libc::ppoll(polled.as_mut_ptr(), count as libc::nfds_t, &raw const timeout, std::ptr::null())
+        libc::ppoll(
+            polled.as_mut_ptr(),
+            count as libc::nfds_t,
+            &raw const timeout,
+            std::ptr::null(),
+        )
     };
     if ready <= 0 {
         return 0;
     }
-    polled[..count].iter().enumerate().filter(|(_, poll)| poll.revents != 0).fold(0, |bits, (at, _)| bits | 1 << at)
+    polled[..count]
+        .iter()
+        .enumerate()
+        .filter(|(_, poll)| poll.revents != 0)
+        .fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
 /// Sleeps until the moment `until_ns` of the monotonic clock, or until a signal comes.
@@ -78,7 +91,12 @@ pub fn sleep_until(until_ns: u64) {
     let until = timespec(until_ns);
     // SAFETY: `until` outlives the call and the time that remains is not asked for.
     unsafe {
-        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const until, std::ptr::null_mut())
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &raw const until,
+            std::ptr::null_mut(),
+        )
     };
 }
 

@@ -140,10 +140,16 @@ impl Echo {
     /// A reply from its ICMP header on; it must be as long as the request was.
     fn parse(bytes: &[u8]) -> Result<Self, NotAnAnswer> {
         let identity = parse_identity(bytes)?;
-        if bytes.len() != ECHO_BYTES || bytes[1] != 0 || take_u16(bytes, 6)? != identity.sequence as u16 {
+        if bytes.len() != ECHO_BYTES
+            || bytes[1] != 0
+            || take_u16(bytes, 6)? != identity.sequence as u16
+        {
             return Err(NotAnAnswer::Foreign);
         }
-        Ok(Self { ident: take_u16(bytes, 4)?, identity })
+        Ok(Self {
+            ident: take_u16(bytes, 4)?,
+            identity,
+        })
     }
 }
 
@@ -173,8 +179,13 @@ pub fn parse_v4(bytes: &[u8]) -> Result<Answer, NotAnAnswer> {
             let packet = message.get(8..).ok_or(NotAnAnswer::Truncated)?;
             let (protocol, quoted) = behind_ipv4(packet)?;
             let to = IpAddr::V4(Ipv4Addr::from(take::<4>(packet, 16)?));
-            let quoted = parse_quoted(to, quoted, v4::ECHO_REQUEST, (protocol == 1, protocol == 6))?;
-            Ok(Answer::Error { message_type, code, quoted })
+            let quoted =
+                parse_quoted(to, quoted, v4::ECHO_REQUEST, (protocol == 1, protocol == 6))?;
+            Ok(Answer::Error {
+                message_type,
+                code,
+                quoted,
+            })
         }
         _ => Err(NotAnAnswer::Foreign),
     }
@@ -198,8 +209,17 @@ pub fn parse_v6(message: &[u8]) -> Result<Answer, NotAnAnswer> {
             let [next_header] = take(packet, 6)?;
             let to = IpAddr::V6(Ipv6Addr::from(take::<16>(packet, 24)?));
             let quoted = packet.get(40..).ok_or(NotAnAnswer::Truncated)?;
-            let quoted = parse_quoted(to, quoted, v6::ECHO_REQUEST, (next_header == 58, next_header == 6))?;
-            Ok(Answer::Error { message_type, code, quoted })
+            let quoted = parse_quoted(
+                to,
+                quoted,
+                v6::ECHO_REQUEST,
+                (next_header == 58, next_header == 6),
+            )?;
+            Ok(Answer::Error {
+                message_type,
+                code,
+                quoted,
+            })
         }
         _ => Err(NotAnAnswer::Foreign),
     }
@@ -256,17 +276,27 @@ mod tests {
         },
     };
     const GOLDEN_V4: [u8; ECHO_BYTES] = [
-        8, 0, 0, 0, 0xab, 0xcd, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x21, 0x22,
-        0x23, 0x24, 0x25, 0x26, 0x27, 0x28,
+        8, 0, 0, 0, 0xab, 0xcd, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
+        0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28,
     ];
 
     fn echo() -> impl Strategy<Value = Echo> {
-        (any::<u16>(), any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
-            |(ident, slot, sequence, sent_ns, token)| Echo {
-                ident,
-                identity: Identity { slot, sequence, sent_ns, token },
-            },
+        (
+            any::<u16>(),
+            any::<u32>(),
+            any::<u32>(),
+            any::<u64>(),
+            any::<u64>(),
         )
+            .prop_map(|(ident, slot, sequence, sent_ns, token)| Echo {
+                ident,
+                identity: Identity {
+                    slot,
+                    sequence,
+                    sent_ns,
+                    token,
+                },
+            })
     }
 
     /// The reply of a host to a request over IPv4, from the IP header on.
@@ -297,8 +327,14 @@ mod tests {
     fn a_request_is_what_another_parser_reads() {
         let bytes = ECHO.encode_v4();
         let theirs = EchoRequestPacket::new(&bytes).unwrap();
-        assert_eq!((theirs.get_identifier(), theirs.get_sequence_number()), (0xabcd, 0x0708));
-        assert_eq!(theirs.get_checksum(), icmp::checksum(&icmp::IcmpPacket::new(&bytes).unwrap()));
+        assert_eq!(
+            (theirs.get_identifier(), theirs.get_sequence_number()),
+            (0xabcd, 0x0708)
+        );
+        assert_eq!(
+            theirs.get_checksum(),
+            icmp::checksum(&icmp::IcmpPacket::new(&bytes).unwrap())
+        );
         assert_eq!(theirs.payload(), &bytes[8..]);
         let mut bytes = ECHO.encode_v6();
         let theirs = MutableIcmpv6Packet::new(&mut bytes).unwrap();
@@ -309,7 +345,11 @@ mod tests {
     fn a_reply_that_was_cut_or_padded_is_none() {
         let whole = reply_v4(&ECHO.encode_v4(), 0);
         for length in 0..whole.len() {
-            assert_eq!(parse_v4(&whole[..length]), Err(NotAnAnswer::Truncated), "{length}");
+            assert_eq!(
+                parse_v4(&whole[..length]),
+                Err(NotAnAnswer::Truncated),
+                "{length}"
+            );
         }
         let mut padded = whole.clone();
         padded.push(0);
@@ -321,8 +361,13 @@ mod tests {
     fn an_error_that_quotes_eight_bytes_still_names_the_probe() {
         let to = Ipv4Addr::new(192, 0, 2, 7);
         let error = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4()[..8]);
-        let Ok(Answer::Error { message_type: 11, code: 1, quoted: Quoted::Echo { checksum, identity, .. } }) =
-            parse_v4(&error)
+        let Ok(Answer::Error {
+            message_type: 11,
+            code: 1,
+            quoted: Quoted::Echo {
+                checksum, identity, ..
+            },
+        }) = parse_v4(&error)
         else {
             panic!("{:?}", parse_v4(&error))
         };
@@ -369,12 +414,14 @@ mod tests {
 
     #[test]
     fn no_bytes_make_the_parsers_panic() {
-        bolero::check!().with_iterations(200_000).for_each(|bytes: &[u8]| {
-            let _ = parse_v4(bytes);
-            let _ = parse_v6(bytes);
-            // Behind a plausible header random bytes get further.
-            let _ = parse_v4(&error_v4(v4::UNREACHABLE, Ipv4Addr::LOCALHOST, 0, bytes));
-            let _ = parse_v4(&ipv4(1, Ipv4Addr::LOCALHOST, 0, bytes));
-        });
+        bolero::check!()
+            .with_iterations(200_000)
+            .for_each(|bytes: &[u8]| {
+                let _ = parse_v4(bytes);
+                let _ = parse_v6(bytes);
+                // Behind a plausible header random bytes get further.
+                let _ = parse_v4(&error_v4(v4::UNREACHABLE, Ipv4Addr::LOCALHOST, 0, bytes));
+                let _ = parse_v4(&ipv4(1, Ipv4Addr::LOCALHOST, 0, bytes));
+            });
     }
 }

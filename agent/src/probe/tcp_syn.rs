@@ -142,12 +142,17 @@ mod tests {
     use super::*;
     use crate::probe::test_packets::ipv4;
 
-    const SYN_PROBE: Syn = Syn { source_port: 61_000, port: 443, sequence: 0x0102_0304, time: 0x0506_0708 };
+    const SYN_PROBE: Syn = Syn {
+        source_port: 61_000,
+        port: 443,
+        sequence: 0x0102_0304,
+        time: 0x0506_0708,
+    };
     const FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     const TO: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
     const GOLDEN: [u8; SYN_BYTES] = [
-        0xee, 0x48, 1, 0xbb, 1, 2, 3, 4, 0, 0, 0, 0, 0xa0, 2, 0xfa, 0xf0, 0, 0, 0, 0, 2, 4, 5, 0xb4, 4, 2, 8, 10, 5, 6, 7, 8,
-        0, 0, 0, 0, 1, 3, 3, 7,
+        0xee, 0x48, 1, 0xbb, 1, 2, 3, 4, 0, 0, 0, 0, 0xa0, 2, 0xfa, 0xf0, 0, 0, 0, 0, 2, 4, 5,
+        0xb4, 4, 2, 8, 10, 5, 6, 7, 8, 0, 0, 0, 0, 1, 3, 3, 7,
     ];
 
     /// What a host answers, from the TCP header on.
@@ -169,16 +174,33 @@ mod tests {
         assert_eq!(bytes[16..18], [0x60, 0xc0], "checksum");
         let mut golden = GOLDEN;
         golden[22..24].copy_from_slice(&[5, 0xa0]);
-        assert_eq!(SYN_PROBE.encode_v6(), golden, "smaller segments over IPv6, checksum left to the kernel");
+        assert_eq!(
+            SYN_PROBE.encode_v6(),
+            golden,
+            "smaller segments over IPv6, checksum left to the kernel"
+        );
     }
 
     #[test]
     fn a_syn_is_what_another_parser_reads() {
         let bytes = SYN_PROBE.encode_v4(FROM, TO);
         let theirs = TcpPacket::new(&bytes).unwrap();
-        assert_eq!(theirs.get_checksum(), tcp::ipv4_checksum(&theirs, &FROM, &TO));
-        assert_eq!((theirs.get_flags(), theirs.get_data_offset(), theirs.get_window()), (SYN, 10, WINDOW));
-        let options: Vec<_> = theirs.get_options_iter().map(|option| option.get_number()).collect();
+        assert_eq!(
+            theirs.get_checksum(),
+            tcp::ipv4_checksum(&theirs, &FROM, &TO)
+        );
+        assert_eq!(
+            (
+                theirs.get_flags(),
+                theirs.get_data_offset(),
+                theirs.get_window()
+            ),
+            (SYN, 10, WINDOW)
+        );
+        let options: Vec<_> = theirs
+            .get_options_iter()
+            .map(|option| option.get_number())
+            .collect();
         use TcpOptionNumbers::{MSS, NOP, SACK_PERMITTED, TIMESTAMPS, WSCALE};
         assert_eq!(options, [MSS, SACK_PERMITTED, TIMESTAMPS, NOP, WSCALE]);
     }
@@ -198,10 +220,17 @@ mod tests {
     fn an_answer_that_was_cut_is_none() {
         let whole = ipv4(6, FROM, 0, &segment(SYN | ACK, 7));
         for length in 0..whole.len() {
-            assert_eq!(parse_v4(&whole[..length]), Err(NotAnAnswer::Truncated), "{length}");
+            assert_eq!(
+                parse_v4(&whole[..length]),
+                Err(NotAnAnswer::Truncated),
+                "{length}"
+            );
         }
         assert!(parse_v4(&whole).is_ok());
-        assert_eq!(parse_v4(&ipv4(17, FROM, 0, &segment(SYN | ACK, 7))), Err(NotAnAnswer::Foreign));
+        assert_eq!(
+            parse_v4(&ipv4(17, FROM, 0, &segment(SYN | ACK, 7))),
+            Err(NotAnAnswer::Foreign)
+        );
     }
 
     proptest! {
@@ -225,10 +254,12 @@ mod tests {
 
     #[test]
     fn no_bytes_make_the_parsers_panic() {
-        bolero::check!().with_iterations(200_000).for_each(|bytes: &[u8]| {
-            let _ = parse_v4(bytes);
-            let _ = parse_v6(bytes);
-            let _ = parse_v4(&ipv4(6, FROM, 0, bytes));
-        });
+        bolero::check!()
+            .with_iterations(200_000)
+            .for_each(|bytes: &[u8]| {
+                let _ = parse_v4(bytes);
+                let _ = parse_v6(bytes);
+                let _ = parse_v4(&ipv4(6, FROM, 0, bytes));
+            });
     }
 }

@@ -39,7 +39,9 @@ impl TokenKey {
     #[must_use]
     pub fn new(secret: [u8; 16]) -> Self {
         let whole = u128::from_le_bytes(secret);
-        Self { keys: (whole as u64, (whole >> 64) as u64) }
+        Self {
+            keys: (whole as u64, (whole >> 64) as u64),
+        }
     }
 
     /// The token of a probe.
@@ -55,7 +57,12 @@ impl TokenKey {
     /// The whole identity of a probe.
     #[must_use]
     pub fn identity(&self, slot: u32, sequence: u32, sent_ns: u64) -> Identity {
-        Identity { slot, sequence, sent_ns, token: self.token(slot, sequence, sent_ns) }
+        Identity {
+            slot,
+            sequence,
+            sent_ns,
+            token: self.token(slot, sequence, sent_ns),
+        }
     }
 
     /// The ICMP identifier of this process. It only spares us other programs' replies; the token is what is believed.
@@ -87,7 +94,12 @@ mod tests {
     fn every_part_of_an_identity_and_the_secret_change_the_token() {
         let key = TokenKey::new([7; 16]);
         let token = key.token(1, 2, 3);
-        let others = [key.token(0, 2, 3), key.token(1, 0, 3), key.token(1, 2, 0), TokenKey::new([8; 16]).token(1, 2, 3)];
+        let others = [
+            key.token(0, 2, 3),
+            key.token(1, 0, 3),
+            key.token(1, 2, 0),
+            TokenKey::new([8; 16]).token(1, 2, 3),
+        ];
         assert!(!others.contains(&token));
     }
 

@@ -149,7 +149,9 @@ impl Counters {
     /// Probes scheduled that have not ended and were not abandoned.
     #[must_use]
     pub fn open(&self) -> u64 {
-        self.scheduled.saturating_sub(self.ended()).saturating_sub(self.abandoned)
+        self.scheduled
+            .saturating_sub(self.ended())
+            .saturating_sub(self.abandoned)
     }
 }
 
@@ -157,17 +159,31 @@ impl Counters {
 const LATENESS_SUB_BITS: u32 = 3;
 /// Up to 2^24 µs, 16.8 s; later counts as that.
 const LATENESS_MAX_BITS: u32 = 24;
-const LATENESS_BUCKETS: usize = ((LATENESS_MAX_BITS - LATENESS_SUB_BITS + 1) << LATENESS_SUB_BITS) as usize;
+const LATENESS_BUCKETS: usize =
+    ((LATENESS_MAX_BITS - LATENESS_SUB_BITS + 1) << LATENESS_SUB_BITS) as usize;
 
 /// How far from its scheduled time each probe left, mostly late and a little early, in microseconds.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Eq, PartialEq)]
 pub struct Lateness {
     buckets: [u64; LATENESS_BUCKETS],
 }
 
+impl std::fmt::Debug for Lateness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (median, tail) = (self.quantile(0.5), self.quantile(0.99));
+        write!(
+            f,
+            "Lateness({} probes, p50 {median} us, p99 {tail} us)",
+            self.count()
+        )
+    }
+}
+
 impl Default for Lateness {
     fn default() -> Self {
-        Self { buckets: [0; LATENESS_BUCKETS] }
+        Self {
+            buckets: [0; LATENESS_BUCKETS],
+        }
     }
 }
 
@@ -218,11 +234,15 @@ impl Lateness {
             return value as usize;
         }
         let shift = value.ilog2() - LATENESS_SUB_BITS;
-        (((shift + 1) << LATENESS_SUB_BITS) as u64 + (value >> shift) - (1 << LATENESS_SUB_BITS)) as usize
+        (((shift + 1) << LATENESS_SUB_BITS) as u64 + (value >> shift) - (1 << LATENESS_SUB_BITS))
+            as usize
     }
 
     fn highest(bucket: usize) -> u64 {
-        let (block, sub) = (bucket >> LATENESS_SUB_BITS, bucket as u64 & ((1 << LATENESS_SUB_BITS) - 1));
+        let (block, sub) = (
+            bucket >> LATENESS_SUB_BITS,
+            bucket as u64 & ((1 << LATENESS_SUB_BITS) - 1),
+        );
         if block == 0 {
             return sub;
         }
@@ -253,6 +273,12 @@ mod tests {
         lateness.record(10_000);
         let before = lateness;
         lateness.record(5);
-        assert_eq!((lateness.since(&before).quantile(1.0), lateness.since(&before).count()), (5, 1));
+        assert_eq!(
+            (
+                lateness.since(&before).quantile(1.0),
+                lateness.since(&before).count()
+            ),
+            (5, 1)
+        );
     }
 }

@@ -10,7 +10,9 @@ use std::{
 use leeward_common::report::ProbeKind;
 use tokio::sync::mpsc;
 
-use super::{ClosedWindow, Counters, Missing, Plan, PlanError, ProberConfig, Sockets, thread::ProbeThread};
+use super::{
+    ClosedWindow, Counters, Missing, Plan, PlanError, ProberConfig, Sockets, thread::ProbeThread,
+};
 use crate::net::wake::Waker;
 
 /// The prober could not be started.
@@ -59,17 +61,32 @@ impl Prober {
         config: ProberConfig,
         out: mpsc::Sender<ClosedWindow>,
     ) -> Result<ProberHandle, StartError> {
-        let (have, max) = (config.syn_source_ports.len(), ProberConfig::MAX_SYN_SOURCE_PORTS);
+        let (have, max) = (
+            config.syn_source_ports.len(),
+            ProberConfig::MAX_SYN_SOURCE_PORTS,
+        );
         if have == 0 || have > max {
             return Err(StartError::SourcePorts { have, max });
         }
-        let shared = Arc::new(Shared { counters: Mutex::default(), waker: Waker::new()? });
+        let shared = Arc::new(Shared {
+            counters: Mutex::default(),
+            waker: Waker::new()?,
+        });
         let (commands, inbox) = std_mpsc::channel();
-        let supports = ProbeKind::ALL.map(|kind| [sockets.has(kind, Family::V4), sockets.has(kind, Family::V6)]);
+        let supports = ProbeKind::ALL
+            .map(|kind| [sockets.has(kind, Family::V4), sockets.has(kind, Family::V6)]);
         let missing = sockets.missing().to_vec();
         let mut probe_thread = ProbeThread::new(sockets, config, Arc::clone(&shared), inbox, out);
-        let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || probe_thread.run())?;
-        Ok(ProberHandle { shared, commands, thread: Some(thread), supports, missing })
+        let thread = std::thread::Builder::new()
+            .name("probe".to_owned())
+            .spawn(move || probe_thread.run())?;
+        Ok(ProberHandle {
+            shared,
+            commands,
+            thread: Some(thread),
+            supports,
+            missing,
+        })
     }
 }
 
@@ -121,7 +138,9 @@ impl ProberHandle {
     /// Returns what is wrong with the plan; the old one stays.
     pub fn set_plan(&self, plan: Plan) -> Result<(), PlanError> {
         plan.check()?;
-        self.commands.send(Command::Plan(plan)).map_err(|_| PlanError::Stopped)?;
+        self.commands
+            .send(Command::Plan(plan))
+            .map_err(|_| PlanError::Stopped)?;
         self.shared.waker.wake();
         Ok(())
     }
@@ -141,13 +160,19 @@ impl ProberHandle {
     /// Counts as of at most a tenth of a second ago.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .shared
+            .counters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the probe thread still runs; when it does not, the process should end.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
     }
 
     /// Stops the thread, waits for it and returns the final counts.
@@ -157,7 +182,9 @@ impl ProberHandle {
     }
 
     fn join(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         // A thread that is gone no longer listens, and that is what is wanted.
         let _ = self.commands.send(Command::Stop);
         self.shared.waker.wake();

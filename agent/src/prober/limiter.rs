@@ -18,13 +18,20 @@ pub(super) struct Limiter {
 
 impl Limiter {
     pub(super) fn new(per_second: u32) -> Self {
-        Self { packet_ns: 1_000_000_000u64.checked_div(u64::from(per_second)), used_until_ns: 0 }
+        Self {
+            packet_ns: 1_000_000_000u64.checked_div(u64::from(per_second)),
+            used_until_ns: 0,
+        }
     }
 
     /// Whether a packet may leave now; if so, it is counted.
     pub(super) fn take(&mut self, now_ns: u64) -> bool {
-        let Some(packet_ns) = self.packet_ns else { return false };
-        let from = self.used_until_ns.max(now_ns.saturating_sub(SAVED_NS.max(packet_ns)));
+        let Some(packet_ns) = self.packet_ns else {
+            return false;
+        };
+        let from = self
+            .used_until_ns
+            .max(now_ns.saturating_sub(SAVED_NS.max(packet_ns)));
         let until = from + packet_ns;
         if until > now_ns {
             return false;

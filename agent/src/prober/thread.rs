@@ -108,7 +108,12 @@ impl ProbeThread {
         Self {
             wire: Wire::new(sockets, key.ident()),
             limiter: Limiter::new(config.max_probes_per_second),
-            tracker: Tracker::new(key, *config.syn_source_ports.start(), ports, timestamp(clock.last())),
+            tracker: Tracker::new(
+                key,
+                *config.syn_source_ports.start(),
+                ports,
+                timestamp(clock.last()),
+            ),
             config,
             shared,
             commands,
@@ -131,7 +136,9 @@ impl ProbeThread {
             self.mind_a_stall();
             self.send_and_close();
             let asked = ready | self.unasked();
-            let more = self.wire.receive(asked, RECEIVE_BUDGET, &mut self.clock, &mut self.tracker);
+            let more = self
+                .wire
+                .receive(asked, RECEIVE_BUDGET, &mut self.clock, &mut self.tracker);
             self.publish(PUBLISH_NS);
             ready = if more == 0 { self.sleep() } else { more };
         }
@@ -154,12 +161,20 @@ impl ProbeThread {
 
     /// Takes up a plan at a boundary between windows.
     fn carry_out(&mut self, plan: Plan, now: Timestamp, now_ns: u64) {
-        let old = self.running.as_ref().map_or(&[][..], |running| &running.plan.paths);
+        let old = self
+            .running
+            .as_ref()
+            .map_or(&[][..], |running| &running.plan.paths);
         self.tracker.replan(now, old, &plan);
         let schedule = Schedule::new(now_ns, self.config.seed, plan.interval, &plan.paths);
         let sources = vec![(Ipv4Addr::UNSPECIFIED, 0); plan.paths.len()];
         let early_ns = (plan.interval.as_nanos() as u64 / 20).min(EARLY_NS);
-        self.running = Some(Running { plan, schedule, early_ns, sources });
+        self.running = Some(Running {
+            plan,
+            schedule,
+            early_ns,
+            sources,
+        });
     }
 
     /// After a step of the wall clock the present window ends and the one that it now is begins.
@@ -178,8 +193,11 @@ impl ProbeThread {
         if now.mono_ns.saturating_sub(self.window_end_ns()) < STALL_NS {
             return;
         }
-        let Some(running) = &mut self.running else { return };
-        self.wire.receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        self.wire
+            .receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
         let tracker = &mut self.tracker;
         running.schedule.skip_past(now.mono_ns, |row, count| {
             if count > 0 {
@@ -195,20 +213,30 @@ impl ProbeThread {
         for _ in 0..SEND_BURST {
             let now = self.clock.read();
             let end_ns = self.window_end_ns();
-            let Some(running) = &mut self.running else { return };
+            let Some(running) = &mut self.running else {
+                return;
+            };
             let due_ns = running.schedule.next_ns().unwrap_or(u64::MAX);
             if end_ns <= now.mono_ns && end_ns <= due_ns {
-                self.wire.receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
+                self.wire
+                    .receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
                 self.close_window(end_ns, Begin::Following);
                 continue;
             }
-            let Some(due) = running.schedule.pop((now.mono_ns + running.early_ns).min(end_ns)) else { return };
+            let Some(due) = running
+                .schedule
+                .pop((now.mono_ns + running.early_ns).min(end_ns))
+            else {
+                return;
+            };
             self.send(due, now);
         }
     }
 
     fn send(&mut self, due: Due, now: Now) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         let in_time = running.schedule.in_time(due, now.mono_ns);
         if !in_time || !self.wire.has(self.tracker.kind_of(due.row)) {
             return self.tracker.not_sent(due.row, 1);
@@ -224,17 +252,23 @@ impl ProbeThread {
             (ProbeKind::TcpSyn, IpAddr::V4(to), None) => find_source(source, to, now.mono_ns),
             _ => Ok(Ipv4Addr::UNSPECIFIED),
         }
-        .and_then(|source| self.wire.send(&leaving, source, now.mono_ns));
+        .and_then(|source| {
+            self.wire
+                .send(&leaving, source, now.mono_ns, &mut self.tracker)
+        });
         match sent {
             Ok(()) => {
                 let counters = self.tracker.counters_mut();
                 counters.sent += 1;
-                counters.lateness.record(now.mono_ns.abs_diff(due.at_ns) / 1_000);
+                counters
+                    .lateness
+                    .record(now.mono_ns.abs_diff(due.at_ns) / 1_000);
             }
             Err(error) => {
                 tracing::trace!(%error, address = %leaving.address, "the kernel refused a probe");
                 source.1 = 0;
-                self.tracker.refused_locally(due.row, leaving.identity.sequence);
+                self.tracker
+                    .refused_locally(due.row, leaving.identity.sequence);
             }
         }
     }
@@ -243,7 +277,16 @@ impl ProbeThread {
         let Some(running) = &self.running else { return };
         let plan_version = running.plan.version;
         let (window, rows) = self.tracker.close(end_ns);
-        if !rows.is_empty() && self.out.try_send(ClosedWindow { plan_version, window, rows }).is_err() {
+        if !rows.is_empty()
+            && self
+                .out
+                .try_send(ClosedWindow {
+                    plan_version,
+                    window,
+                    rows,
+                })
+                .is_err()
+        {
             self.tracker.counters_mut().windows_dropped += 1;
         }
         match (self.next_plan.take(), next) {
@@ -258,7 +301,12 @@ impl ProbeThread {
         if self.running.is_none() {
             return u64::MAX;
         }
-        let end_ns = self.tracker.window().end().as_unix_us().saturating_mul(1_000);
+        let end_ns = self
+            .tracker
+            .window()
+            .end()
+            .as_unix_us()
+            .saturating_mul(1_000);
         u64::try_from(i128::from(end_ns) - i128::from(self.clock.last().offset_ns())).unwrap_or(0)
     }
 
@@ -289,8 +337,14 @@ impl ProbeThread {
     /// Sleeps until there is something to do; returns which sockets have something.
     fn sleep(&mut self) -> u32 {
         let now_ns = self.clock.last().mono_ns;
-        let due_ns = self.running.as_ref().and_then(|running| running.schedule.next_ns()).unwrap_or(u64::MAX);
-        let next_ns = due_ns.min(self.window_end_ns()).min(now_ns + LONGEST_SLEEP_NS);
+        let due_ns = self
+            .running
+            .as_ref()
+            .and_then(|running| running.schedule.next_ns())
+            .unwrap_or(u64::MAX);
+        let next_ns = due_ns
+            .min(self.window_end_ns())
+            .min(now_ns + LONGEST_SLEEP_NS);
         if next_ns <= now_ns {
             return 0;
         }
@@ -316,7 +370,11 @@ impl ProbeThread {
 }
 
 /// The source address towards a target, looked up again when the last answer is old.
-fn find_source(known: &mut (Ipv4Addr, u64), to: Ipv4Addr, now_ns: u64) -> std::io::Result<Ipv4Addr> {
+fn find_source(
+    known: &mut (Ipv4Addr, u64),
+    to: Ipv4Addr,
+    now_ns: u64,
+) -> std::io::Result<Ipv4Addr> {
     let (_, found_ns) = *known;
     if found_ns == 0 || now_ns.saturating_sub(found_ns) > SOURCE_LIFETIME_NS {
         *known = (sockets::source_towards(to)?, now_ns);

@@ -45,7 +45,13 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn new() -> Self {
         let last = Now::read();
-        Self { watch: StepWatch::new(last), last, era: 0, steps: 0, stepped_ns: 0 }
+        Self {
+            watch: StepWatch::new(last),
+            last,
+            era: 0,
+            steps: 0,
+            stepped_ns: 0,
+        }
     }
 
     /// Reads the clocks.
@@ -75,7 +81,11 @@ impl Clock {
     }
 
     pub(super) const fn departure(&self) -> Departure {
-        Departure { mono_ns: self.last.mono_ns, wall_ns: self.last.wall_ns, clock_era: self.era }
+        Departure {
+            mono_ns: self.last.mono_ns,
+            wall_ns: self.last.wall_ns,
+            clock_era: self.era,
+        }
     }
 }
 
@@ -98,6 +108,13 @@ struct Port {
     last_sent_ns: u64,
     /// Packets that the kernel has dropped so far, wrapping.
     overflow: u32,
+}
+
+/// Whether transmit stamps were those of probes under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fit {
+    Yes,
+    No,
 }
 
 /// What a socket still holds after it was read.
@@ -124,7 +141,13 @@ impl Wire {
         for (at, port) in (0u8..).zip(&ports) {
             index[port.channel.kind as usize][port.channel.family as usize] = Some(at);
         }
-        Self { ports, index, ident, inbox: Inbox::default(), stamps: Inbox::default() }
+        Self {
+            ports,
+            index,
+            ident,
+            inbox: Inbox::default(),
+            stamps: Inbox::default(),
+        }
     }
 
     pub(super) fn has(&self, (kind, family): (ProbeKind, Family)) -> bool {
@@ -137,12 +160,22 @@ impl Wire {
     }
 
     /// Sends a probe. `source` is the source address of SYNs over IPv4.
-    pub(super) fn send(&mut self, leaving: &Leaving, source: Ipv4Addr, now_ns: u64) -> io::Result<()> {
+    pub(super) fn send(
+        &mut self,
+        leaving: &Leaving,
+        source: Ipv4Addr,
+        now_ns: u64,
+        tracker: &mut Tracker,
+    ) -> io::Result<()> {
         let family = Family::of(&leaving.address);
-        let at = self.index[leaving.kind as usize][family as usize].ok_or(io::ErrorKind::Unsupported)?;
+        let at =
+            self.index[leaving.kind as usize][family as usize].ok_or(io::ErrorKind::Unsupported)?;
         let port = &mut self.ports[usize::from(at)];
         let fd = port.channel.as_raw_fd();
-        let echo = Echo { ident: self.ident, identity: leaving.identity };
+        let echo = Echo {
+            ident: self.ident,
+            identity: leaving.identity,
+        };
         let syn = Syn {
             source_port: leaving.source_port,
             port: leaving.port,
@@ -150,23 +183,44 @@ impl Wire {
             time: (now_ns / 1_000_000) as u32,
         };
         let sent = match (leaving.kind, leaving.address) {
-            (ProbeKind::Icmp, IpAddr::V4(_)) => message::send(fd, leaving.address, None, &echo.encode_v4()),
-            (ProbeKind::Icmp, IpAddr::V6(_)) => message::send(fd, leaving.address, None, &echo.encode_v6()),
-            (ProbeKind::TcpSyn, IpAddr::V4(to)) => {
-                message::send(fd, leaving.address, Some(source), &syn.encode_v4(source, to))
+            (ProbeKind::Icmp, IpAddr::V4(_)) => {
+                message::send(fd, leaving.address, None, &echo.encode_v4())
             }
-            (ProbeKind::TcpSyn, IpAddr::V6(_)) => message::send(fd, leaving.address, None, &syn.encode_v6()),
+            (ProbeKind::Icmp, IpAddr::V6(_)) => {
+                message::send(fd, leaving.address, None, &echo.encode_v6())
+            }
+            (ProbeKind::TcpSyn, IpAddr::V4(to)) => message::send(
+                fd,
+                leaving.address,
+                Some(source),
+                &syn.encode_v4(source, to),
+            ),
+            (ProbeKind::TcpSyn, IpAddr::V6(_)) => {
+                message::send(fd, leaving.address, None, &syn.encode_v6())
+            }
         };
-        match sent {
+        match &sent {
             Ok(()) => port.await_stamp(leaving, now_ns),
-            Err(_) => port.restart_stamps(),
+            // Without a route the packet did not get as far as being counted.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
+                ) => {}
+            Err(_) => port.restart_stamps(&mut self.stamps, tracker),
         }
         sent
     }
 
     /// Receives from the sockets whose bit is set in `ready`, at most `budget` packets from each. Returns the bits of
     /// those that may have more.
-    pub(super) fn receive(&mut self, ready: u32, budget: usize, clock: &mut Clock, tracker: &mut Tracker) -> u32 {
+    pub(super) fn receive(
+        &mut self,
+        ready: u32,
+        budget: usize,
+        clock: &mut Clock,
+        tracker: &mut Tracker,
+    ) -> u32 {
         let mut more = 0;
         for (bit, port) in self.ports.iter_mut().enumerate() {
             if ready & 1 << bit != 0 {
@@ -180,27 +234,43 @@ impl Wire {
     /// Bits of the sockets that owe transmit stamps or carry probes of late: those worth asking without being told.
     pub(super) fn lively(&self, now_ns: u64) -> u32 {
         let lively = |port: &Port| now_ns.saturating_sub(port.last_sent_ns) < STAMP_PATIENCE_NS;
-        self.ports.iter().enumerate().filter(|(_, port)| lively(port)).fold(0, |bits, (at, _)| bits | 1 << at)
+        self.ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| lively(port))
+            .fold(0, |bits, (at, _)| bits | 1 << at)
     }
 }
 
 impl Port {
     fn new(channel: Channel) -> Self {
-        Self { channel, sent: 0, awaited: vec![None; STAMPS_AWAITED], owed: 0, last_sent_ns: 0, overflow: 0 }
+        Self {
+            channel,
+            sent: 0,
+            awaited: vec![None; STAMPS_AWAITED],
+            owed: 0,
+            last_sent_ns: 0,
+            overflow: 0,
+        }
     }
 
     fn await_stamp(&mut self, leaving: &Leaving, now_ns: u64) {
         let id = self.sent;
-        self.awaited[id as usize % STAMPS_AWAITED] =
-            Some(Awaited { id, slot: leaving.identity.slot, sequence: leaving.identity.sequence });
+        self.awaited[id as usize % STAMPS_AWAITED] = Some(Awaited {
+            id,
+            slot: leaving.identity.slot,
+            sequence: leaving.identity.sequence,
+        });
         self.sent = id.wrapping_add(1);
         self.owed = self.owed.saturating_add(1);
         self.last_sent_ns = now_ns;
     }
 
-    /// After a failed send it is unknown whether the kernel counted it: both sides begin again. Should the kernel refuse,
-    /// stamps will not fit, are counted as such, and departures are taken from user space.
-    fn restart_stamps(&mut self) {
+    /// After a failed send kernels differ in whether it was counted: takes the stamps that are there, then both sides
+    /// begin again. Should the kernel refuse, stamps will not fit, are counted as such, and departures are taken from
+    /// user space.
+    fn restart_stamps(&mut self, stamps: &mut Inbox, tracker: &mut Tracker) {
+        self.take_stamps(stamps, u32::MAX, tracker);
         if self.channel.restart_stamps().is_ok() {
             self.sent = 0;
         }
@@ -233,8 +303,11 @@ impl Port {
                 }
             }
             for packet in inbox.packets() {
-                let arrival =
-                    Arrival { mono_ns: now.mono_ns, stamp_ns: packet.stamp_ns, clock_era: clock.departure().clock_era };
+                let arrival = Arrival {
+                    mono_ns: now.mono_ns,
+                    stamp_ns: packet.stamp_ns,
+                    clock_era: clock.departure().clock_era,
+                };
                 let parsed = match (kind, family) {
                     (ProbeKind::Icmp, Family::V4) => icmp::parse_v4(packet.bytes)
                         .map(|answer| tracker.on_icmp(packet.from, &answer, arrival)),
@@ -263,31 +336,42 @@ impl Port {
     }
 
     fn collect_stamps(&mut self, stamps: &mut Inbox, now: Now, tracker: &mut Tracker) {
-        let mut unfit = false;
-        while self.owed > 0 {
-            let want = message::BATCH.min(self.owed as usize);
+        if self.owed == 0 {
+            return;
+        }
+        if self.take_stamps(stamps, self.owed, tracker) == Fit::No {
+            self.restart_stamps(stamps, tracker);
+        }
+        if now.mono_ns.saturating_sub(self.last_sent_ns) > STAMP_PATIENCE_NS {
+            self.owed = 0;
+        }
+    }
+
+    /// Takes up to `most` stamps and tells whether all were stamps of probes under way.
+    fn take_stamps(&mut self, stamps: &mut Inbox, most: u32, tracker: &mut Tracker) -> Fit {
+        let (mut left, mut all) = (most, Fit::Yes);
+        while left > 0 {
+            let want = message::BATCH.min(left as usize);
             let Ok(count) = stamps.receive(self.channel.as_raw_fd(), Queue::Errors, want) else {
                 tracker.counters_mut().receive_errors += 1;
                 break;
             };
+            left -= count as u32;
             self.owed -= (count as u32).min(self.owed);
             for sent in stamps.sent() {
-                let awaited = self.awaited[sent.id as usize % STAMPS_AWAITED].take_if(|awaited| awaited.id == sent.id);
-                let fits = awaited.is_some_and(|a| tracker.stamp(a.slot, a.sequence, sent.stamp_ns).is_ok());
+                let awaited = self.awaited[sent.id as usize % STAMPS_AWAITED]
+                    .take_if(|awaited| awaited.id == sent.id);
+                let fits = awaited
+                    .is_some_and(|a| tracker.stamp(a.slot, a.sequence, sent.stamp_ns).is_ok());
                 if !fits {
                     tracker.counters_mut().tx_stamps_unfit += 1;
-                    unfit = true;
+                    all = Fit::No;
                 }
             }
             if count < want {
                 break;
             }
         }
-        if unfit {
-            self.restart_stamps();
-        }
-        if now.mono_ns.saturating_sub(self.last_sent_ns) > STAMP_PATIENCE_NS {
-            self.owed = 0;
-        }
+        all
     }
 }

@@ -19,12 +19,27 @@ const FIRST_PORT: u16 = 61_000;
 
 fn planned(kind: ProbeKind, address: &str) -> PlannedPath {
     let target = TargetId::parse("t").unwrap();
-    PlannedPath { path: Path { target, kind, region: None }, address: address.parse().unwrap(), port: PORT }
+    PlannedPath {
+        path: Path {
+            target,
+            kind,
+            region: None,
+        },
+        address: address.parse().unwrap(),
+        port: PORT,
+    }
 }
 
 fn plan_of(paths: Vec<PlannedPath>) -> Plan {
     let window = Duration::from_nanos(WINDOW_NS);
-    Plan { version: 1, interval: INTERVAL, window, expiry: EXPIRY, schema: Schema::TwoDigits, paths }
+    Plan {
+        version: 1,
+        interval: INTERVAL,
+        window,
+        expiry: EXPIRY,
+        schema: Schema::TwoDigits,
+        paths,
+    }
 }
 
 fn plan() -> Plan {
@@ -51,15 +66,26 @@ fn tracker_of(plan: &Plan) -> Tracker {
 }
 
 fn departure(at_ns: u64) -> Departure {
-    Departure { mono_ns: at_ns, wall_ns: OFFSET_NS + at_ns, clock_era: 0 }
+    Departure {
+        mono_ns: at_ns,
+        wall_ns: OFFSET_NS + at_ns,
+        clock_era: 0,
+    }
 }
 
 fn arrival(at_ns: u64) -> Arrival {
-    Arrival { mono_ns: at_ns, stamp_ns: Some(OFFSET_NS + at_ns), clock_era: 0 }
+    Arrival {
+        mono_ns: at_ns,
+        stamp_ns: Some(OFFSET_NS + at_ns),
+        clock_era: 0,
+    }
 }
 
 fn echo(leaving: &Leaving) -> Echo {
-    Echo { ident: key().ident(), identity: leaving.identity }
+    Echo {
+        ident: key().ident(),
+        identity: leaving.identity,
+    }
 }
 
 fn tcp(leaving: &Leaving, kind: Kind) -> tcp_syn::Answer {
@@ -78,7 +104,11 @@ fn quoted(leaving: &Leaving, whole: bool) -> Quoted {
             to: leaving.address,
             ident: echo.ident,
             sequence: leaving.identity.sequence as u16,
-            checksum: if leaving.address.is_ipv4() { echo.checksum_v4() } else { 0 },
+            checksum: if leaving.address.is_ipv4() {
+                echo.checksum_v4()
+            } else {
+                0
+            },
             identity: whole.then_some(leaving.identity),
         },
         ProbeKind::TcpSyn => Quoted::Syn {
@@ -100,7 +130,10 @@ fn reply(tracker: &mut Tracker, leaving: &Leaving, arrival: Arrival) {
 fn counts(tracker: &mut Tracker, end_ns: u64, row: u32) -> Counts {
     let (_, rows) = tracker.close(end_ns);
     tracker.begin(Begin::Following);
-    rows.iter().find(|(of, _)| *of == row).map(|(_, report)| report.counts).unwrap_or_default()
+    rows.iter()
+        .find(|(of, _)| *of == row)
+        .map(|(_, report)| report.counts)
+        .unwrap_or_default()
 }
 
 use leeward_common::report::Counts;
@@ -119,14 +152,38 @@ fn an_answer_from_elsewhere_or_with_another_token_is_a_stray_and_no_sample() {
     let mut old = echo(&probe);
     old.identity = key().identity(0, probe.identity.sequence, 5);
     tracker.on_echo(probe.address, &old, arrival(2 * MS));
-    tracker.on_echo(probe.address, &Echo { ident: 1, ..echo(&probe) }, arrival(2 * MS));
-    tracker.on_echo(probe.address, &Echo { identity: key().identity(77, 0, 5), ..forged }, arrival(2 * MS));
+    tracker.on_echo(
+        probe.address,
+        &Echo {
+            ident: 1,
+            ..echo(&probe)
+        },
+        arrival(2 * MS),
+    );
+    tracker.on_echo(
+        probe.address,
+        &Echo {
+            identity: key().identity(77, 0, 5),
+            ..forged
+        },
+        arrival(2 * MS),
+    );
     tracker.on_tcp(elsewhere, &tcp(&syn, Kind::SynAck), arrival(2 * MS));
     for kind in [Kind::SynAck, Kind::Reset] {
         let acknowledged = syn.identity.syn_sequence().wrapping_add(2);
-        tracker.on_tcp(syn.address, &tcp_syn::Answer { acknowledged, ..tcp(&syn, kind) }, arrival(2 * MS));
+        tracker.on_tcp(
+            syn.address,
+            &tcp_syn::Answer {
+                acknowledged,
+                ..tcp(&syn, kind)
+            },
+            arrival(2 * MS),
+        );
     }
-    let other_port = tcp_syn::Answer { source_port: syn.source_port + 1, ..tcp(&syn, Kind::Reset) };
+    let other_port = tcp_syn::Answer {
+        source_port: syn.source_port + 1,
+        ..tcp(&syn, Kind::Reset)
+    };
     tracker.on_tcp(syn.address, &other_port, arrival(2 * MS));
     let counters = tracker.counters();
     assert_eq!((counters.ended(), counters.stamps), (0, [0; 3]));
@@ -140,11 +197,22 @@ fn an_answer_from_elsewhere_or_with_another_token_is_a_stray_and_no_sample() {
 fn errors_find_their_probe_with_and_without_the_quoted_payload() {
     let plan = plan();
     let mut tracker = tracker_of(&plan);
-    for (row, whole, found) in [(0, true, true), (0, false, true), (1, true, true), (1, false, false), (2, true, true), (3, true, true)] {
+    for (row, whole, found) in [
+        (0, true, true),
+        (0, false, true),
+        (1, true, true),
+        (1, false, false),
+        (2, true, true),
+        (3, true, true),
+    ] {
         let before = tracker.counters().of(Class::IcmpError);
         let probe = tracker.depart(row, departure(MS));
         tracker.on_error(&quoted(&probe, whole), arrival(2 * MS));
-        assert_eq!(tracker.counters().of(Class::IcmpError) - before, u64::from(found), "row {row}, whole: {whole}");
+        assert_eq!(
+            tracker.counters().of(Class::IcmpError) - before,
+            u64::from(found),
+            "row {row}, whole: {whole}"
+        );
     }
     assert_eq!(tracker.counters().strays_of(Stray::ErrorUnattributed), 1);
 }
@@ -155,17 +223,57 @@ fn a_forged_error_ends_no_probe() {
     let mut tracker = tracker_of(&plan);
     let probe = tracker.depart(0, departure(MS));
     let syn = tracker.depart(2, departure(MS));
-    let Quoted::Echo { to, ident, sequence, checksum, .. } = quoted(&probe, false) else { unreachable!() };
-    let wrong_sum = Quoted::Echo { to, ident, sequence, checksum: checksum ^ 1, identity: None };
+    let Quoted::Echo {
+        to,
+        ident,
+        sequence,
+        checksum,
+        ..
+    } = quoted(&probe, false)
+    else {
+        unreachable!()
+    };
+    let wrong_sum = Quoted::Echo {
+        to,
+        ident,
+        sequence,
+        checksum: checksum ^ 1,
+        identity: None,
+    };
     let mut identity = probe.identity;
     identity.token ^= 1;
-    let wrong_token = Quoted::Echo { to, ident, sequence, checksum, identity: Some(identity) };
-    let Quoted::Syn { to, source_port, port, sequence } = quoted(&syn, true) else { unreachable!() };
-    let wrong_syn = Quoted::Syn { to, source_port, port, sequence: sequence ^ 1 };
+    let wrong_token = Quoted::Echo {
+        to,
+        ident,
+        sequence,
+        checksum,
+        identity: Some(identity),
+    };
+    let Quoted::Syn {
+        to,
+        source_port,
+        port,
+        sequence,
+    } = quoted(&syn, true)
+    else {
+        unreachable!()
+    };
+    let wrong_syn = Quoted::Syn {
+        to,
+        source_port,
+        port,
+        sequence: sequence ^ 1,
+    };
     for forged in [wrong_sum, wrong_token, wrong_syn] {
         tracker.on_error(&forged, arrival(2 * MS));
     }
-    assert_eq!((tracker.counters().ended(), tracker.counters().strays_of(Stray::ErrorUnattributed)), (0, 3));
+    assert_eq!(
+        (
+            tracker.counters().ended(),
+            tracker.counters().strays_of(Stray::ErrorUnattributed)
+        ),
+        (0, 3)
+    );
 }
 
 #[test]
@@ -182,14 +290,21 @@ fn a_second_reply_in_a_later_window_is_a_repeat() {
 
 #[test]
 fn a_retransmitted_syn_ack_is_no_duplicate() {
-    let plan = Plan { window: Duration::from_secs(10), expiry: Duration::from_secs(5), ..plan() };
+    let plan = Plan {
+        window: Duration::from_secs(10),
+        expiry: Duration::from_secs(5),
+        ..plan()
+    };
     let mut tracker = tracker_of(&plan);
     let probe = tracker.depart(2, departure(MS));
     for again in [2 * MS, 1_002 * MS, 3_002 * MS] {
         reply(&mut tracker, &probe, arrival(again));
     }
     let counts = counts(&mut tracker, 10_000 * MS, 2);
-    assert_eq!((counts.of(Class::Replied), counts.of(Class::Duplicate)), (1, 0));
+    assert_eq!(
+        (counts.of(Class::Replied), counts.of(Class::Duplicate)),
+        (1, 0)
+    );
     assert_eq!(tracker.counters().strays_of(Stray::Repeated), 2);
 }
 
@@ -202,8 +317,18 @@ fn what_goes_unanswered_while_a_queue_overflows_is_not_the_networks_loss() {
     tracker.overflowed(ProbeKind::Icmp, Family::V4, 5 * MS, 3);
     tracker.depart(0, departure(20 * MS));
     let (_, rows) = tracker.close(500 * MS);
-    assert_eq!((rows[0].1.counts.of(Class::LocalDrop), rows[0].1.counts.of(Class::Lost)), (1, 1));
-    assert_eq!(rows[1].1.counts.of(Class::Lost), 1, "another socket's queue");
+    assert_eq!(
+        (
+            rows[0].1.counts.of(Class::LocalDrop),
+            rows[0].1.counts.of(Class::Lost)
+        ),
+        (1, 1)
+    );
+    assert_eq!(
+        rows[1].1.counts.of(Class::Lost),
+        1,
+        "another socket's queue"
+    );
 }
 
 #[test]
@@ -212,7 +337,10 @@ fn an_answer_read_late_but_stamped_in_time_is_in_time() {
     let mut tracker = tracker_of(&plan);
     let probe = tracker.depart(0, departure(MS));
     // INITIAL is longer than the expiry here, so the deadline is the expiry.
-    let read_late = Arrival { mono_ns: 299 * MS, ..arrival(10 * MS) };
+    let read_late = Arrival {
+        mono_ns: 299 * MS,
+        ..arrival(10 * MS)
+    };
     reply(&mut tracker, &probe, read_late);
     assert_eq!(counts(&mut tracker, 300 * MS, 0).of(Class::Replied), 1);
 }
@@ -223,13 +351,25 @@ fn a_stamp_that_cannot_be_the_probes_is_refused() {
     let mut tracker = tracker_of(&plan);
     let probe = tracker.depart(0, departure(MS));
     let Identity { slot, sequence, .. } = probe.identity;
-    assert_eq!(tracker.stamp(slot, sequence, OFFSET_NS + MS - 1), Err(UnfitStamp));
-    assert_eq!(tracker.stamp(slot, sequence + 1, OFFSET_NS + MS), Err(UnfitStamp));
+    assert_eq!(
+        tracker.stamp(slot, sequence, OFFSET_NS + MS - 1),
+        Err(UnfitStamp)
+    );
+    assert_eq!(
+        tracker.stamp(slot, sequence + 1, OFFSET_NS + MS),
+        Err(UnfitStamp)
+    );
     assert_eq!(tracker.stamp(99, sequence, OFFSET_NS + MS), Err(UnfitStamp));
-    assert_eq!(tracker.stamp(slot, sequence, OFFSET_NS + MS + 5_000), Ok(()));
+    assert_eq!(
+        tracker.stamp(slot, sequence, OFFSET_NS + MS + 5_000),
+        Ok(())
+    );
     reply(&mut tracker, &probe, arrival(2 * MS));
     let (_, rows) = tracker.close(WINDOW_NS);
-    assert_eq!(rows[0].1.rtt.min_us, 995, "from the kernel's stamp, not from ours");
+    assert_eq!(
+        rows[0].1.rtt.min_us, 995,
+        "from the kernel's stamp, not from ours"
+    );
     assert_eq!(tracker.counters().stamps, [1, 0, 0]);
 }
 
@@ -240,13 +380,23 @@ fn a_new_plan_keeps_what_stays_and_abandons_what_goes() {
     let stays = tracker.depart(2, departure(MS));
     let goes = tracker.depart(0, departure(MS));
     tracker.close(WINDOW_NS);
-    let new = plan_of(vec![planned(ProbeKind::Icmp, "198.51.100.1"), old.paths[3].clone(), old.paths[2].clone()]);
+    let new = plan_of(vec![
+        planned(ProbeKind::Icmp, "198.51.100.1"),
+        old.paths[3].clone(),
+        old.paths[2].clone(),
+    ]);
     tracker.replan(wall(WINDOW_NS), &old.paths, &new);
     assert_eq!(tracker.counters().abandoned, 1);
     reply(&mut tracker, &goes, arrival(WINDOW_NS + MS));
     assert_eq!(tracker.counters().strays_of(Stray::UnknownProbe), 1);
     reply(&mut tracker, &stays, arrival(WINDOW_NS + MS));
-    assert_eq!(tracker.depart(2, departure(WINDOW_NS + 2 * MS)).identity.sequence, stays.identity.sequence + 1);
+    assert_eq!(
+        tracker
+            .depart(2, departure(WINDOW_NS + 2 * MS))
+            .identity
+            .sequence,
+        stays.identity.sequence + 1
+    );
     let row = counts(&mut tracker, 2 * WINDOW_NS, 2);
     assert_eq!((row.of(Class::Replied), row.scheduled, row.open), (1, 1, 1));
 }
@@ -259,7 +409,10 @@ fn a_smaller_ring_keeps_the_newest_and_the_account_holds() {
         tracker.depart(0, departure(MS + n * 20 * MS));
     }
     assert_eq!(counts(&mut tracker, 200 * MS, 0).open, 10);
-    let new = Plan { interval: Duration::from_millis(300), ..plan() };
+    let new = Plan {
+        interval: Duration::from_millis(300),
+        ..plan()
+    };
     tracker.replan(wall(200 * MS), &old.paths, &new);
     let row = counts(&mut tracker, 201 * MS, 0);
     assert_eq!((row.of(Class::LocalDrop), row.open), (6, 4));
@@ -267,7 +420,11 @@ fn a_smaller_ring_keeps_the_newest_and_the_account_holds() {
 
 #[test]
 fn a_path_costs_little_memory() {
-    let per_second = Plan { interval: Duration::from_secs(1), expiry: Duration::from_secs(3), ..plan() };
+    let per_second = Plan {
+        interval: Duration::from_secs(1),
+        expiry: Duration::from_secs(3),
+        ..plan()
+    };
     let bytes = tracker_of(&per_second).bytes_per_path();
     assert!(bytes <= 512, "{bytes}");
 }
@@ -305,8 +462,14 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 fn sending() -> impl Strategy<Value = Sending> {
-    (0u32..4, 20_000u32..30_000, fate(), any::<bool>())
-        .prop_map(|(row, gap_us, fate, stamped)| Sending { row, gap_us, fate, stamped })
+    (0u32..4, 20_000u32..30_000, fate(), any::<bool>()).prop_map(|(row, gap_us, fate, stamped)| {
+        Sending {
+            row,
+            gap_us,
+            fate,
+            stamped,
+        }
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -336,16 +499,22 @@ fn events(sendings: &[Sending], steps: &[(u64, i64)]) -> Vec<(u64, Event)> {
         *time += u64::from(sending.gap_us) * 1_000;
         events.push((*time, Event::Depart(at)));
         let mut answer = |delay: u32, answered| {
-            events.push((*time + u64::from(delay) * 1_000 + 1, Event::Answer(at, answered)));
+            events.push((
+                *time + u64::from(delay) * 1_000 + 1,
+                Event::Answer(at, answered),
+            ));
         };
         match &sending.fate {
             Fate::Lost | Fate::Refused => {}
-            Fate::Replies(delays) => delays.iter().for_each(|&delay| answer(delay, Answered::Reply)),
+            Fate::Replies(delays) => delays
+                .iter()
+                .for_each(|&delay| answer(delay, Answered::Reply)),
             Fate::Reset(delay) => answer(*delay, Answered::Reset),
             Fate::Error(delay) => answer(*delay, Answered::Error),
         }
     }
-    let end = events.iter().map(|(time, _)| *time).max().unwrap_or(0) + 2 * EXPIRY.as_nanos() as u64;
+    let end =
+        events.iter().map(|(time, _)| *time).max().unwrap_or(0) + 2 * EXPIRY.as_nanos() as u64;
     events.extend((1..=end / WINDOW_NS + 1).map(|n| (n * WINDOW_NS, Event::Close)));
     events.extend(steps.iter().map(|&(at, step)| (at, Event::Step(step))));
     events.sort_by_key(|(time, _)| *time);

@@ -8,7 +8,8 @@ use std::{
 };
 
 use leeward_agent::prober::{
-    ClosedWindow, Counters, OpenError, Plan, PlannedPath, Prober, ProberConfig, ProberHandle, Sockets,
+    ClosedWindow, Counters, OpenError, Plan, PlannedPath, Prober, ProberConfig, ProberHandle,
+    Sockets,
 };
 use leeward_common::{
     histogram::Schema,
@@ -61,7 +62,11 @@ pub fn config(seed: u64, syn_source_ports: RangeInclusive<u16>) -> ProberConfig 
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&seed.to_le_bytes());
     secret[8..12].copy_from_slice(&std::process::id().to_le_bytes());
-    ProberConfig { max_probes_per_second: 100_000, syn_source_ports, ..ProberConfig::new(secret, seed) }
+    ProberConfig {
+        max_probes_per_second: 100_000,
+        syn_source_ports,
+        ..ProberConfig::new(secret, seed)
+    }
 }
 
 /// A plan of 20 ms, 100 ms windows and an expiry of half a second.
@@ -78,8 +83,20 @@ pub fn plan(version: u64, paths: Vec<PlannedPath>) -> Plan {
 
 pub fn path(kind: ProbeKind, address: &str, port: u16) -> PlannedPath {
     let address: IpAddr = address.parse().unwrap();
-    let target = TargetId::parse(&format!("t{}-{port}", address.to_string().replace(':', "-"))).unwrap();
-    PlannedPath { path: Path { target, kind, region: None }, address, port }
+    let target = TargetId::parse(&format!(
+        "t{}-{port}",
+        address.to_string().replace(':', "-")
+    ))
+    .unwrap();
+    PlannedPath {
+        path: Path {
+            target,
+            kind,
+            region: None,
+        },
+        address,
+        port,
+    }
 }
 
 impl Rig {
@@ -87,7 +104,11 @@ impl Rig {
         let (out, windows) = mpsc::channel(1_024);
         let handle = Prober::start(sockets, config, out).unwrap();
         handle.set_plan(plan).unwrap();
-        Self { handle, windows, sums: BTreeMap::new() }
+        Self {
+            handle,
+            windows,
+            sums: BTreeMap::new(),
+        }
     }
 
     /// Collects windows until `done` says so; checks each account against the window before it.
@@ -97,11 +118,18 @@ impl Rig {
             match self.windows.try_recv() {
                 Ok(window) => self.add(&window),
                 Err(mpsc::error::TryRecvError::Empty) => {
-                    assert!(Instant::now() < deadline, "{what}: {:#?} {:#?}", self.sums, self.handle.counters());
+                    assert!(
+                        Instant::now() < deadline,
+                        "{what}: {:#?} {:#?}",
+                        self.sums,
+                        self.handle.counters()
+                    );
                     std::thread::yield_now();
                     std::thread::park_timeout(Duration::from_millis(5));
                 }
-                Err(mpsc::error::TryRecvError::Disconnected) => panic!("{what}: the prober has ended"),
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    panic!("{what}: the prober has ended")
+                }
             }
         }
     }
@@ -112,7 +140,10 @@ impl Rig {
         while let Ok(window) = self.windows.try_recv() {
             add(&mut self.sums, &window);
         }
-        assert!(counters.scheduled >= counters.ended() + counters.abandoned, "{counters:#?}");
+        assert!(
+            counters.scheduled >= counters.ended() + counters.abandoned,
+            "{counters:#?}"
+        );
         (self.sums, counters)
     }
 
@@ -128,14 +159,33 @@ fn add(sums: &mut BTreeMap<(u64, u32), Sums>, window: &ClosedWindow) {
         let counts = &report.counts;
         let open = u64::from(sum.counts.open) + u64::from(counts.scheduled) - counts.ended();
         if sum.windows > 0 {
-            assert_eq!(u64::from(counts.open), open, "window {:?} row {row}: {report:?} after {sum:?}", window.window);
+            assert_eq!(
+                u64::from(counts.open),
+                open,
+                "window {:?} row {row}: {report:?} after {sum:?}",
+                window.window
+            );
         }
         let samples = report.rtt.histogram.count();
-        let answered = [Class::Replied, Class::Late, Class::Duplicate, Class::Refused];
-        assert_eq!(samples, answered.iter().map(|&class| u64::from(counts.of(class))).sum::<u64>());
+        let answered = [
+            Class::Replied,
+            Class::Late,
+            Class::Duplicate,
+            Class::Refused,
+        ];
+        assert_eq!(
+            samples,
+            answered
+                .iter()
+                .map(|&class| u64::from(counts.of(class)))
+                .sum::<u64>()
+        );
         if samples > 0 {
-            sum.rtt_min_us =
-                if sum.rtts == 0 { report.rtt.min_us } else { sum.rtt_min_us.min(report.rtt.min_us) };
+            sum.rtt_min_us = if sum.rtts == 0 {
+                report.rtt.min_us
+            } else {
+                sum.rtt_min_us.min(report.rtt.min_us)
+            };
         }
         sum.rtts += samples;
         sum.rtt_sum_us += report.rtt.sum_us;
