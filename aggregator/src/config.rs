@@ -567,7 +567,7 @@ pub(crate) mod tests {
     #[test]
     fn a_policy_error_has_its_place_in_the_file() {
         let error = error(&format!("{CREDENTIALS}\n[[region]]\nid = 'iad'\nlatitude = 95\nlongitude = 0"));
-        assert!(error.starts_with("aggregator.toml:8:"), "{error}");
+        assert!(error.starts_with("aggregator.toml:9:12: 95 is out of range"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl Memory {
         self.fails.store(fails, Ordering::SeqCst);
     }
 
+    /// Puts bytes anywhere, as a fault of a disk would.
+    pub fn put(&self, column: Column, key: &[u8], value: &[u8]) {
+        self.columns().entry(column).or_default().insert(key.to_vec(), value.to_vec());
+    }
+
     fn columns(&self) -> MutexGuard<'_, Columns> {
         self.columns.lock().expect("no holder of this lock panics")
     }
@@ -47,8 +52,8 @@ impl Store for Memory {
     }
 
     fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
-        let columns = self.columns();
-        let Some(map) = columns.get(&column) else { return Ok(()) };
+        // A copy, because whoever visits may scan another column meanwhile.
+        let map = self.columns().get(&column).cloned().unwrap_or_default();
         for (key, value) in map.range(from.to_vec()..) {
             if let ControlFlow::Break(()) = visit(key, value) {
                 break;

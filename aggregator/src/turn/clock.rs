@@ -21,6 +21,11 @@ impl TurnClock {
         Self { wall, last: floor, last_at: Instant::now() }
     }
 
+    /// Time is at least this from now on.
+    pub fn raise(&mut self, floor: Timestamp) {
+        self.last = self.last.max(floor);
+    }
+
     /// The present time.
     pub fn now(&mut self) -> Timestamp {
         let at = Instant::now();

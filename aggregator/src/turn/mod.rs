@@ -58,6 +58,9 @@ pub use arrival::{
 };
 pub use clock::TurnClock;
 
+#[cfg(test)]
+mod tests;
+
 /// The most that one turn takes: what is left waits a few milliseconds for the next sync.
 const TURN_ARRIVALS: usize = 1_024;
 
@@ -136,9 +139,13 @@ struct SnapshotState {
 #[derive(Debug, Default)]
 struct Staged {
     writes: Writes,
-    /// By index of the arrival: whether it is new and steps the engine.
-    fresh: Vec<bool>,
+    /// By index of the arrival: whether it is new and steps the engine, and when.
+    fresh: Vec<(bool, Timestamp)>,
+    /// The stamp of what comes next.
+    now: Timestamp,
     epochs: BTreeMap<Epoch, Seen>,
+    /// Sessions that begin (with their number) or end in this turn.
+    sessions: BTreeMap<AgentId, Option<u64>>,
     end: Option<Position>,
 }
 
@@ -227,7 +234,7 @@ impl Turn {
         arrivals.extend(self.owed.drain(..).map(Arrival::Disconnected));
         arrivals.extend(self.overdue_reconnects(now));
         match self.journal(now, &arrivals) {
-            Ok(staged) => self.settle(now, arrivals, staged),
+            Ok(staged) => self.settle(arrivals, staged),
             Err(error) => self.refuse(now, arrivals, &error),
         }
         self.outlets.metrics.turn.seconds.observe(began.elapsed().as_secs_f64());
@@ -237,14 +244,14 @@ impl Turn {
     /// Journals what is new in one synced write. Changes nothing else.
     fn journal(&mut self, now: Timestamp, arrivals: &[Arrival]) -> Result<Staged, store::StoreError> {
         let anchor = self.anchor_is_due(now).then(|| self.anchor(now));
-        let mut staged = Staged { end: self.end, ..Staged::default() };
+        let mut staged = Staged { end: self.end, now, ..Staged::default() };
         if let Some(anchor) = anchor {
-            staged.journal(now, &v1::Record::Anchor(anchor));
+            staged.journal(&v1::Record::Anchor(anchor));
             self.sweep(now, &mut staged.writes);
         }
         for arrival in arrivals {
-            let fresh = self.stage(now, arrival, &mut staged);
-            staged.fresh.push(fresh);
+            let fresh = self.stage(arrival, &mut staged);
+            staged.fresh.push((fresh, staged.now));
         }
         for (epoch, seen) in &staged.epochs {
             staged.writes.watermark(epoch, &watermark(seen));
@@ -258,20 +265,31 @@ impl Turn {
     }
 
     /// Notes one arrival for the journal; whether it is new.
-    fn stage(&self, now: Timestamp, arrival: &Arrival, staged: &mut Staged) -> bool {
+    fn stage(&self, arrival: &Arrival, staged: &mut Staged) -> bool {
         match arrival {
-            Arrival::Connected(Connected { registration, .. }) => {
+            Arrival::Connected(Connected { session, registration, .. }) => {
+                if self.session(&registration.agent, staged).is_some_and(|known| known > *session) {
+                    return false;
+                }
+                staged.sessions.insert(registration.agent.clone(), Some(*session));
                 let record = v1::Registration::from(registration);
-                let seen_us = now.as_unix_us();
+                let seen_us = staged.now.as_unix_us();
                 staged.writes.registration(&v1::Registration { seen_us, ..record.clone() });
-                staged.journal(now, &v1::Record::Connected(record));
+                staged.journal(&v1::Record::Connected(record));
                 true
             }
             Arrival::Disconnected(Disconnected { session, agent }) => {
-                let Some(known) = self.sessions.get(agent).filter(|known| known.id == *session) else { return false };
-                let record = v1::Registration::from(&known.registration);
-                staged.writes.registration(&v1::Registration { seen_us: now.as_unix_us(), ..record });
-                staged.journal(now, &v1::Record::Disconnected(v1::Disconnected { agent: agent.clone() }));
+                if self.session(agent, staged) != Some(*session) {
+                    return false;
+                }
+                staged.sessions.insert(agent.clone(), None);
+                // A session may begin and end within one turn; its end comes after its beginning all the same.
+                staged.now = staged.now + Duration::from_micros(1);
+                if let Some(known) = self.sessions.get(agent) {
+                    let record = v1::Registration::from(&known.registration);
+                    staged.writes.registration(&v1::Registration { seen_us: staged.now.as_unix_us(), ..record });
+                }
+                staged.journal(&v1::Record::Disconnected(v1::Disconnected { agent: agent.clone() }));
                 true
             }
             Arrival::Paths(NewPaths { epoch, table, paths, forget, .. }) => {
@@ -287,33 +305,43 @@ impl Turn {
                 if !seen.arrived.insert(batch.sequence) {
                     return false;
                 }
-                seen.at = now;
+                seen.at = staged.now;
                 let record = v1::Batch { region: batch.region.clone(), bytes: batch.bytes.clone() };
-                staged.journal(now, &v1::Record::Batch(record));
+                staged.journal(&v1::Record::Batch(record));
                 true
             }
             Arrival::Signal { signal, .. } => {
-                staged.journal(now, &v1::Record::Signal(signal.into()));
+                staged.journal(&v1::Record::Signal(signal.into()));
                 true
             }
             Arrival::Policy { policy, .. } => {
-                staged.journal(now, &v1::Record::Policy(v1::Policy { toml: policy.toml.clone() }));
+                staged.journal(&v1::Record::Policy(v1::Policy { toml: policy.toml.clone() }));
                 true
             }
             Arrival::Stop => false,
         }
     }
 
+    /// The number of an agent's session, as of what is staged so far.
+    fn session(&self, agent: &AgentId, staged: &Staged) -> Option<u64> {
+        match staged.sessions.get(agent) {
+            Some(session) => *session,
+            None => self.sessions.get(agent).map(|session| session.id),
+        }
+    }
+
     /// Everything is durable: it comes into force, then everybody is answered.
-    fn settle(&mut self, now: Timestamp, arrivals: Vec<Arrival>, staged: Staged) {
+    fn settle(&mut self, arrivals: Vec<Arrival>, staged: Staged) {
+        let now = staged.now;
+        self.clock.raise(now);
         self.end = staged.end;
         self.epochs.extend(staged.epochs);
         let mut effects = Vec::new();
         let mut answers = Vec::with_capacity(arrivals.len());
-        for (arrival, fresh) in arrivals.into_iter().zip(staged.fresh) {
+        for (arrival, (fresh, stamp)) in arrivals.into_iter().zip(staged.fresh) {
             let (input, answer) = self.apply(arrival, fresh);
             if let Some(input) = input {
-                effects.extend(self.engine.step(now, &input));
+                effects.extend(self.engine.step(stamp, &input));
             }
             answers.push(answer);
         }
@@ -335,6 +363,9 @@ impl Turn {
             Arrival::Connected(Connected { session, registration, known }) => {
                 let epoch = Epoch { agent: registration.agent.clone(), boot: registration.boot_epoch };
                 let answer = Answer::Known(known, self.known(&epoch));
+                if !fresh {
+                    return (None, answer);
+                }
                 let input = connected_input(&registration);
                 self.sessions.insert(registration.agent.clone(), Session { id: session, registration });
                 (Some(input), answer)
@@ -543,10 +574,11 @@ impl std::fmt::Debug for Turn {
 }
 
 impl Staged {
-    fn journal(&mut self, now: Timestamp, record: &v1::Record) {
-        let position = self.end.map_or(Position::at(now), |end| end.next(now));
+    fn journal(&mut self, record: &v1::Record) {
+        let position = self.end.map_or(Position::at(self.now), |end| end.next(self.now));
         self.writes.journal(position, record);
         self.end = Some(position);
+        self.now = position.time;
     }
 }
 
