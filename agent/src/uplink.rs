@@ -14,7 +14,7 @@
 //! durable there; a new connection begins with what the aggregator does not have.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
@@ -34,7 +34,7 @@ use leeward_common::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, timeout_at},
+    time::{Instant, MissedTickBehavior, sleep_until, timeout_at},
 };
 use tracing::{error, info, warn};
 
@@ -77,8 +77,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// A connection on which batches are under way and none has been acknowledged for this long is made anew.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Path tables that are kept although no batch refers to them: windows of a plan may close after the next was set.
-const TABLES_KEPT: u32 = 4;
+/// From one change of the plan to the next, unless the operator asks for it. When many agents appear at once, meshes
+/// follow each other faster than windows close, and each would be a path table.
+const MESHES_EVERY: Duration = Duration::from_secs(1);
 
 /// What the uplink asks of the prober. A trait because tests have no raw sockets.
 pub trait Probing: Send + 'static {
@@ -141,9 +142,14 @@ pub struct Uplink<P> {
     admission: Admission,
     union: Union,
     admitted: Option<Admitted>,
+    /// Aggregators whose newest mesh is not applied yet.
+    unapplied: BTreeSet<usize>,
+    applied_at: Option<Instant>,
     /// By number, which is also the version of the plan.
     tables: BTreeMap<u32, Table>,
     next_table: u32,
+    /// The newest plan that a window has closed under. Windows of older ones do not come any more.
+    seen_plan: u32,
     identity: Arc<Identity>,
     spool: Spool,
     aggregators: Vec<Connection>,
@@ -265,8 +271,11 @@ impl<P: Probing> Uplink<P> {
             admission: config.admission,
             union: Union::default(),
             admitted: None,
+            unapplied: BTreeSet::new(),
+            applied_at: None,
             tables: BTreeMap::new(),
             next_table: 1,
+            seen_plan: 0,
             identity,
             spool: Spool::new(
                 boot_epoch,
@@ -301,6 +310,7 @@ impl<P: Probing> Uplink<P> {
         let mut status = tokio::time::interval(STATUS_EVERY);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let (meshes_due, unapplied) = (self.meshes_due(), !self.unapplied.is_empty());
             tokio::select! {
                 // Fresh windows before everything else: the graph waits for them.
                 biased;
@@ -311,6 +321,7 @@ impl<P: Probing> Uplink<P> {
                 Some((index, event)) = self.events.recv() => self.on_event(index, event),
                 Some(Order::Admit(admission)) = orders.recv() => self.on_admission(admission),
                 _ = status.tick() => self.on_tick(),
+                () = sleep_until(meshes_due), if unapplied => self.apply_meshes(),
             }
         }
         self.finish(Instant::now() + flush).await;
@@ -352,6 +363,8 @@ impl<P: Probing> Uplink<P> {
             window,
             rows,
         } = closed;
+        let seen = u32::try_from(plan_version).unwrap_or(u32::MAX);
+        self.seen_plan = self.seen_plan.max(seen.min(self.next_table - 1));
         if rows.is_empty() {
             return;
         }
@@ -459,33 +472,31 @@ impl<P: Probing> Uplink<P> {
             error!(%error, "a mesh was not accepted");
             return;
         }
-        self.apply_meshes();
-        self.answer_mesh(index);
+        self.unapplied.insert(index);
+        if self.meshes_due() <= Instant::now() {
+            self.apply_meshes();
+        }
     }
 
     fn on_admission(&mut self, admission: Admission) {
         self.admission = admission;
+        self.unapplied.extend(0..self.aggregators.len());
         self.apply_meshes();
-        for index in 0..self.aggregators.len() {
-            self.answer_mesh(index);
-        }
-        self.publish();
     }
 
-    fn answer_mesh(&mut self, index: usize) {
-        let (Some(admitted), Some(mesh)) = (&self.admitted, self.union.mesh_of(index)) else {
+    /// When meshes may be applied again.
+    fn meshes_due(&self) -> Instant {
+        self.applied_at
+            .map_or_else(Instant::now, |at| at + MESHES_EVERY)
+    }
+
+    /// Turns the joined meshes into a plan if they ask for anything new, and answers those that are new.
+    fn apply_meshes(&mut self) {
+        self.applied_at = Some(Instant::now());
+        let supports = |kind, address: &IpAddr| self.prober.supports(kind, address);
+        let Some(admitted) = self.union.admit(&self.admission, supports) else {
             return;
         };
-        let answer = frame::frame_from_agent(&v1::FromAgent::MeshApplied(admitted.answer_to(mesh)));
-        self.with_live(index, |live| live.control(answer));
-    }
-
-    /// Turns the joined meshes into a plan if they ask for anything new.
-    fn apply_meshes(&mut self) {
-        let admitted = self.union.admit(&self.admission, |kind, address| {
-            self.prober.supports(kind, address)
-        });
-        let Some(admitted) = admitted else { return };
         let before = self.admitted.as_ref();
         log_refusals(before.map(|before| &before.refused), &admitted.refused);
         let changed = before.is_none_or(|before| {
@@ -494,9 +505,16 @@ impl<P: Probing> Uplink<P> {
         if changed {
             self.set_plan(&admitted);
         }
-        self.figures
-            .targets_refused
-            .store(admitted.refused.len() as u64, Relaxed);
+        let refused = admitted.refused.len() as u64;
+        self.figures.targets_refused.store(refused, Relaxed);
+        for index in std::mem::take(&mut self.unapplied) {
+            let Some(mesh) = self.union.mesh_of(index) else {
+                continue;
+            };
+            let answer = v1::FromAgent::MeshApplied(admitted.answer_to(mesh));
+            let answer = frame::frame_from_agent(&answer);
+            self.with_live(index, |live| live.control(answer));
+        }
         self.admitted = Some(admitted);
     }
 
@@ -533,7 +551,7 @@ impl<P: Probing> Uplink<P> {
     }
 
     fn forget_tables(&mut self) {
-        let newest = self.next_table;
+        let seen = self.seen_plan;
         let Self {
             aggregators,
             tables,
@@ -541,7 +559,7 @@ impl<P: Probing> Uplink<P> {
             ..
         } = self;
         let before = tables.len();
-        tables.retain(|&number, _| number + TABLES_KEPT >= newest || spool.refers_to(number));
+        tables.retain(|&number, _| number >= seen || spool.refers_to(number));
         if tables.len() == before {
             return;
         }

@@ -249,6 +249,57 @@ async fn other_networks_are_taken_over_while_running() {
 }
 
 #[tokio::test]
+async fn a_window_of_a_plan_that_was_replaced_many_times_is_sent() {
+    let authority = Authority::new();
+    let at = FakeAggregator::new(&authority);
+    let mut rig = Rig::new(&authority, &[at.address]);
+    let mut peer = at.welcome(0).await;
+    let table = peer.set_up().await;
+    let plan = rig.plan().await;
+    for round in 0..10 {
+        let allowed = if round % 2 == 0 {
+            Vec::new()
+        } else {
+            vec!["10.0.0.0/8".parse().unwrap()]
+        };
+        rig.orders
+            .send(Order::Admit(Admission {
+                allowed,
+                max_probes_per_second: 1_000,
+            }))
+            .await
+            .unwrap();
+        rig.plan().await;
+    }
+    rig.close_window(plan.version).await;
+    let batch = peer.batch().await;
+    assert_eq!((batch.sequence, batch.table), (0, table));
+    assert_eq!(rig.figures.windows_unsent(), 0);
+}
+
+#[tokio::test]
+async fn many_meshes_in_a_row_are_few_plans() {
+    let authority = Authority::new();
+    let at = FakeAggregator::new(&authority);
+    let mut rig = Rig::new(&authority, &[at.address]);
+    let mut peer = at.welcome(0).await;
+    for version in 1..=50 {
+        let targets = (0..version)
+            .map(|n| target(&format!("t{n}"), "10.0.0.1"))
+            .collect();
+        peer.say(&v1::FromAggregator::Mesh(mesh(version, targets)))
+            .await;
+    }
+    let mut plans = 0;
+    let mut paths = 0;
+    while paths < 50 {
+        paths = rig.plan().await.paths.len();
+        plans += 1;
+    }
+    assert!(plans <= 10, "{plans} plans");
+}
+
+#[tokio::test]
 async fn a_window_too_large_for_one_batch_is_sent_as_several() {
     let authority = Authority::new();
     let at = FakeAggregator::new(&authority);
