@@ -248,3 +248,138 @@ fn assemble(ops: &[Op]) -> Vec<SockFilter> {
     }
     code
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use proptest::prelude::*;
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::probe::{
+        icmp::{self, Answer, Echo, Quoted},
+        tcp_syn::{self, ACK, RST, SYN, Syn},
+        test_packets::{ipv4, ipv6},
+        token::TokenKey,
+    };
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    const IDENT: u16 = 0xbeef;
+    const PORTS: RangeInclusive<u16> = 61_000..=61_007;
+
+    /// Whether the kernel lets a packet through. A datagram socket filters its messages as a raw one its packets.
+    fn passes(filter: &[SockFilter], packet: &[u8]) -> bool {
+        let (sender, receiver) = UnixDatagram::pair().unwrap();
+        SockRef::from(&receiver).attach_filter(filter).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        sender.send(packet).unwrap();
+        receiver.recv(&mut [0; 512]).is_ok()
+    }
+
+    fn echo(ident: u16) -> Echo {
+        Echo {
+            ident,
+            identity: TokenKey::new([1; 16]).identity(1, 2, 3),
+        }
+    }
+
+    fn syn(source_port: u16) -> [u8; 40] {
+        Syn {
+            source_port,
+            port: 443,
+            sequence: 1,
+            time: 2,
+        }
+        .encode_v6()
+    }
+
+    fn segment(source_port: u16, flags: u8) -> Vec<u8> {
+        let mut bytes = syn(443).to_vec();
+        bytes[2..4].copy_from_slice(&source_port.to_be_bytes());
+        bytes[13] = flags;
+        bytes
+    }
+
+    /// Whether the parsers see something that can be ours.
+    fn ours(answer: Option<Answer>) -> bool {
+        match answer {
+            Some(Answer::Reply(echo)) => echo.ident == IDENT,
+            Some(Answer::Error {
+                quoted: Quoted::Echo { ident, .. },
+                ..
+            }) => ident == IDENT,
+            Some(Answer::Error {
+                quoted: Quoted::Syn { source_port, .. },
+                ..
+            }) => PORTS.contains(&source_port),
+            None => false,
+        }
+    }
+
+    #[test]
+    fn nothing_passes_until_the_real_filter_is_attached() {
+        assert!(!passes(
+            &nothing(),
+            &ipv4(1, Ipv4Addr::LOCALHOST, 0, &[0; 40])
+        ));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// IP options in either header, every type, foreign identifiers, ports and protocols, and packets cut anywhere:
+        /// the filter passes all that the parser takes for ours, and nothing that is whole and foreign.
+        #[test]
+        fn icmp_filters_pass_what_the_parsers_take_for_ours(
+            message_type in prop_oneof![0u8..=15, 128u8..=130],
+            ident in prop_oneof![Just(IDENT), any::<u16>()],
+            port in prop_oneof![60_998u16..61_010, any::<u16>()],
+            quoted_protocol in prop_oneof![Just(1u8), Just(58), Just(6), any::<u8>()],
+            (outer, inner) in (0usize..=10, 0usize..=10),
+            cut in prop_oneof![3 => Just(0usize), 1 => 0usize..120],
+        ) {
+            let quoted = |request: u8| {
+                let mut bytes = if quoted_protocol == 6 { syn(port).to_vec() } else { echo(ident).encode_v6().to_vec() };
+                if quoted_protocol != 6 {
+                    bytes[0] = request;
+                }
+                bytes
+            };
+            let message = |is_reply, quoting: Vec<u8>| {
+                let mut bytes = if is_reply { echo(ident).encode_v6().to_vec() } else { [vec![0; 8], quoting].concat() };
+                bytes[0] = message_type;
+                bytes
+            };
+            let packet = message(message_type == 0, ipv4(quoted_protocol, Ipv4Addr::LOCALHOST, inner, &quoted(8)));
+            let packet = ipv4(1, Ipv4Addr::LOCALHOST, outer, &packet);
+            let packet = &packet[..packet.len().saturating_sub(cut)];
+            let expected = ours(icmp::parse_v4(packet).ok());
+            let passed = passes(&icmp_v4(IDENT, &PORTS), packet);
+            prop_assert!(passed || !expected, "v4 dropped");
+            prop_assert!(!passed || expected || cut > 0, "v4 passed");
+
+            let packet = message(message_type == 129, ipv6(quoted_protocol, Ipv6Addr::LOCALHOST, &quoted(128)));
+            let packet = &packet[..packet.len().saturating_sub(cut)];
+            let expected = ours(icmp::parse_v6(packet).ok());
+            let passed = passes(&icmp_v6(IDENT, &PORTS), packet);
+            prop_assert!(passed || !expected, "v6 dropped");
+            prop_assert!(!passed || expected || cut > 0, "v6 passed");
+        }
+
+        #[test]
+        fn tcp_filters_pass_answers_to_our_ports(
+            flags: u8,
+            port in prop_oneof![60_998u16..61_010, any::<u16>()],
+            options in 0usize..=10,
+        ) {
+            let segment = segment(port, flags);
+            let packet = ipv4(6, Ipv4Addr::LOCALHOST, options, &segment);
+            let answers = flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK;
+            let expected = PORTS.contains(&port) && answers;
+            prop_assert_eq!(passes(&tcp_v4(&PORTS), &packet), expected);
+            prop_assert_eq!(passes(&tcp_v6(&PORTS), &segment), expected);
+            prop_assert!(expected || !PORTS.contains(&port) || tcp_syn::parse_v4(&packet).is_err());
+        }
+    }
+}
