@@ -27,7 +27,8 @@ pub fn run(cli: &Cli, out: &Output, command: &AgentCommand) -> Result<Exit, Fail
             if agents.agents.is_empty() {
                 out.talk("no agent has registered yet\n  do     leeward pki issue agent --help, then start leeward-agent");
             }
-            let good = !agents.agents.is_empty() && agents.agents.iter().all(|agent| agent.state == State::Ok);
+            let good = !agents.agents.is_empty()
+                && agents.agents.iter().all(|agent| agent.state == State::Ok);
             Ok(out.verdict(good))
         }
         AgentCommand::Show { agent } => {
@@ -63,8 +64,15 @@ fn table(agents: &[Agent]) -> Table {
             .into(),
             addresses(agent).into(),
             agent.build.as_str().into(),
-            account.map_or_else(|| "?".to_owned(), |account| account.sent.to_string()).into(),
-            account.map_or_else(|| "?".to_owned(), |account| mebibytes(account.resident_bytes)).into(),
+            account
+                .map_or_else(|| "?".to_owned(), |account| account.sent.to_string())
+                .into(),
+            account
+                .map_or_else(
+                    || "?".to_owned(),
+                    |account| mebibytes(account.resident_bytes),
+                )
+                .into(),
             agent.refused_targets.len().to_string().into(),
             agent.detail.as_str().into(),
         ]);
@@ -83,35 +91,74 @@ fn mebibytes(bytes: u64) -> String {
 
 fn text(out: &Output, agent: &Agent) -> String {
     let state = out.paint(words::tone(agent.state), agent.state.as_str());
-    let mut text = format!("{} in {} is {state}: {}\n\n", agent.agent_id, agent.region_id, agent.detail);
+    let mut text = format!(
+        "{} in {} is {state}: {}\n\n",
+        agent.agent_id, agent.region_id, agent.detail
+    );
     let mut line = |label: &str, value: &str| {
         let _ = writeln!(text, "  {label:<12}  {value}");
     };
-    let time = |time: Option<_>| time.map_or_else(|| "no".to_owned(), |time| format!("since {} UTC", words::date_time(time)));
+    let time = |time: Option<_>| {
+        time.map_or_else(
+            || "no".to_owned(),
+            |time| format!("since {} UTC", words::date_time(time)),
+        )
+    };
     line("connected", &time(agent.connected_since));
     let report = agent.last_report_at.map_or_else(
         || "never".to_owned(),
-        |at| format!("{} UTC, {} ago", words::date_time(at), words::age(agent.data_age_ms)),
+        |at| {
+            format!(
+                "{} UTC, {} ago",
+                words::date_time(at),
+                words::age(agent.data_age_ms)
+            )
+        },
     );
     line("last report", &report);
     line("addresses", &addresses(agent));
     line("build", &agent.build);
     if let Some(account) = &agent.own_account {
-        line("probes", &format!(
-            "{} scheduled, {} sent, {} not sent, {} dropped by its host, {} strays",
-            account.scheduled, account.sent, account.not_sent, account.local_drop, account.strays
-        ));
-        line("lateness", &format!("{} p99", words::milliseconds(account.send_lateness_p99_us as f64)));
-        line("batches", &format!("{} waiting, {} given up", account.batches_waiting, account.batches_dropped));
-        line("uses", &format!(
-            "{}, {:.1} s of CPU",
-            mebibytes(account.resident_bytes),
-            account.cpu_us as f64 / 1e6
-        ));
+        line(
+            "probes",
+            &format!(
+                "{} scheduled, {} sent, {} not sent, {} dropped by its host, {} strays",
+                account.scheduled,
+                account.sent,
+                account.not_sent,
+                account.local_drop,
+                account.strays
+            ),
+        );
+        line(
+            "lateness",
+            &format!(
+                "{} p99",
+                words::milliseconds(account.send_lateness_p99_us as f64)
+            ),
+        );
+        line(
+            "batches",
+            &format!(
+                "{} waiting, {} given up",
+                account.batches_waiting, account.batches_dropped
+            ),
+        );
+        line(
+            "uses",
+            &format!(
+                "{}, {:.1} s of CPU",
+                mebibytes(account.resident_bytes),
+                account.cpu_us as f64 / 1e6
+            ),
+        );
         line("time stamps", &account.stamps);
     }
     for refused in &agent.refused_targets {
-        line("refuses", &format!("{}: {}", refused.target_id, refused.reason));
+        line(
+            "refuses",
+            &format!("{}: {}", refused.target_id, refused.reason),
+        );
     }
     text
 }

@@ -39,7 +39,13 @@ pub struct Cli {
 #[derive(Args, Debug)]
 pub struct Global {
     /// The aggregator's API.
-    #[arg(long, global = true, env = "LEEWARD_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8611")]
+    #[arg(
+        long,
+        global = true,
+        env = "LEEWARD_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8611"
+    )]
     pub server: String,
     /// File that holds the bearer token; LEEWARD_TOKEN holds the token itself.
     #[arg(long, global = true, env = "LEEWARD_TOKEN_FILE", value_name = "FILE")]
@@ -231,7 +237,12 @@ pub enum FailoverCommand {
         /// The region to fail over from.
         primary: Option<RegionId>,
         /// Judge these candidates now instead of the configured ones, without remembering it.
-        #[arg(long, value_name = "REGION,…", value_delimiter = ',', requires = "primary")]
+        #[arg(
+            long,
+            value_name = "REGION,…",
+            value_delimiter = ',',
+            requires = "primary"
+        )]
         candidates: Vec<RegionId>,
         /// Multiplier of a candidate's baseline weight; only with --candidates.
         #[arg(long, value_name = "REGION=FACTOR", value_parser = factor, requires = "candidates")]
@@ -428,7 +439,9 @@ fn time(text: &str) -> Result<leeward_common::time::Timestamp, String> {
 }
 
 fn factor(text: &str) -> Result<(RegionId, f64), String> {
-    let (region, factor) = text.split_once('=').ok_or("write REGION=FACTOR, like oregon=1.5")?;
+    let (region, factor) = text
+        .split_once('=')
+        .ok_or("write REGION=FACTOR, like oregon=1.5")?;
     let region = RegionId::parse(region).map_err(|error| error.to_string())?;
     match factor.parse::<f64>() {
         Ok(factor) if factor.is_finite() && factor > 0.0 => Ok((region, factor)),
@@ -449,7 +462,14 @@ mod tests {
     #[test]
     fn a_factor_is_above_zero() {
         assert!(factor("oregon=1.5").is_ok());
-        for text in ["oregon", "oregon=0", "oregon=-1", "oregon=NaN", "oregon=inf", "OR=1"] {
+        for text in [
+            "oregon",
+            "oregon=0",
+            "oregon=-1",
+            "oregon=NaN",
+            "oregon=inf",
+            "OR=1",
+        ] {
             assert!(factor(text).is_err(), "{text}");
         }
     }

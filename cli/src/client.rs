@@ -37,8 +37,10 @@ impl Client {
     pub fn new(global: &Global) -> Result<Self, Failure> {
         let server = global.server.trim_end_matches('/').to_owned();
         if !server.starts_with("http://") && !server.starts_with("https://") {
-            return Err(Failure::new(Exit::Usage, format!("{server:?} is not a URL"))
-                .step("write it like http://127.0.0.1:8611 or https://agg.example.net:8611"));
+            return Err(
+                Failure::new(Exit::Usage, format!("{server:?} is not a URL"))
+                    .step("write it like http://127.0.0.1:8611 or https://agg.example.net:8611"),
+            );
         }
         let mut tls = TlsConfig::builder();
         if let Some(path) = &global.ca {
@@ -52,7 +54,10 @@ impl Client {
                 }
             }
             if roots.is_empty() {
-                return Err(Failure::new(Exit::Failed, format!("{} holds no certificate", path.display())));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!("{} holds no certificate", path.display()),
+                ));
             }
             tls = tls.root_certs(RootCerts::new_with_certs(&roots));
         }
@@ -65,7 +70,12 @@ impl Client {
             .max_redirects(0)
             .build()
             .new_agent();
-        Ok(Self { agent, server, token: token(global)?, timeout: global.timeout.0 })
+        Ok(Self {
+            agent,
+            server,
+            token: token(global)?,
+            timeout: global.timeout.0,
+        })
     }
 
     /// Asks for something.
@@ -74,7 +84,10 @@ impl Client {
     ///
     /// Returns why there is no answer.
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let mut request = self.agent.get(format!("{}{path}", self.server)).header("accept", "application/json");
+        let mut request = self
+            .agent
+            .get(format!("{}{path}", self.server))
+            .header("accept", "application/json");
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -116,9 +129,14 @@ impl Client {
         let status = response.status();
         let mut bytes = Vec::new();
         let mut reader = response.into_body().into_reader().take(MAX_ANSWER + 1);
-        reader.read_to_end(&mut bytes).with_context(|| format!("the answer of {} broke off", self.server))?;
+        reader
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("the answer of {} broke off", self.server))?;
         if bytes.len() as u64 > MAX_ANSWER {
-            return Err(Failure::new(Exit::Failed, format!("the answer of {}{path} is too large", self.server)));
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("the answer of {}{path} is too large", self.server),
+            ));
         }
         if !status.is_success() {
             return Err(self.refused(path, status, &bytes));
@@ -148,8 +166,11 @@ impl Client {
 
     fn refused(&self, path: &str, status: StatusCode, bytes: &[u8]) -> Failure {
         let Ok(problem) = serde_json::from_slice::<Problem>(bytes) else {
-            return Failure::new(Exit::Failed, format!("{}{path} answered {status}", self.server))
-                .step("is this an aggregator's API? --server names another one");
+            return Failure::new(
+                Exit::Failed,
+                format!("{}{path} answered {status}", self.server),
+            )
+            .step("is this an aggregator's API? --server names another one");
         };
         let mut failure = Failure::new(exit(problem.code), &problem.detail);
         if !problem.near.is_empty() {
@@ -165,7 +186,9 @@ impl Client {
 const fn exit(code: Code) -> Exit {
     match code {
         Code::Unauthenticated | Code::Forbidden => Exit::NotAuthorised,
-        Code::UnknownRegion | Code::UnknownAgent | Code::UnknownSource | Code::NoFailover => Exit::NotFound,
+        Code::UnknownRegion | Code::UnknownAgent | Code::UnknownSource | Code::NoFailover => {
+            Exit::NotFound
+        }
         Code::Unavailable => Exit::NotEnoughKnown,
         Code::MalformedParameter | Code::InvalidRequest => Exit::Usage,
         Code::NoSuchRoute
@@ -179,13 +202,17 @@ const fn exit(code: Code) -> Exit {
 
 fn token(global: &Global) -> Result<Option<String>, Failure> {
     let text = match &global.token_file {
-        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        Some(path) => {
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
         None => std::env::var("LEEWARD_TOKEN").unwrap_or_default(),
     };
     let token = text.trim();
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Failure::new(Exit::Usage, "the token holds characters that no token has")
-            .step("is it the right file? `leeward token new` makes tokens"));
+        return Err(
+            Failure::new(Exit::Usage, "the token holds characters that no token has")
+                .step("is it the right file? `leeward token new` makes tokens"),
+        );
     }
     Ok((!token.is_empty()).then(|| token.to_owned()))
 }

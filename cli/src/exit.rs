@@ -67,7 +67,12 @@ pub struct Failure {
 impl Failure {
     /// A failure of this kind.
     pub fn new(exit: Exit, error: impl fmt::Display) -> Self {
-        Self { exit, error: anyhow::anyhow!("{error}"), steps: Vec::new(), silent: false }
+        Self {
+            exit,
+            error: anyhow::anyhow!("{error}"),
+            steps: Vec::new(),
+            silent: false,
+        }
     }
 
     /// Adds a step that the reader can take.
@@ -84,7 +89,12 @@ impl From<anyhow::Error> for Failure {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
         let exit = if silent { Exit::Done } else { Exit::Failed };
-        Self { exit, error, steps: Vec::new(), silent }
+        Self {
+            exit,
+            error,
+            steps: Vec::new(),
+            silent,
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use leeward_common::{
-    api::v1::{Candidate, Decision, Decisions, Failover, FailoverConfiguration, Overview, Perspective, State},
+    api::v1::{
+        Candidate, Contribution, Decision, Decisions, Failover, FailoverConfiguration, Overview,
+        Perspective, State,
+    },
     id::RegionId,
 };
 
@@ -25,7 +28,11 @@ pub fn run(cli: &Cli, out: &Output, command: &FailoverCommand) -> Result<Exit, F
     let client = Client::new(&cli.global)?;
     match command {
         FailoverCommand::Rank { primary: None, .. } => overview(&client, out),
-        FailoverCommand::Rank { primary: Some(primary), candidates, weight } => {
+        FailoverCommand::Rank {
+            primary: Some(primary),
+            candidates,
+            weight,
+        } => {
             let failover: Failover = if candidates.is_empty() {
                 client.ask(&format!("/v1/failover/{primary}"))?
             } else {
@@ -36,7 +43,12 @@ pub fn run(cli: &Cli, out: &Output, command: &FailoverCommand) -> Result<Exit, F
                 };
                 client.send("/v1/failover/evaluate", &configuration, None)?
             };
-            out.list(&failover, &failover.candidates, &head(out, &failover), &ranking(&failover.candidates))?;
+            out.list(
+                &failover,
+                &failover.candidates,
+                &head(out, &failover),
+                &ranking(&failover.candidates),
+            )?;
             Ok(verdict(out, &failover))
         }
         FailoverCommand::Explain { primary } => {
@@ -44,7 +56,9 @@ pub fn run(cli: &Cli, out: &Output, command: &FailoverCommand) -> Result<Exit, F
             out.one(&failover, |out| explanation(out, &failover))?;
             Ok(verdict(out, &failover))
         }
-        FailoverCommand::History { primary, limit } => history(&client, out, primary.as_ref(), *limit),
+        FailoverCommand::History { primary, limit } => {
+            history(&client, out, primary.as_ref(), *limit)
+        }
     }
 }
 
@@ -69,20 +83,39 @@ fn overview(client: &Client, out: &Output) -> Result<Exit, Failure> {
     for line in &overview.failovers {
         table.row(vec![
             line.primary_region.as_str().into(),
-            line.selected_region.as_ref().map_or("none", |region| region.as_str()).into(),
+            line.selected_region
+                .as_ref()
+                .map_or("none", |region| region.as_str())
+                .into(),
             words::state(line.state),
-            line.next_best.as_ref().map_or("none", |region| region.as_str()).into(),
-            line.margin.map_or_else(|| "?".to_owned(), |margin| format!("×{margin:.2}")).into(),
-            line.decided_at.map_or_else(|| "never".to_owned(), words::date_time).into(),
+            line.next_best
+                .as_ref()
+                .map_or("none", |region| region.as_str())
+                .into(),
+            line.margin
+                .map_or_else(|| "?".to_owned(), |margin| format!("×{margin:.2}"))
+                .into(),
+            line.decided_at
+                .map_or_else(|| "never".to_owned(), words::date_time)
+                .into(),
             line.summary.as_str().into(),
         ]);
     }
     out.list(&overview.failovers, &overview.failovers, "", &table)?;
-    Ok(out.verdict(overview.failovers.iter().all(|line| line.state == State::Ok)))
+    Ok(out.verdict(
+        overview
+            .failovers
+            .iter()
+            .all(|line| line.state == State::Ok),
+    ))
 }
 
 fn head(out: &Output, failover: &Failover) -> String {
-    let tone = if failover.state == State::Ok { Tone::Strong } else { words::tone(failover.state) };
+    let tone = if failover.state == State::Ok {
+        Tone::Strong
+    } else {
+        words::tone(failover.state)
+    };
     let mut text = out.paint(tone, &failover.summary);
     text.push('\n');
     if failover.stale {
@@ -90,7 +123,11 @@ fn head(out: &Output, failover: &Failover) -> String {
         let _ = writeln!(text, "{}", out.paint(Tone::Warn, age));
     }
     if failover.perspective == Perspective::Survivors {
-        let _ = writeln!(text, "judged by the other regions: {} itself is not heard", failover.primary_region);
+        let _ = writeln!(
+            text,
+            "judged by the other regions: {} itself is not heard",
+            failover.primary_region
+        );
     }
     text.push('\n');
     text
@@ -113,11 +150,22 @@ fn ranking(candidates: &[Candidate]) -> Table {
         .right("age")
         .right("views")
         .left("why");
+    let best = candidates.first().filter(|best| best.eligible);
     for candidate in candidates {
         let bandwidth = candidate.bandwidth_bps.as_ref();
         table.row(vec![
-            candidate.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string()).into(),
-            Cell::new(if candidate.rank == Some(1) { Tone::Strong } else { Tone::Plain }, candidate.region_id.as_str()),
+            candidate
+                .rank
+                .map_or_else(|| "-".to_owned(), |rank| rank.to_string())
+                .into(),
+            Cell::new(
+                if candidate.rank == Some(1) {
+                    Tone::Strong
+                } else {
+                    Tone::Plain
+                },
+                candidate.region_id.as_str(),
+            ),
             words::weight(candidate.score).into(),
             words::weight(candidate.normalised_score).into(),
             format!("{:.3}", candidate.baseline_weight).into(),
@@ -126,25 +174,50 @@ fn ranking(candidates: &[Candidate]) -> Table {
             words::measured(&candidate.latency_p99_us, words::milliseconds),
             words::measured(&candidate.jitter_us, words::milliseconds),
             words::measured(&candidate.loss_ratio, words::percent),
-            bandwidth.map_or_else(|| "?".into(), |bandwidth| words::measured(bandwidth, words::bandwidth)),
+            bandwidth.map_or_else(
+                || "?".into(),
+                |bandwidth| words::measured(bandwidth, words::bandwidth),
+            ),
             words::age(candidate.data_age_ms).into(),
             candidate.vantage_points.to_string().into(),
-            why(candidate),
+            why(candidate, best),
         ]);
     }
     table
 }
 
-/// The reasons against a candidate, or what costs an eligible one most.
-fn why(candidate: &Candidate) -> Cell {
+/// The reasons against a candidate, or what puts it behind the best one.
+fn why(candidate: &Candidate, best: Option<&Candidate>) -> Cell {
     if !candidate.eligible {
-        let reasons: Vec<&str> = candidate.reasons.iter().map(|reason| reason.detail.as_str()).collect();
+        let reasons: Vec<&str> = candidate
+            .reasons
+            .iter()
+            .map(|reason| reason.detail.as_str())
+            .collect();
         return Cell::new(Tone::Bad, format!("not eligible: {}", reasons.join("; ")));
     }
-    let worst = candidate.contributions.iter().min_by(|a, b| a.log_value.total_cmp(&b.log_value));
-    match worst.filter(|worst| worst.log_value < -0.01) {
-        Some(worst) => format!("{} costs it most: {}", term(&worst.term, worst.source.as_ref()), worst.detail).into(),
-        None => "nothing against it".into(),
+    let Some(best) = best.filter(|best| best.region_id != candidate.region_id) else {
+        return "best".into();
+    };
+    let behind = |own: &Contribution| {
+        let other = best
+            .contributions
+            .iter()
+            .find(|other| (&other.term, &other.source) == (&own.term, &own.source));
+        own.log_value - other.map_or(0.0, |other| other.log_value)
+    };
+    let worst = candidate
+        .contributions
+        .iter()
+        .min_by(|a, b| behind(a).total_cmp(&behind(b)));
+    match worst.filter(|worst| behind(worst) < 0.0) {
+        Some(worst) => format!(
+            "behind mostly by {}: {}",
+            term(&worst.term, worst.source.as_ref()),
+            worst.detail
+        )
+        .into(),
+        None => format!("no worse than {}", best.region_id).into(),
     }
 }
 
@@ -158,7 +231,11 @@ fn term(term: &str, source: Option<&leeward_common::id::SourceId>) -> String {
 /// Terms as rows, candidates as columns: factors that multiply to the score.
 fn explanation(out: &Output, failover: &Failover) -> String {
     let mut text = head(out, failover);
-    let eligible: Vec<&Candidate> = failover.candidates.iter().filter(|candidate| candidate.score.is_some()).collect();
+    let eligible: Vec<&Candidate> = failover
+        .candidates
+        .iter()
+        .filter(|candidate| candidate.score.is_some())
+        .collect();
     if !eligible.is_empty() {
         text.push_str(&factors(out, &eligible));
         text.push('\n');
@@ -166,41 +243,82 @@ fn explanation(out: &Output, failover: &Failover) -> String {
     let mut line = |label: &str, value: &str| {
         let _ = writeln!(text, "  {label:<9}  {value}");
     };
-    for candidate in failover.candidates.iter().filter(|candidate| !candidate.eligible) {
-        let reasons: Vec<&str> = candidate.reasons.iter().map(|reason| reason.detail.as_str()).collect();
-        line("refused", &format!("{}: {}", candidate.region_id, reasons.join("; ")));
-    }
     for candidate in &eligible {
-        let costs: Vec<String> = candidate
-            .contributions
-            .iter()
-            .filter(|contribution| contribution.log_value.abs() > 0.01)
-            .map(|contribution| contribution.detail.clone())
-            .collect();
-        line(candidate.region_id.as_str(), &costs.join("; "));
+        let facts: Vec<String> = candidate.contributions.iter().filter_map(fact).collect();
+        line(candidate.region_id.as_str(), &facts.join("; "));
     }
-    line("held", &match failover.held_until {
-        Some(until) => format!("until {} UTC, unless it goes down", words::time_of_day(until)),
-        None => "no".to_owned(),
-    });
+    for candidate in failover
+        .candidates
+        .iter()
+        .filter(|candidate| !candidate.eligible)
+    {
+        let reasons: Vec<&str> = candidate
+            .reasons
+            .iter()
+            .map(|reason| reason.detail.as_str())
+            .collect();
+        line(
+            "refused",
+            &format!("{}: {}", candidate.region_id, reasons.join("; ")),
+        );
+    }
+    line(
+        "held",
+        &match failover.held_until {
+            Some(until) => format!(
+                "until {} UTC, unless it goes down",
+                words::time_of_day(until)
+            ),
+            None => "no".to_owned(),
+        },
+    );
     if let Some(previous) = &failover.previous {
-        let until = previous.until.map_or_else(String::new, |until| format!(" until {} UTC", words::date_time(until)));
+        let until = previous.until.map_or_else(String::new, |until| {
+            format!(" until {} UTC", words::date_time(until))
+        });
         line("before", &format!("{}{until}", previous.region_id));
     }
     let now = failover.evaluated_at;
     if let Some(at) = failover.decided_at {
-        let id = failover.decision_id.map_or_else(String::new, |id| format!("decision {id} at "));
-        line("decided", &format!("{id}{} UTC, {}", words::date_time(at), words::since(Some(at), now.0)));
+        let id = failover
+            .decision_id
+            .map_or_else(String::new, |id| format!("decision {id} at "));
+        line(
+            "decided",
+            &format!(
+                "{id}{} UTC, {}",
+                words::date_time(at),
+                words::since(Some(at), now.0)
+            ),
+        );
     }
-    let views: u32 = failover.candidates.iter().map(|candidate| candidate.vantage_points).max().unwrap_or(0);
-    line("seen", &format!(
-        "at {} UTC, graph version {}, up to {}",
-        words::time_of_day(now),
-        failover.graph_version,
-        words::plural(views.into(), "vantage point")
-    ));
-    let _ = writeln!(text, "\n  next: leeward failover history {}", failover.primary_region);
+    let views: u32 = failover
+        .candidates
+        .iter()
+        .map(|candidate| candidate.vantage_points)
+        .max()
+        .unwrap_or(0);
+    line(
+        "seen",
+        &format!(
+            "at {} UTC, graph version {}, up to {}",
+            words::time_of_day(now),
+            failover.graph_version,
+            words::plural(views.into(), "vantage point")
+        ),
+    );
+    let _ = writeln!(
+        text,
+        "\n  next: leeward failover history {}",
+        failover.primary_region
+    );
     text
+}
+
+/// What a term was made from, unless it changes nothing.
+fn fact(contribution: &Contribution) -> Option<String> {
+    let words = term(&contribution.term, contribution.source.as_ref());
+    (contribution.log_value.abs() > 0.01).then(|| format!("{words} {}", contribution.detail))
 }
 
 fn factors(out: &Output, candidates: &[&Candidate]) -> String {
@@ -215,32 +333,50 @@ fn factors(out: &Output, candidates: &[&Candidate]) -> String {
     }
     for (name, cells) in &mut rows {
         for candidate in candidates {
-            let found = candidate
-                .contributions
-                .iter()
-                .find(|contribution| term(&contribution.term, contribution.source.as_ref()) == *name);
+            let found = candidate.contributions.iter().find(|contribution| {
+                term(&contribution.term, contribution.source.as_ref()) == *name
+            });
             cells.push(found.map_or_else(
                 || Cell::new(Tone::Quiet, "-"),
                 |found| {
                     let factor = found.log_value.exp();
-                    Cell::new(if factor < 0.5 { Tone::Warn } else { Tone::Plain }, format!("{factor:.3}"))
+                    Cell::new(
+                        if factor < 0.5 {
+                            Tone::Warn
+                        } else {
+                            Tone::Plain
+                        },
+                        format!("{factor:.3}"),
+                    )
                 },
             ));
         }
     }
     let total = |name: &str, pick: fn(&Candidate) -> Option<f64>| {
-        let cells = candidates.iter().map(|candidate| Cell::new(Tone::Strong, words::weight(pick(candidate))));
+        let cells = candidates
+            .iter()
+            .map(|candidate| Cell::new(Tone::Strong, words::weight(pick(candidate))));
         (name.to_owned(), cells.collect::<Vec<Cell>>())
     };
-    rows.push(total("= baseline", |candidate| Some(candidate.baseline_weight)));
+    rows.push(total("= baseline", |candidate| {
+        Some(candidate.baseline_weight)
+    }));
     rows.push(total("= network", |candidate| candidate.network_weight));
     rows.push(total("= score", |candidate| candidate.score));
     rows.push(total("normalised", |candidate| candidate.normalised_score));
-    let names: Vec<&str> = candidates.iter().map(|candidate| candidate.region_id.as_str()).collect();
+    let names: Vec<&str> = candidates
+        .iter()
+        .map(|candidate| candidate.region_id.as_str())
+        .collect();
     crate::table::grid(out, "factor", &names, &rows)
 }
 
-fn history(client: &Client, out: &Output, primary: Option<&RegionId>, limit: u32) -> Result<Exit, Failure> {
+fn history(
+    client: &Client,
+    out: &Output,
+    primary: Option<&RegionId>,
+    limit: u32,
+) -> Result<Exit, Failure> {
     let filter = primary.map_or_else(String::new, |primary| format!("&primary_region={primary}"));
     let decisions: Decisions = client.ask(&format!("/v1/decisions?limit={limit}{filter}"))?;
     let mut table = Table::new()
@@ -263,7 +399,8 @@ fn history(client: &Client, out: &Output, primary: Option<&RegionId>, limit: u32
 }
 
 fn row(decision: &Decision) -> Vec<Cell> {
-    let region = |region: Option<&RegionId>| region.map_or("none", |region| region.as_str()).to_owned();
+    let region =
+        |region: Option<&RegionId>| region.map_or("none", |region| region.as_str()).to_owned();
     vec![
         decision.decision_id.to_string().into(),
         words::date_time(decision.decided_at).into(),
@@ -271,7 +408,10 @@ fn row(decision: &Decision) -> Vec<Cell> {
         region(decision.from.as_ref()).into(),
         region(decision.to.as_ref()).into(),
         decision.reason.code.as_str().into(),
-        decision.margin.map_or_else(|| "-".to_owned(), |margin| format!("×{margin:.2}")).into(),
+        decision
+            .margin
+            .map_or_else(|| "-".to_owned(), |margin| format!("×{margin:.2}"))
+            .into(),
         decision.summary.as_str().into(),
     ]
 }

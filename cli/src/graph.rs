@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use leeward_common::{
-    api::v1::{Edge, Graph, State},
+    api::v1::{Edge, Graph, Measured, State},
     id::RegionId,
 };
 
@@ -56,7 +56,10 @@ fn edges(graph: &Graph) -> Table {
             number(edge.jitter_us.value).into(),
             number(edge.packet_loss.value).into(),
             number(edge.weight).into(),
-            edge.packet_loss.age_ms.map_or_else(String::new, |age| age.to_string()).into(),
+            edge.packet_loss
+                .age_ms
+                .map_or_else(String::new, |age| age.to_string())
+                .into(),
             edge.vantage_points.to_string().into(),
         ]);
     }
@@ -64,16 +67,33 @@ fn edges(graph: &Graph) -> Table {
 }
 
 fn matrix(out: &Output, graph: &Graph, by: By) -> String {
-    let edges: BTreeMap<(&RegionId, &RegionId), &Edge> =
-        graph.edges.iter().map(|edge| ((&edge.from, &edge.to), edge)).collect();
+    let edges: BTreeMap<(&RegionId, &RegionId), &Edge> = graph
+        .edges
+        .iter()
+        .map(|edge| ((&edge.from, &edge.to), edge))
+        .collect();
     let regions: Vec<&RegionId> = graph.nodes.iter().map(|node| &node.region_id).collect();
     let rows: Vec<Vec<(String, Tone)>> = regions
         .iter()
-        .map(|from| regions.iter().map(|to| cell(from == to, edges.get(&(*from, *to)).copied(), by)).collect())
+        .map(|from| {
+            regions
+                .iter()
+                .map(|to| cell(from == to, edges.get(&(*from, *to)).copied(), by))
+                .collect()
+        })
         .collect();
-    let first = regions.iter().map(|region| region.as_str().len()).max().unwrap_or(0).max(4);
+    let first = regions
+        .iter()
+        .map(|region| region.as_str().len())
+        .max()
+        .unwrap_or(0)
+        .max(4);
     let cells = rows.iter().flatten().map(|(text, _)| text.chars().count());
-    let width = cells.chain(regions.iter().map(|region| region.as_str().len())).max().unwrap_or(0) + 2;
+    let width = cells
+        .chain(regions.iter().map(|region| region.as_str().len()))
+        .max()
+        .unwrap_or(0)
+        + 2;
     let mut text = format!(" {:first$}", "");
     for region in &regions {
         text.push_str(&out.paint(Tone::Quiet, &format!("{:>width$}", region.as_str())));
@@ -90,7 +110,10 @@ fn matrix(out: &Output, graph: &Graph, by: By) -> String {
     let time = words::time_of_day(graph.evaluated_at);
     text.push_str(&out.paint(
         Tone::Quiet,
-        &format!(" {}, row to column; ▲ loss   ✕ nothing gets through   ? not known   {time} UTC\n", title(by)),
+        &format!(
+            " {}, row to column; ▲ loss   ✕ nothing gets through   ? not known   {time} UTC\n",
+            title(by)
+        ),
     ));
     text
 }
@@ -124,28 +147,39 @@ fn cell(diagonal: bool, edge: Option<&Edge>, by: By) -> (String, Tone) {
     };
     let digits = if by == By::Weight { 2 } else { 1 };
     let number = number.map_or_else(|| "?".to_owned(), |number| format!("{number:.digits$}"));
-    let mark = if edge.state == State::Degraded { "▲" } else { "" };
+    let mark = if edge.state == State::Degraded {
+        "▲"
+    } else {
+        ""
+    };
     (format!("{mark}{number}"), words::tone(edge.state))
 }
 
-/// A row of a link for other commands.
+/// A link on one line, for other commands.
 pub(crate) fn line(out: &Output, edge: &Edge) -> String {
-    let loss = words::with_bounds(&edge.packet_loss, words::percent);
     let state = out.paint(words::tone(edge.state), edge.state.as_str());
-    format!(
-        "{} to {}   {state}   {} median   {} p99   jitter {}   loss {loss}   {} old   {}\n",
-        edge.from,
-        edge.to,
-        measured(edge.latency_us.value),
-        measured(edge.latency_p99_us.value),
-        measured(edge.jitter_us.value),
-        words::age(edge.packet_loss.age_ms),
-        words::plural(edge.vantage_points.into(), "vantage point"),
-    )
-}
-
-fn measured(us: Option<f64>) -> String {
-    us.map_or_else(|| "?".to_owned(), words::milliseconds)
+    let ends = format!("{} to {}", edge.from, edge.to);
+    let Some(age) = edge.packet_loss.age_ms else {
+        return format!("{ends}   {state}   nothing was measured yet\n");
+    };
+    let age = words::age(Some(age));
+    let time = |value: &Measured| {
+        value
+            .value
+            .map_or_else(|| "?".to_owned(), words::milliseconds)
+    };
+    let figures = format!(
+        "{} median   {} p99   jitter {}   loss {}",
+        time(&edge.latency_us),
+        time(&edge.latency_p99_us),
+        time(&edge.jitter_us),
+        words::with_bounds(&edge.packet_loss, words::percent),
+    );
+    if edge.state == State::Unknown {
+        return format!("{ends}   {state}   {age} ago it was: {figures}\n");
+    }
+    let views = words::plural(edge.vantage_points.into(), "vantage point");
+    format!("{ends}   {state}   {figures}   {age} old   {views}\n")
 }
 
 #[cfg(test)]

@@ -57,14 +57,24 @@ fn text(out: &Output, link: &Link, back: &Link) -> String {
     text.push('\n');
     if link.windows.is_empty() {
         let edge = &link.edge;
-        text.push_str(&format!("no agent of {} has reported about {} lately\n", edge.from, edge.to));
+        text.push_str(&format!(
+            "no agent of {} has reported about {} lately\n",
+            edge.from, edge.to
+        ));
         return text;
     }
     let all = out.format == Format::Wide;
-    let skipped = if all { 0 } else { link.windows.len().saturating_sub(SHOWN) };
+    let skipped = if all {
+        0
+    } else {
+        link.windows.len().saturating_sub(SHOWN)
+    };
     text.push_str(&windows(&link.windows[skipped..]).render(out, all));
     if skipped > 0 {
-        text.push_str(&out.paint(Tone::Quiet, &format!("{skipped} older windows hidden, -o wide shows them\n")));
+        text.push_str(&out.paint(
+            Tone::Quiet,
+            &format!("{skipped} older windows hidden, -o wide shows them\n"),
+        ));
     }
     text
 }
@@ -93,15 +103,27 @@ fn windows(windows: &[LinkWindow]) -> Table {
         .right("max");
     for window in windows {
         let rtt = |pick: fn(&leeward_common::api::v1::Quantiles) -> u32| {
-            let text = window.rtt.as_ref().map(|rtt| words::milliseconds(f64::from(pick(rtt))));
+            let text = window
+                .rtt
+                .as_ref()
+                .map(|rtt| words::milliseconds(f64::from(pick(rtt))));
             Cell::from(text.unwrap_or_else(|| "-".to_owned()))
         };
-        let tone = if window.unanswered == 0 { Tone::Plain } else { Tone::Warn };
+        let tone = if window.unanswered == 0 {
+            Tone::Plain
+        } else {
+            Tone::Warn
+        };
         table.row(vec![
-            words::time_of_day(window.start).into(),
+            time(window).into(),
             window.answered.to_string().into(),
             Cell::new(tone, window.unanswered.to_string()),
-            Cell::new(tone, window.loss_ratio.map_or_else(|| "?".to_owned(), |loss| words::percent(loss.get()))),
+            Cell::new(
+                tone,
+                window
+                    .loss_ratio
+                    .map_or_else(|| "?".to_owned(), |loss| words::percent(loss.get())),
+            ),
             rtt(|rtt| rtt.min_us),
             rtt(|rtt| rtt.p50_us),
             rtt(|rtt| rtt.p90_us),
@@ -110,4 +132,13 @@ fn windows(windows: &[LinkWindow]) -> Table {
         ]);
     }
     table
+}
+
+/// When a window begins, to the tenth of a second where windows are shorter than one.
+fn time(window: &LinkWindow) -> String {
+    let time = words::time_of_day(window.start);
+    if window.length_ms.is_multiple_of(1_000) {
+        return time;
+    }
+    format!("{time}.{}", window.start.0.as_unix_us() / 100_000 % 10)
 }

@@ -11,7 +11,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version go to stdout; a reader that left is no failure.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+            return if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            }
+            .into();
         }
     };
     match leeward_cli::run(&cli) {

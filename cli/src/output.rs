@@ -55,7 +55,12 @@ impl Output {
     #[must_use]
     pub fn new(global: &Global) -> Self {
         let colour = colour(global.color, io::stdout().is_terminal());
-        Self { format: global.output, ascii: global.ascii, check: global.check, colour }
+        Self {
+            format: global.output,
+            ascii: global.ascii,
+            check: global.check,
+            colour,
+        }
     }
 
     /// The text in the colour of its tone.
@@ -130,22 +135,31 @@ impl Output {
     /// # Errors
     ///
     /// As [`Output::text`], and a usage failure where the form makes no sense.
-    pub fn one(&self, whole: &impl Serialize, text: impl FnOnce(&Self) -> String) -> Result<(), Failure> {
+    pub fn one(
+        &self,
+        whole: &impl Serialize,
+        text: impl FnOnce(&Self) -> String,
+    ) -> Result<(), Failure> {
         match self.format {
             Format::Json => self.text(&pretty(whole)?),
             Format::Jsonl => self.line(&compact(whole)?),
             Format::Table | Format::Wide => self.text(&text(self)),
-            Format::Csv | Format::Name => {
-                Err(Failure::new(Exit::Usage, "this answer is no list, so it has no csv or name form")
-                    .step("use -o table or -o json"))
-            }
+            Format::Csv | Format::Name => Err(Failure::new(
+                Exit::Usage,
+                "this answer is no list, so it has no csv or name form",
+            )
+            .step("use -o table or -o json")),
         }
     }
 
     /// The exit code of an answer.
     #[must_use]
     pub const fn verdict(&self, good: bool) -> Exit {
-        if self.check && !good { Exit::BadNews } else { Exit::Done }
+        if self.check && !good {
+            Exit::BadNews
+        } else {
+            Exit::Done
+        }
     }
 }
 
@@ -156,7 +170,11 @@ pub fn explain(global: &Global, failure: &Failure) {
     }
     let colour = colour(global.color, io::stderr().is_terminal());
     let paint = |code: &str, text: &str| {
-        if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     };
     let mut text = format!("{} {:#}\n", paint("1;31", "error:"), failure.error);
     for (index, step) in failure.steps.iter().enumerate() {

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use leeward_common::api::v1::{Region, Regions, State};
+use leeward_common::{
+    api::v1::{Region, Regions, State},
+    id::{AgentId, RegionId},
+};
 
 use crate::{
     args::{Cli, RegionCommand},
@@ -24,7 +27,12 @@ pub fn run(cli: &Cli, out: &Output, command: &RegionCommand) -> Result<Exit, Fai
         RegionCommand::Ls => {
             let regions: Regions = client.ask("/v1/regions")?;
             out.list(&regions, &regions.regions, "", &table(&regions.regions))?;
-            Ok(out.verdict(regions.regions.iter().all(|region| region.state == State::Ok)))
+            Ok(out.verdict(
+                regions
+                    .regions
+                    .iter()
+                    .all(|region| region.state == State::Ok),
+            ))
         }
         RegionCommand::Show { region } => {
             let region: Region = client.ask(&format!("/v1/regions/{region}"))?;
@@ -51,7 +59,11 @@ fn table(regions: &[Region]) -> Table {
             words::state(region.state),
             format!("{}/{}", region.fresh_agents, region.agents.len()).into(),
             region.capacity.to_string().into(),
-            region.selected_region.as_ref().map_or("none", |region| region.as_str()).into(),
+            region
+                .selected_region
+                .as_ref()
+                .map_or("none", |region| region.as_str())
+                .into(),
             region.latitude.to_string().into(),
             region.longitude.to_string().into(),
             labels(region).into(),
@@ -62,7 +74,11 @@ fn table(regions: &[Region]) -> Table {
 }
 
 fn labels(region: &Region) -> String {
-    let labels: Vec<String> = region.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> = region
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     labels.join(" ")
 }
 
@@ -70,17 +86,46 @@ fn text(out: &Output, region: &Region) -> String {
     let state = out.paint(words::tone(region.state), region.state.as_str());
     let mut text = format!("{} is {state}: {}\n\n", region.region_id, region.detail);
     let mut line = |label: &str, value: &str| {
+        let value = if value.is_empty() { "none" } else { value };
         let _ = writeln!(text, "  {label:<10}  {value}");
     };
-    line("since", &region.since.map_or_else(|| "the start".to_owned(), |since| format!("{} UTC", words::date_time(since))));
-    line("position", &format!("{} north, {} east", region.latitude, region.longitude));
+    line(
+        "since",
+        &region.since.map_or_else(
+            || "the start".to_owned(),
+            |since| format!("{} UTC", words::date_time(since)),
+        ),
+    );
+    line(
+        "position",
+        &format!("{} north, {} east", region.latitude, region.longitude),
+    );
     line("capacity", &region.capacity.to_string());
     line("labels", &labels(region));
-    let agents: Vec<&str> = region.agents.iter().map(|agent| agent.as_str()).collect();
-    line("agents", &format!("{} ({} heard of lately)", agents.join(" "), region.fresh_agents));
-    let candidates: Vec<&str> = region.potential_failover_regions.iter().map(|region| region.as_str()).collect();
+    let agents: Vec<&str> = region.agents.iter().map(AgentId::as_str).collect();
+    let heard = format!(
+        "{} ({} heard of lately)",
+        agents.join(" "),
+        region.fresh_agents
+    );
+    line("agents", if agents.is_empty() { "" } else { &heard });
+    let candidates: Vec<&str> = region
+        .potential_failover_regions
+        .iter()
+        .map(RegionId::as_str)
+        .collect();
     line("candidates", &candidates.join(" "));
-    line("goes to", region.selected_region.as_ref().map_or("none", |region| region.as_str()));
-    let _ = writeln!(text, "\n  next: leeward failover explain {}", region.region_id);
+    line(
+        "goes to",
+        region
+            .selected_region
+            .as_ref()
+            .map_or("none", |region| region.as_str()),
+    );
+    let _ = writeln!(
+        text,
+        "\n  next: leeward failover explain {}",
+        region.region_id
+    );
     text
 }

@@ -46,7 +46,8 @@ pub fn man(out: &Output, directory: Option<&Path>) -> Result<Exit, Failure> {
         out.text(&String::from_utf8_lossy(&page))?;
         return Ok(Exit::Done);
     };
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     clap_mangen::generate_to(Cli::command(), directory)
         .with_context(|| format!("cannot write to {}", directory.display()))?;
     Ok(Exit::Done)

@@ -45,7 +45,9 @@ fn push(cli: &Cli, out: &Output, options: &PushOptions) -> Result<(), Failure> {
     };
     if options.dry_run {
         out.talk("nothing was sent; this would be:");
-        return out.one(&signal, |_| format!("{}\n", serde_json::to_string(&signal).unwrap_or_default()));
+        return out.one(&signal, |_| {
+            format!("{}\n", serde_json::to_string(&signal).unwrap_or_default())
+        });
     }
     let key = options.idempotency_key.as_deref();
     let accepted: Signal = Client::new(&cli.global)?.send("/v1/signals", &signal, key)?;
@@ -70,8 +72,13 @@ fn subject(signal: &Signal) -> String {
 }
 
 fn table(signals: &[Signal]) -> Table {
-    let mut table =
-        Table::new().left("source").left("about").left("metric").right("value").left("observed").left("until");
+    let mut table = Table::new()
+        .left("source")
+        .left("about")
+        .left("metric")
+        .right("value")
+        .left("observed")
+        .left("until");
     for signal in signals {
         table.row(vec![
             signal.source.as_str().into(),

@@ -24,31 +24,49 @@ use crate::{
 pub fn run(_: &Cli, out: &Output, options: &SimulateOptions) -> Result<Exit, Failure> {
     let file = options.scenario.display().to_string();
     let text = fs::read_to_string(&options.scenario).map_err(|error| {
-        let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
+        let exit = if error.kind() == ErrorKind::NotFound {
+            Exit::NotFound
+        } else {
+            Exit::Failed
+        };
         Failure::new(exit, format!("cannot read {file}: {error}"))
     })?;
-    let mut scenario = Scenario::parse(&file, &text).map_err(|error| Failure::new(Exit::Failed, error))?;
+    let mut scenario =
+        Scenario::parse(&file, &text).map_err(|error| Failure::new(Exit::Failed, error))?;
     if let Some(seed) = options.seed {
         scenario.seed = seed;
     }
     let transcript = simulate::run(&scenario);
     write(out, &transcript)?;
-    let missed = transcript.verdicts.iter().filter(|(_, verdict)| !matches!(verdict, Verdict::Met { .. })).count();
+    let missed = transcript
+        .verdicts
+        .iter()
+        .filter(|(_, verdict)| !matches!(verdict, Verdict::Met { .. }))
+        .count();
     if missed > 0 {
         let all = transcript.verdicts.len();
-        out.talk(&format!("{missed} of {} not met", words::plural(all as u64, "expectation")));
+        out.talk(&format!(
+            "{missed} of {} not met",
+            words::plural(all as u64, "expectation")
+        ));
         return Ok(Exit::BadNews);
     }
     Ok(Exit::Done)
 }
 
 fn write(out: &Output, transcript: &Transcript) -> Result<(), Failure> {
-    let lines: Vec<Value> = transcript.lines.iter().map(|line| {
-        json!({ "at_us": micros(line.at), "kind": word(line.kind), "text": line.text })
-    }).collect();
+    let lines: Vec<Value> = transcript
+        .lines
+        .iter()
+        .map(|line| json!({ "at_us": micros(line.at), "kind": word(line.kind), "text": line.text }))
+        .collect();
     let mut table = Table::new().right("at_us").left("kind").left("text");
     for line in &transcript.lines {
-        table.row(vec![micros(line.at).to_string().into(), word(line.kind).into(), line.text.as_str().into()]);
+        table.row(vec![
+            micros(line.at).to_string().into(),
+            word(line.kind).into(),
+            line.text.as_str().into(),
+        ]);
     }
     match out.format {
         Format::Table | Format::Wide => out.text(&story(out, transcript)),
@@ -113,7 +131,11 @@ fn story(out: &Output, transcript: &Transcript) -> String {
         let _ = writeln!(text, "{}", out.paint(tone, &line.to_string()));
     }
     for (expectation, verdict) in &transcript.verdicts {
-        let tone = if matches!(verdict, Verdict::Met { .. }) { Tone::Plain } else { Tone::Bad };
+        let tone = if matches!(verdict, Verdict::Met { .. }) {
+            Tone::Plain
+        } else {
+            Tone::Bad
+        };
         let _ = writeln!(text, "{}", out.paint(tone, &describe(expectation, verdict)));
     }
     text

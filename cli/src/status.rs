@@ -25,14 +25,24 @@ pub fn run(cli: &Cli, out: &Output) -> Result<Exit, Failure> {
 }
 
 fn text(out: &Output, overview: &Overview) -> String {
-    let tone = if overview.state == State::Ok { Tone::Strong } else { words::tone(overview.state) };
-    let headline = out.paint(tone, &format!("{} {}", words::mark(overview.state), overview.summary));
+    let tone = if overview.state == State::Ok {
+        Tone::Strong
+    } else {
+        words::tone(overview.state)
+    };
+    let headline = out.paint(
+        tone,
+        &format!("{} {}", words::mark(overview.state), overview.summary),
+    );
     let time = words::time_of_day(overview.evaluated_at);
     let age = match overview.data_age_ms {
         Some(ms) => format!("data {} old", words::age(Some(ms))),
         None => "no data yet".to_owned(),
     };
-    let mut text = format!("{headline}      {}\n", out.paint(Tone::Quiet, &format!("{time} UTC, {age}")));
+    let mut text = format!(
+        "{headline}      {}\n",
+        out.paint(Tone::Quiet, &format!("{time} UTC, {age}"))
+    );
     if !overview.facts.is_empty() {
         text.push('\n');
     }
@@ -44,28 +54,63 @@ fn text(out: &Output, overview: &Overview) -> String {
         text.push_str(&indented(&failovers(overview).render(out, false)));
     }
     let counts = &overview.counts;
-    let _ = write!(text, "\n  {:<12}", words::plural(counts.regions.into(), "region"));
-    let _ = writeln!(text, "{}", parts(&[(counts.regions_down, "down"), (counts.regions_unknown, "unknown")]));
-    let _ = write!(text, "  {:<12}", words::plural(counts.agents.into(), "agent"));
     let silent = counts.agents.saturating_sub(counts.agents_counted);
-    let _ = writeln!(text, "{}", parts(&[(counts.agents_counted, "counted"), (silent, "not counted")]));
-    let _ = write!(text, "  {:<12}", words::plural(counts.links.into(), "link"));
-    let _ = writeln!(text, "{}", parts(&[(counts.links_troubled, "in trouble")]));
+    text.push('\n');
+    for (count, noun, parts) in [
+        (
+            counts.regions,
+            "region",
+            [
+                (counts.regions_down, "down"),
+                (counts.regions_unknown, "unknown"),
+            ],
+        ),
+        (
+            counts.agents,
+            "agent",
+            [(counts.agents_counted, "counted"), (silent, "not counted")],
+        ),
+        (
+            counts.links,
+            "link",
+            [(counts.links_troubled, "in trouble"), (0, "")],
+        ),
+        (counts.signals, "signal", [(0, ""), (0, "")]),
+    ] {
+        let line = format!(
+            "  {:<12}{}",
+            words::plural(count.into(), noun),
+            self::parts(&parts)
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
     let _ = writeln!(text, "\n  next: {}", next(overview));
     text
 }
 
 fn failovers(overview: &Overview) -> Table {
-    let mut table = Table::new().left("primary").left("goes to").left("next best").right("margin").left("why");
+    let mut table = Table::new()
+        .left("primary")
+        .left("goes to")
+        .left("next best")
+        .right("margin")
+        .left("why");
     for line in &overview.failovers {
         table.row(vec![
             line.primary_region.as_str().into(),
             crate::table::Cell::new(
                 words::tone(line.state),
-                line.selected_region.as_ref().map_or("none", |region| region.as_str()),
+                line.selected_region
+                    .as_ref()
+                    .map_or("none", |region| region.as_str()),
             ),
-            line.next_best.as_ref().map_or("none", |region| region.as_str()).into(),
-            line.margin.map_or_else(|| "?".to_owned(), |margin| format!("×{margin:.2}")).into(),
+            line.next_best
+                .as_ref()
+                .map_or("none", |region| region.as_str())
+                .into(),
+            line.margin
+                .map_or_else(|| "?".to_owned(), |margin| format!("×{margin:.2}"))
+                .into(),
             line.summary.as_str().into(),
         ]);
     }
@@ -73,8 +118,11 @@ fn failovers(overview: &Overview) -> Table {
 }
 
 fn parts(parts: &[(u32, &str)]) -> String {
-    let parts: Vec<String> =
-        parts.iter().filter(|(count, _)| *count > 0).map(|(count, noun)| format!("{count} {noun}")).collect();
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| format!("{count} {noun}"))
+        .collect();
     parts.join("   ")
 }
 
@@ -82,9 +130,15 @@ fn next(overview: &Overview) -> String {
     if overview.counts.agents == 0 {
         return "leeward pki issue agent --help     leeward agent ls".to_owned();
     }
-    let worst = overview.failovers.iter().max_by_key(|line| line.state != State::Ok);
+    let worst = overview
+        .failovers
+        .iter()
+        .max_by_key(|line| line.state != State::Ok);
     match worst {
-        Some(line) => format!("leeward failover explain {}     leeward graph matrix", line.primary_region),
+        Some(line) => format!(
+            "leeward failover explain {}     leeward graph matrix",
+            line.primary_region
+        ),
         None => "leeward graph matrix     leeward region ls".to_owned(),
     }
 }

@@ -34,14 +34,20 @@ pub struct Cell {
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
-        Self { text: text.into(), tone: Tone::Plain }
+        Self {
+            text: text.into(),
+            tone: Tone::Plain,
+        }
     }
 }
 
 impl Cell {
     /// A text with a tone.
     pub fn new(tone: Tone, text: impl Into<String>) -> Self {
-        Self { text: text.into(), tone }
+        Self {
+            text: text.into(),
+            tone,
+        }
     }
 }
 
@@ -90,10 +96,15 @@ impl Table {
     /// For people: columns aligned, two blanks apart, no blanks at the end of a line.
     #[must_use]
     pub fn render(&self, out: &Output, wide: bool) -> String {
-        let shown: Vec<usize> = (0..self.columns.len()).filter(|&at| wide || !self.columns[at].wide).collect();
+        let shown: Vec<usize> = (0..self.columns.len())
+            .filter(|&at| wide || !self.columns[at].wide)
+            .collect();
         let width = |at: usize| {
             let cells = self.rows.iter().map(|row| row[at].text.chars().count());
-            cells.chain([self.columns[at].name.len()]).max().unwrap_or(0)
+            cells
+                .chain([self.columns[at].name.len()])
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = shown.iter().map(|&at| width(at)).collect();
         let mut text = String::new();
@@ -111,10 +122,23 @@ impl Table {
             text.push_str(line.trim_end());
             text.push('\n');
         };
-        let heads: Vec<String> = shown.iter().map(|&at| self.columns[at].name.to_uppercase()).collect();
-        push(heads.iter().map(|head| (head.as_str(), Tone::Quiet)).collect());
+        let heads: Vec<String> = shown
+            .iter()
+            .map(|&at| self.columns[at].name.to_uppercase())
+            .collect();
+        push(
+            heads
+                .iter()
+                .map(|head| (head.as_str(), Tone::Quiet))
+                .collect(),
+        );
         for row in &self.rows {
-            push(shown.iter().map(|&at| (row[at].text.as_str(), row[at].tone)).collect());
+            push(
+                shown
+                    .iter()
+                    .map(|&at| (row[at].text.as_str(), row[at].tone))
+                    .collect(),
+            );
         }
         text
     }
@@ -138,20 +162,35 @@ impl Table {
     /// The cells of the first column that is called `region`, `agent`, `id` or the like: the first column of words.
     #[must_use]
     pub fn names(&self) -> String {
-        let name = self.columns.iter().position(|column| column.align == Align::Left).unwrap_or(0);
-        self.rows.iter().map(|row| format!("{}\n", row[name].text)).collect()
+        let name = self
+            .columns
+            .iter()
+            .position(|column| column.align == Align::Left)
+            .unwrap_or(0);
+        self.rows
+            .iter()
+            .map(|row| format!("{}\n", row[name].text))
+            .collect()
     }
 }
 
 /// A table whose columns are only known at run time: `names` head the columns of numbers, `label` the first.
 #[must_use]
 pub fn grid(out: &Output, label: &str, names: &[&str], rows: &[(String, Vec<Cell>)]) -> String {
-    let first = rows.iter().map(|(name, _)| name.chars().count()).chain([label.len()]).max().unwrap_or(0);
+    let first = rows
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .chain([label.len()])
+        .max()
+        .unwrap_or(0);
     let widths: Vec<usize> = names
         .iter()
         .enumerate()
         .map(|(at, name)| {
-            let cells = rows.iter().filter_map(|(_, cells)| cells.get(at)).map(|cell| cell.text.chars().count());
+            let cells = rows
+                .iter()
+                .filter_map(|(_, cells)| cells.get(at))
+                .map(|cell| cell.text.chars().count());
             cells.chain([name.len()]).max().unwrap_or(0)
         })
         .collect();
@@ -183,7 +222,10 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new().left("region").right("rtt").wide("why", Align::Left);
+        let mut table = Table::new()
+            .left("region")
+            .right("rtt")
+            .wide("why", Align::Left);
         table.row(vec!["iad".into(), "71.7 ms".into(), "far, \"very\"".into()]);
         table.row(vec!["frankfurt".into(), "5 ms".into(), "".into()]);
         table
@@ -191,7 +233,10 @@ mod tests {
 
     #[test]
     fn csv_has_every_column_and_quotes_what_needs_it() {
-        assert_eq!(table().csv(), "region,rtt,why\niad,71.7 ms,\"far, \"\"very\"\"\"\nfrankfurt,5 ms,\n");
+        assert_eq!(
+            table().csv(),
+            "region,rtt,why\niad,71.7 ms,\"far, \"\"very\"\"\"\nfrankfurt,5 ms,\n"
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub fn run(out: &Output, command: &TokenCommand) -> Result<Exit, Failure> {
     let token = format!("leeward_{}", hex(&secret));
     let sha256 = hex(&Sha256::digest(token.as_bytes()));
     let new = NewToken { token, sha256 };
-    out.one(&new, |_| format!("token   {}\nsha256  {}\n", new.token, new.sha256))?;
+    out.one(&new, |_| {
+        format!("token   {}\nsha256  {}\n", new.token, new.sha256)
+    })?;
     out.talk(
         "Give the token to its holder (LEEWARD_TOKEN or --token-file) and the sha256 to the aggregator's configuration.\n\
          The token is not kept anywhere.",

@@ -82,7 +82,9 @@ pub fn weight(weight: Option<f64>) -> String {
 #[must_use]
 pub fn measured(value: &Measured, write: fn(f64) -> String) -> Cell {
     match value.value {
-        Some(number) if value.state == State::Unknown => Cell::new(Tone::Quiet, format!("({})", write(number))),
+        Some(number) if value.state == State::Unknown => {
+            Cell::new(Tone::Quiet, format!("({})", write(number)))
+        }
         Some(number) => Cell::new(tone(value.state), write(number)),
         None => Cell::new(Tone::Quiet, "?"),
     }
@@ -92,7 +94,9 @@ pub fn measured(value: &Measured, write: fn(f64) -> String) -> Cell {
 #[must_use]
 pub fn with_bounds(value: &Measured, write: fn(f64) -> String) -> String {
     match (value.value, value.low, value.high) {
-        (Some(number), Some(low), Some(high)) => format!("{} ({} to {})", write(number), write(low), write(high)),
+        (Some(number), Some(low), Some(high)) => {
+            format!("{} ({} to {})", write(number), write(low), write(high))
+        }
         (Some(number), ..) => write(number),
         _ => "unknown".to_owned(),
     }
@@ -134,13 +138,20 @@ pub fn date_time(time: Time) -> String {
 /// How long ago `then` was at `now`.
 #[must_use]
 pub fn since(then: Option<Time>, now: Timestamp) -> String {
-    then.map_or_else(|| "never".to_owned(), |then| format!("{} ago", span(now.since(then.0))))
+    then.map_or_else(
+        || "never".to_owned(),
+        |then| format!("{} ago", span(now.since(then.0))),
+    )
 }
 
 /// `1 agent`, `2 agents`.
 #[must_use]
 pub fn plural(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
 }
 
 #[cfg(test)]

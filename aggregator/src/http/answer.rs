@@ -23,7 +23,10 @@ impl Written {
     pub(super) fn strong(answer: &impl Serialize) -> Result<Self, Refused> {
         let body = json(answer)?;
         let etag = tag("", &body);
-        Ok(Self { body: body.into(), etag })
+        Ok(Self {
+            body: body.into(),
+            etag,
+        })
     }
 
     /// Writes an answer whose tag is the hash of `content`: what makes it another answer for those who only want to
@@ -31,7 +34,10 @@ impl Written {
     pub(super) fn weak(answer: &impl Serialize, content: &impl Serialize) -> Result<Self, Refused> {
         let body = json(answer)?;
         let etag = tag("W/", &json(content)?);
-        Ok(Self { body: body.into(), etag })
+        Ok(Self {
+            body: body.into(),
+            etag,
+        })
     }
 
     /// The response to a request with these headers.
@@ -40,7 +46,10 @@ impl Written {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let mut response = Response::new(self.body.clone().into());
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
             response
         };
         let headers = response.headers_mut();
@@ -57,20 +66,30 @@ pub(super) fn answer(request: &HeaderMap, answer: &impl Serialize) -> Result<Res
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Refused> {
     serde_json::to_vec(value).map_err(|error| {
-        Refused::new(Code::Internal, format!("cannot write the answer: {error}"), "report this as a defect")
+        Refused::new(
+            Code::Internal,
+            format!("cannot write the answer: {error}"),
+            "report this as a defect",
+        )
     })
 }
 
 fn tag(prefix: &str, content: &[u8]) -> HeaderValue {
     let hash = Sha256::digest(content);
-    let hex: String = hash[..12].iter().map(|byte| format!("{byte:02x}")).collect();
-    HeaderValue::from_str(&format!("{prefix}\"{hex}\"")).expect("hexadecimal digits in quotes are a header value")
+    let hex: String = hash[..12]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    HeaderValue::from_str(&format!("{prefix}\"{hex}\""))
+        .expect("hexadecimal digits in quotes are a header value")
 }
 
 /// `If-None-Match` by weak comparison (RFC 9110, section 13.1.2).
 fn matches(request: &HeaderMap, etag: &HeaderValue) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let Ok(etag) = etag.to_str().map(opaque) else { return false };
+    let Ok(etag) = etag.to_str().map(opaque) else {
+        return false;
+    };
     request
         .get_all(header::IF_NONE_MATCH)
         .iter()
@@ -86,7 +105,13 @@ mod tests {
     #[test]
     fn a_tag_is_matched_weakly_and_in_lists() {
         let etag = HeaderValue::from_static("W/\"ab\"");
-        for (value, expected) in [("\"ab\"", true), ("\"xy\", W/\"ab\"", true), ("*", true), ("\"a\"", false), ("", false)] {
+        for (value, expected) in [
+            ("\"ab\"", true),
+            ("\"xy\", W/\"ab\"", true),
+            ("*", true),
+            ("\"a\"", false),
+            ("", false),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static(value));
             assert_eq!(matches(&headers, &etag), expected, "{value}");

@@ -17,7 +17,11 @@ use crate::config::{Role, Token};
 const MAX_TOKEN: usize = 512;
 
 /// The holder of the request's token, if its role reaches `least`.
-pub(super) fn holder<'a>(tokens: &'a [Token], request: &HeaderMap, least: Role) -> Result<&'a Token, Refused> {
+pub(super) fn holder<'a>(
+    tokens: &'a [Token],
+    request: &HeaderMap,
+    least: Role,
+) -> Result<&'a Token, Refused> {
     let Some(text) = bearer(request) else {
         return Err(unauthenticated("the request carries no bearer token"));
     };
@@ -32,7 +36,11 @@ pub(super) fn holder<'a>(tokens: &'a [Token], request: &HeaderMap, least: Role) 
         return Err(unauthenticated("nobody knows this bearer token"));
     };
     if token.role < least {
-        let detail = format!("the token {:?} is a {}'s and may not do this", token.name, name(token.role));
+        let detail = format!(
+            "the token {:?} is a {}'s and may not do this",
+            token.name,
+            name(token.role)
+        );
         let what_to_do = format!("use a token whose role is at least {}", name(least));
         return Err(Refused::new(Code::Forbidden, detail, what_to_do));
     }
@@ -47,7 +55,8 @@ fn bearer(request: &HeaderMap) -> Option<&str> {
     }
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN)
+        .then_some(token)
 }
 
 fn unauthenticated(detail: &str) -> Refused {
@@ -73,7 +82,10 @@ pub(super) struct BearerScheme;
 impl Modify for BearerScheme {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme(
+            "bearer",
+            SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+        );
     }
 }
 

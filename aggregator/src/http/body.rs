@@ -30,21 +30,36 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 }
 
 fn media_type(headers: &HeaderMap) -> Result<(), Refused> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    {
         return Ok(());
     }
     let detail = match essence.is_empty() {
         true => "the request does not say what its body is".to_owned(),
         false => format!("the request says that its body is {essence:?}"),
     };
-    Err(Refused::new(Code::UnsupportedMediaType, detail, "send JSON with `content-type: application/json`"))
+    Err(Refused::new(
+        Code::UnsupportedMediaType,
+        detail,
+        "send JSON with `content-type: application/json`",
+    ))
 }
 
 async fn read(body: Body) -> Result<axum::body::Bytes, Refused> {
     to_bytes(body, MAX_BODY).await.map_err(|error| {
-        let too_large = std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>());
+        let too_large =
+            std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>());
         if too_large {
             let detail = format!("the body is larger than {MAX_BODY} bytes");
             return Refused::new(Code::BodyTooLarge, detail, "send less at once");
@@ -59,21 +74,33 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
         let path = error.path().to_string();
         fault(path, error.inner())
     })?;
-    deserializer.end().map_err(|error| fault(".".to_owned(), &error))?;
+    deserializer
+        .end()
+        .map_err(|error| fault(".".to_owned(), &error))?;
     Ok(value)
 }
 
 fn fault(path: String, error: &serde_json::Error) -> Refused {
     let whole = error.to_string();
     let (line, column) = (error.line(), error.column());
-    let detail = whole.trim_end_matches(&format!(" at line {line} column {column}")).to_owned();
-    let at = if path == "." { String::new() } else { format!("{path}: ") };
+    let detail = whole
+        .trim_end_matches(&format!(" at line {line} column {column}"))
+        .to_owned();
+    let at = if path == "." {
+        String::new()
+    } else {
+        format!("{path}: ")
+    };
     let mut problem = Problem::new(
         Code::MalformedBody,
         format!("{at}{detail} (line {line}, column {column})"),
         "GET /openapi.json describes the body",
     );
-    problem.at = Some(Place { path, line: u32::try_from(line).ok(), column: u32::try_from(column).ok() });
+    problem.at = Some(Place {
+        path,
+        line: u32::try_from(line).ok(),
+        column: u32::try_from(column).ok(),
+    });
     problem.into()
 }
 

@@ -45,8 +45,17 @@ impl Cache {
         {
             return Arc::clone(page);
         }
-        let answers = view.policy.regions.keys().map(|region| (region.clone(), OnceLock::new())).collect();
-        let page = Arc::new(Page { view: Arc::clone(view), at: now, answers });
+        let answers = view
+            .policy
+            .regions
+            .keys()
+            .map(|region| (region.clone(), OnceLock::new()))
+            .collect();
+        let page = Arc::new(Page {
+            view: Arc::clone(view),
+            at: now,
+            answers,
+        });
         // Two questions at once may each make a page; the later one stays and the earlier one is still right.
         self.0.store(Some(Arc::clone(&page)));
         page

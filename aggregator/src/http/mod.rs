@@ -97,7 +97,11 @@ fn routes() -> OpenApiRouter<App> {
 #[must_use]
 pub fn router(shared: Shared) -> Router {
     let (router, openapi) = routes().split_for_parts();
-    let app = App { shared, cache: Arc::default(), openapi: text(&openapi).into() };
+    let app = App {
+        shared,
+        cache: Arc::default(),
+        openapi: text(&openapi).into(),
+    };
     router
         .route("/openapi.json", get(probes::openapi))
         .fallback(no_such_route)
@@ -113,19 +117,31 @@ pub fn openapi() -> String {
 }
 
 fn text(openapi: &utoipa::openapi::OpenApi) -> String {
-    let mut text = openapi.to_pretty_json().expect("a document of strings and maps is valid JSON");
+    let mut text = openapi
+        .to_pretty_json()
+        .expect("a document of strings and maps is valid JSON");
     text.push('\n');
     text
 }
 
 async fn no_such_route(uri: Uri) -> error::Refused {
     let detail = format!("there is nothing at {}", uri.path());
-    Problem::new(Code::NoSuchRoute, detail, "GET /openapi.json lists every route").into()
+    Problem::new(
+        Code::NoSuchRoute,
+        detail,
+        "GET /openapi.json lists every route",
+    )
+    .into()
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> error::Refused {
     let detail = format!("{} does not take {method}", uri.path());
-    Problem::new(Code::MethodNotAllowed, detail, "GET /openapi.json lists every route with its methods").into()
+    Problem::new(
+        Code::MethodNotAllowed,
+        detail,
+        "GET /openapi.json lists every route with its methods",
+    )
+    .into()
 }
 
 #[cfg(test)]

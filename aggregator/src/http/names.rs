@@ -34,7 +34,12 @@ pub(super) fn unknown<'a>(
     let what_to_do = match near.is_empty() {
         true if names.is_empty() => format!("no {noun} is known yet"),
         true => {
-            let some = names.iter().take(MAX_NEAR).copied().collect::<Vec<&str>>().join(", ");
+            let some = names
+                .iter()
+                .take(MAX_NEAR)
+                .copied()
+                .collect::<Vec<&str>>()
+                .join(", ");
             let more = if names.len() > MAX_NEAR { ", …" } else { "" };
             format!("use one of {some}{more}; GET {list} lists them all")
         }
@@ -53,12 +58,23 @@ fn near(text: &str, names: &[&str]) -> Vec<String> {
         .map(|name| {
             let contained = !text.is_empty() && (name.contains(&text) || text.contains(name));
             let likeness = strsim::normalized_damerau_levenshtein(&text, name);
-            (if contained { likeness.max(0.9) } else { likeness }, *name)
+            (
+                if contained {
+                    likeness.max(0.9)
+                } else {
+                    likeness
+                },
+                *name,
+            )
         })
         .filter(|(likeness, _)| *likeness >= 0.5)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored.into_iter().take(MAX_NEAR).map(|(_, name)| name.to_owned()).collect()
+    scored
+        .into_iter()
+        .take(MAX_NEAR)
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,13 @@ use crate::shared;
 /// Whether the process answers at all.
 #[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, description = "It does", body = Health)))]
 pub(super) async fn healthz(headers: HeaderMap) -> Result<Response, Refused> {
-    answer(&headers, &Health { status: "ok".to_owned(), detail: "the aggregator answers".to_owned() })
+    answer(
+        &headers,
+        &Health {
+            status: "ok".to_owned(),
+            detail: "the aggregator answers".to_owned(),
+        },
+    )
 }
 
 /// Whether the aggregator can do its work.
@@ -24,12 +30,20 @@ pub(super) async fn healthz(headers: HeaderMap) -> Result<Response, Refused> {
         (status = 503, description = "It cannot, and why", body = Health),
     ),
 )]
-pub(super) async fn readyz(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refused> {
+pub(super) async fn readyz(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
     let state = app.shared.readiness.state();
     let ready = state == shared::State::Ready;
     let status = if ready { "ready" } else { "not_ready" };
-    let mut response =
-        answer(&headers, &Health { status: status.to_owned(), detail: state.as_str().to_owned() })?;
+    let mut response = answer(
+        &headers,
+        &Health {
+            status: status.to_owned(),
+            detail: state.as_str().to_owned(),
+        },
+    )?;
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -41,7 +55,11 @@ pub(super) async fn readyz(State(app): State<App>, headers: HeaderMap) -> Result
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     const OPEN_METRICS: HeaderValue =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], app.shared.metrics.encode()).into_response()
+    (
+        [(header::CONTENT_TYPE, OPEN_METRICS)],
+        app.shared.metrics.encode(),
+    )
+        .into_response()
 }
 
 /// This document; not part of itself.

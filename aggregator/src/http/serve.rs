@@ -36,7 +36,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Serves the API until `end`, then lets requests under way finish for a moment. Beyond loopback nothing is served
 /// without TLS, whatever the configuration was taken for.
 pub async fn serve(shared: Shared, listener: TcpListener, end: impl Future<Output = ()>) {
-    let listen = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let listen = listener
+        .local_addr()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
     if !listen.ip().is_loopback() && shared.api.tls.is_none() {
         error!(%listen, "the API is not served: beyond loopback it needs api.certificate and api.key");
         return end.await;
@@ -72,8 +74,14 @@ pub async fn serve(shared: Shared, listener: TcpListener, end: impl Future<Outpu
 }
 
 /// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

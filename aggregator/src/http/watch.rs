@@ -34,18 +34,40 @@ const ROUTES: [&str; 15] = [
 /// Counts one answer.
 pub(super) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let route = route(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
+    let route = route(
+        request
+            .extensions()
+            .get::<MatchedPath>()
+            .map(MatchedPath::as_str),
+    );
     let mut response = next.run(request).await;
-    let labels = metrics::Request { route, status: response.status().as_u16() };
-    app.shared.metrics.http_requests.get_or_create(&labels).inc();
-    app.shared.metrics.http_request_seconds.observe(began.elapsed().as_secs_f64());
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let labels = metrics::Request {
+        route,
+        status: response.status().as_u16(),
+    };
+    app.shared
+        .metrics
+        .http_requests
+        .get_or_create(&labels)
+        .inc();
+    app.shared
+        .metrics
+        .http_request_seconds
+        .observe(began.elapsed().as_secs_f64());
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
 fn route(matched: Option<&str>) -> &'static str {
     let matched = matched.unwrap_or_default();
-    ROUTES.iter().find(|route| **route == matched).copied().unwrap_or("none")
+    ROUTES
+        .iter()
+        .find(|route| **route == matched)
+        .copied()
+        .unwrap_or("none")
 }
 
 #[cfg(test)]

@@ -12,10 +12,20 @@ use crate::ingest::roster::{Member, Roster};
 /// Every agent that was heard of.
 #[must_use]
 pub fn agents(moment: &Moment<'_>, roster: &Roster) -> Agents {
-    let mut ids: Vec<&AgentId> = moment.view.agents.keys().chain(roster.members.keys()).collect();
+    let mut ids: Vec<&AgentId> = moment
+        .view
+        .agents
+        .keys()
+        .chain(roster.members.keys())
+        .collect();
     ids.sort();
     ids.dedup();
-    Agents { agents: ids.into_iter().filter_map(|id| agent(moment, roster, id)).collect() }
+    Agents {
+        agents: ids
+            .into_iter()
+            .filter_map(|id| agent(moment, roster, id))
+            .collect(),
+    }
 }
 
 /// One agent; `None` if nobody heard of it.
@@ -24,7 +34,9 @@ pub fn agent(moment: &Moment<'_>, roster: &Roster, id: &AgentId) -> Option<Agent
     let known = moment.view.agents.get(id);
     let member = roster.members.get(id).map(AsRef::as_ref);
     let registration = member.map(|member| &member.registration);
-    let region = known.map(|known| &known.region).or(registration.map(|own| &own.region))?;
+    let region = known
+        .map(|known| &known.region)
+        .or(registration.map(|own| &own.region))?;
     let (state, detail) = state(moment, known);
     let last_report_at = known.and_then(|known| known.last_report_at);
     Some(Agent {
@@ -32,11 +44,19 @@ pub fn agent(moment: &Moment<'_>, roster: &Roster, id: &AgentId) -> Option<Agent
         region_id: region.clone(),
         state,
         detail,
-        connected_since: member.and_then(|member| member.session).map(|session| session.since.into()),
+        connected_since: member
+            .and_then(|member| member.session)
+            .map(|session| session.since.into()),
         last_report_at: last_report_at.map(Into::into),
         data_age_ms: last_report_at.map(|at| super::milliseconds(moment.since(at))),
-        addresses: registration.map(|own| &own.addresses).or(known.map(|known| &known.addresses))?.clone(),
-        build: registration.map(|own| &own.build).or(known.map(|known| &known.build))?.clone(),
+        addresses: registration
+            .map(|own| &own.addresses)
+            .or(known.map(|known| &known.addresses))?
+            .clone(),
+        build: registration
+            .map(|own| &own.build)
+            .or(known.map(|known| &known.build))?
+            .clone(),
         own_account: member.and_then(account),
         refused_targets: member.map(refused).unwrap_or_default(),
     })
@@ -44,18 +64,31 @@ pub fn agent(moment: &Moment<'_>, roster: &Roster, id: &AgentId) -> Option<Agent
 
 fn state(moment: &Moment<'_>, known: Option<&AgentView>) -> (State, String) {
     let Some(known) = known else {
-        return (State::Pending, "it registered and has not reported yet".to_owned());
+        return (
+            State::Pending,
+            "it registered and has not reported yet".to_owned(),
+        );
     };
     let Some(last) = known.last_report_at else {
-        return (State::Pending, "it connected and has not reported yet".to_owned());
+        return (
+            State::Pending,
+            "it connected and has not reported yet".to_owned(),
+        );
     };
     let age = moment.since(last).as_secs_f64();
     match known.vote {
-        Vote::Silent => (State::Unknown, format!("silent for {age:.1} s; its view does not count")),
-        Vote::AtFault => {
-            (State::Degraded, "it sees fail what others see well, so the fault is its own; its view does not count".to_owned())
+        Vote::Silent => (
+            State::Unknown,
+            format!("silent for {age:.1} s; its view does not count"),
+        ),
+        Vote::AtFault => (
+            State::Degraded,
+            "it sees fail what others see well, so the fault is its own; its view does not count"
+                .to_owned(),
+        ),
+        Vote::Counts if moment.is_stale() => {
+            (State::Unknown, format!("not looked at for {age:.1} s"))
         }
-        Vote::Counts if moment.is_stale() => (State::Unknown, format!("not looked at for {age:.1} s")),
         Vote::Counts => (State::Ok, "its view counts".to_owned()),
     }
 }
@@ -79,8 +112,14 @@ fn account(member: &Member) -> Option<AgentAccount> {
 }
 
 fn refused(member: &Member) -> Vec<RefusedTarget> {
-    let applied = member.mesh_applied.iter().flat_map(|applied| &applied.refused);
+    let applied = member
+        .mesh_applied
+        .iter()
+        .flat_map(|applied| &applied.refused);
     applied
-        .map(|refused| RefusedTarget { target_id: refused.target.to_string(), reason: refused.reason.clone() })
+        .map(|refused| RefusedTarget {
+            target_id: refused.target.to_string(),
+            reason: refused.reason.clone(),
+        })
         .collect()
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use leeward_common::{
     api::v1::{
-        Candidate, Contribution, Decision, Decisions, Failover, Perspective, Previous, Reason, State, Time,
+        Candidate, Contribution, Decision, Decisions, Failover, Perspective, Previous, Reason,
+        State, Time,
     },
     id::RegionId,
     time::Timestamp,
@@ -113,8 +114,12 @@ fn state(moment: &Moment<'_>, selection: Option<&SelectionView>, ranking: &Ranki
     let Some(selection) = selection.filter(|selection| selection.since.is_some()) else {
         return State::Pending;
     };
-    let Some(selected) = &selection.selected else { return State::Bad };
-    let sound = ranking.candidate(selected).is_some_and(|candidate| candidate.eligible)
+    let Some(selected) = &selection.selected else {
+        return State::Bad;
+    };
+    let sound = ranking
+        .candidate(selected)
+        .is_some_and(|candidate| candidate.eligible)
         && ranking.perspective == select::Perspective::Primary
         && !moment.is_stale();
     if sound { State::Ok } else { State::Degraded }
@@ -125,14 +130,19 @@ fn summary(primary: &RegionId, selection: Option<&SelectionView>, ranking: &Rank
     let sentence = match selection.filter(|selection| selection.since.is_some()) {
         None => match ranking.candidates.is_empty() {
             true => format!("{primary} has no region to fail over to: none is configured"),
-            false => format!("nothing is decided for {primary} yet: {}", refusals(ranking)),
+            false => format!(
+                "nothing is decided for {primary} yet: {}",
+                refusals(ranking)
+            ),
         },
         Some(SelectionView { selected: None, .. }) => {
             format!("{primary} has nowhere to go: {}", refusals(ranking))
         }
-        Some(SelectionView { selected: Some(selected), held_until, .. }) => {
-            chosen(primary, selected, *held_until, ranking)
-        }
+        Some(SelectionView {
+            selected: Some(selected),
+            held_until,
+            ..
+        }) => chosen(primary, selected, *held_until, ranking),
     };
     match ranking.perspective {
         select::Perspective::Primary => sentence,
@@ -145,30 +155,58 @@ fn summary(primary: &RegionId, selection: Option<&SelectionView>, ranking: &Rank
 /// Why the first few candidates may not be selected.
 fn refusals(ranking: &Ranking) -> String {
     const SHOWN: usize = 3;
-    let refused = ranking.candidates.iter().filter_map(|candidate| {
-        Some(format!("{} ({})", candidate.region, candidate.reasons.first()?.detail))
-    });
-    let mut texts: Vec<String> = refused.take(SHOWN).collect();
-    if texts.is_empty() {
+    let refused = || {
+        ranking
+            .candidates
+            .iter()
+            .filter_map(|candidate| Some((candidate, candidate.reasons.first()?)))
+    };
+    let Some((_, first)) = refused().next() else {
         return "the candidates are being compared".to_owned();
+    };
+    if refused().count() > 1 && refused().all(|(_, reason)| reason == first) {
+        return format!("of every candidate: {}", first.detail);
     }
+    let mut texts: Vec<String> = refused()
+        .take(SHOWN)
+        .map(|(candidate, reason)| format!("{} ({})", candidate.region, reason.detail))
+        .collect();
     if ranking.candidates.len() > SHOWN {
         texts.push("…".to_owned());
     }
     texts.join(", ")
 }
 
-fn chosen(primary: &RegionId, selected: &RegionId, held_until: Option<Timestamp>, ranking: &Ranking) -> String {
+fn chosen(
+    primary: &RegionId,
+    selected: &RegionId,
+    held_until: Option<Timestamp>,
+    ranking: &Ranking,
+) -> String {
     let own = ranking.candidate(selected);
     if let Some(refusal) = own.and_then(|own| own.reasons.first()) {
-        return format!("{primary} still fails over to {selected}, although: {}", refusal.detail);
+        return format!(
+            "{primary} still fails over to {selected}, although: {}",
+            refusal.detail
+        );
     }
-    let rival = ranking.candidates.iter().find(|other| other.eligible && other.region != *selected);
-    let lead = |own: &select::Candidate, other: &select::Candidate| Some((own.log_score()? - other.log_score()?).exp());
-    match own.zip(rival).and_then(|(own, rival)| Some((rival, lead(own, rival)?))) {
+    let rival = ranking
+        .candidates
+        .iter()
+        .find(|other| other.eligible && other.region != *selected);
+    let lead = |own: &select::Candidate, other: &select::Candidate| {
+        Some((own.log_score()? - other.log_score()?).exp())
+    };
+    match own
+        .zip(rival)
+        .and_then(|(own, rival)| Some((rival, lead(own, rival)?)))
+    {
         None => format!("{primary} fails over to {selected}, the only one that may be selected"),
         Some((rival, lead)) if lead >= 1.0 => {
-            format!("{primary} fails over to {selected}: {lead:.2} times the score of {}, the next best", rival.region)
+            format!(
+                "{primary} fails over to {selected}: {lead:.2} times the score of {}, the next best",
+                rival.region
+            )
         }
         Some((rival, lead)) => {
             let why = match held_until {
@@ -189,10 +227,23 @@ fn time_of_day(time: Timestamp) -> String {
     format!("{} UTC", text.get(11..19).unwrap_or(&text))
 }
 
-fn previous(moment: &Moment<'_>, primary: &RegionId, selection: &SelectionView) -> Option<Previous> {
+fn previous(
+    moment: &Moment<'_>,
+    primary: &RegionId,
+    selection: &SelectionView,
+) -> Option<Previous> {
     let region = selection.previous.clone()?;
-    let own = || moment.view.decisions.iter().rev().filter(|decision| decision.primary == *primary);
-    let left = own().find(|decision| decision.from.as_ref() == Some(&region) && decision.to.as_ref() != Some(&region));
+    let own = || {
+        moment
+            .view
+            .decisions
+            .iter()
+            .rev()
+            .filter(|decision| decision.primary == *primary)
+    };
+    let left = own().find(|decision| {
+        decision.from.as_ref() == Some(&region) && decision.to.as_ref() != Some(&region)
+    });
     let came = own().find(|decision| {
         decision.to.as_ref() == Some(&region) && left.is_none_or(|left| decision.id < left.id)
     });
@@ -212,10 +263,17 @@ fn perspective(ranking: &Ranking) -> Perspective {
 
 fn candidates(ranking: &Ranking, policy: &Policy, late: Duration) -> Vec<Candidate> {
     let ranked = ranking.candidates.iter().zip(1_u32..);
-    ranked.map(|(candidate, place)| self::candidate(candidate, place, policy, late)).collect()
+    ranked
+        .map(|(candidate, place)| self::candidate(candidate, place, policy, late))
+        .collect()
 }
 
-fn candidate(candidate: &select::Candidate, place: u32, policy: &Policy, late: Duration) -> Candidate {
+fn candidate(
+    candidate: &select::Candidate,
+    place: u32,
+    policy: &Policy,
+    late: Duration,
+) -> Candidate {
     let knowledge = knowledge(candidate, policy, late);
     let age = candidate.data_age.map(|age| age + late);
     let value = |estimate: Option<Estimate>| measured(estimate, age, knowledge);
@@ -226,7 +284,10 @@ fn candidate(candidate: &select::Candidate, place: u32, policy: &Policy, late: D
         reasons: candidate
             .reasons
             .iter()
-            .map(|refusal| Reason { code: refusal_code(refusal.code).to_owned(), detail: refusal.detail.clone() })
+            .map(|refusal| Reason {
+                code: refusal_code(refusal.code).to_owned(),
+                detail: refusal.detail.clone(),
+            })
             .collect(),
         baseline_weight: candidate.baseline,
         network_weight: candidate.network,
@@ -236,7 +297,9 @@ fn candidate(candidate: &select::Candidate, place: u32, policy: &Policy, late: D
         latency_p99_us: value(candidate.rtt_p99_us),
         jitter_us: value(candidate.jitter_us),
         loss_ratio: value(candidate.loss),
-        bandwidth_bps: candidate.bandwidth_bps.map(|estimate| value(Some(estimate))),
+        bandwidth_bps: candidate
+            .bandwidth_bps
+            .map(|estimate| value(Some(estimate))),
         data_age_ms: age.map(super::milliseconds),
         vantage_points: candidate.vantage_points,
         seen_from: candidate.seen_from.clone(),
@@ -249,7 +312,9 @@ fn knowledge(candidate: &select::Candidate, policy: &Policy, late: Duration) -> 
     let probes = candidate.loss.map_or(0, |loss| loss.n);
     match candidate.data_age {
         None => Knowledge::Unknown,
-        Some(age) if age > policy.evidence.stale_after || late > super::STALE_AFTER => Knowledge::Stale,
+        Some(age) if age > policy.evidence.stale_after || late > super::STALE_AFTER => {
+            Knowledge::Stale
+        }
         Some(_) if probes < u64::from(policy.evidence.min_probes) => Knowledge::Thin,
         Some(_) => Knowledge::Fresh,
     }
@@ -302,27 +367,41 @@ pub struct Page<'a> {
 #[must_use]
 pub fn decisions(moment: &Moment<'_>, page: Page<'_>) -> Decisions {
     let asked = |decision: &&std::sync::Arc<decision::Decision>| {
-        page.primary.is_none_or(|primary| decision.primary == *primary)
+        page.primary
+            .is_none_or(|primary| decision.primary == *primary)
             && page.before.is_none_or(|before| decision.id < before)
     };
     let mut found = moment.view.decisions.iter().rev().filter(asked);
-    let decisions: Vec<Decision> =
-        found.by_ref().take(page.limit).map(|one| decision(one, &moment.view.policy)).collect();
+    let decisions: Vec<Decision> = found
+        .by_ref()
+        .take(page.limit)
+        .map(|one| decision(one, &moment.view.policy))
+        .collect();
     let more = found.next().is_some();
     let last = decisions.last().map(|decision| decision.decision_id);
-    Decisions { decisions, next_before: last.filter(|_| more) }
+    Decisions {
+        decisions,
+        next_before: last.filter(|_| more),
+    }
 }
 
 fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
     use decision::Reason as Why;
     let (margin, detail) = match &decision.reason {
         Why::Initial => (None, "the first selection".to_owned()),
-        Why::Better { margin } => (Some(*margin), format!("{margin:.2} times the score of the selection before")),
-        Why::ReturnedHome { margin } => {
-            (Some(*margin), format!("back where it was, {margin:.2} times the score of the selection before"))
-        }
+        Why::Better { margin } => (
+            Some(*margin),
+            format!("{margin:.2} times the score of the selection before"),
+        ),
+        Why::ReturnedHome { margin } => (
+            Some(*margin),
+            format!("back where it was, {margin:.2} times the score of the selection before"),
+        ),
         Why::Down => (None, "the selection before is down".to_owned()),
-        Why::Unreachable => (None, "the selection before is not reached from the primary".to_owned()),
+        Why::Unreachable => (
+            None,
+            "the selection before is not reached from the primary".to_owned(),
+        ),
         Why::Ineligible { because } => (None, because.clone()),
         Why::NoCandidate => (None, "no candidate is left".to_owned()),
         Why::Recovered => (None, "there is a candidate again".to_owned()),
@@ -333,7 +412,10 @@ fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
         primary_region: decision.primary.clone(),
         from: decision.from.clone(),
         to: decision.to.clone(),
-        reason: Reason { code: decision.reason.code().to_owned(), detail },
+        reason: Reason {
+            code: decision.reason.code().to_owned(),
+            detail,
+        },
         margin,
         summary: decision.summary.clone(),
         graph_version: decision.graph_version,

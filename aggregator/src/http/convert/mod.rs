@@ -43,7 +43,10 @@ impl<'a> Moment<'a> {
     /// The view, read at `now`.
     #[must_use]
     pub fn new(view: &'a View, now: Timestamp) -> Self {
-        Self { view, late: now.since(view.now) }
+        Self {
+            view,
+            late: now.since(view.now),
+        }
     }
 
     /// Whether the picture is too old to act on.
@@ -63,10 +66,18 @@ impl<'a> Moment<'a> {
     }
 
     fn knowledge(&self, estimates: &Estimates) -> Knowledge {
-        if self.is_stale() { Knowledge::Stale } else { estimates.knowledge(self.view.now, &self.view.policy) }
+        if self.is_stale() {
+            Knowledge::Stale
+        } else {
+            estimates.knowledge(self.view.now, &self.view.policy)
+        }
     }
 
-    fn measured(&self, estimates: &Estimates, pick: fn(&Estimates) -> Option<Estimate>) -> Measured {
+    fn measured(
+        &self,
+        estimates: &Estimates,
+        pick: fn(&Estimates) -> Option<Estimate>,
+    ) -> Measured {
         let age = estimates.age(self.view.now).map(|age| self.age(age));
         measured(pick(estimates), age, self.knowledge(estimates))
     }
@@ -112,13 +123,21 @@ fn listed(names: &[&str]) -> String {
 
 /// `1 agent`, `2 agents`.
 fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
 }
 
 /// A ratio as people read it.
 fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
-    if percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+    if percent < 10.0 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
 }
 
 #[cfg(test)]
@@ -133,10 +152,25 @@ mod tests {
 
     #[test]
     fn an_old_value_is_shown_and_is_unknown() {
-        let estimate = Estimate { value: 1.0, low: 0.5, high: 2.0, n: 7 };
-        let shown = measured(Some(estimate), Some(Duration::from_secs(9)), Knowledge::Stale);
-        assert_eq!((shown.value, shown.age_ms, shown.state), (Some(1.0), Some(9_000), State::Unknown));
+        let estimate = Estimate {
+            value: 1.0,
+            low: 0.5,
+            high: 2.0,
+            n: 7,
+        };
+        let shown = measured(
+            Some(estimate),
+            Some(Duration::from_secs(9)),
+            Knowledge::Stale,
+        );
+        assert_eq!(
+            (shown.value, shown.age_ms, shown.state),
+            (Some(1.0), Some(9_000), State::Unknown)
+        );
         assert_eq!(measured(None, None, Knowledge::Fresh).state, State::Unknown);
-        assert_eq!(measured(Some(estimate), None, Knowledge::Thin).state, State::Degraded);
+        assert_eq!(
+            measured(Some(estimate), None, Knowledge::Thin).state,
+            State::Degraded
+        );
     }
 }

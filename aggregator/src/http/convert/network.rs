@@ -19,8 +19,19 @@ use super::{Moment, region_state, signals::signal};
 pub fn graph(moment: &Moment<'_>, from: Option<&RegionId>) -> Graph {
     let view = moment.view;
     let ranking = from.map(|from| {
-        let others: Vec<RegionId> = view.policy.regions.keys().filter(|region| *region != from).cloned().collect();
-        select::rank(&view.picture(), from, &others, &std::collections::BTreeMap::new())
+        let others: Vec<RegionId> = view
+            .policy
+            .regions
+            .keys()
+            .filter(|region| *region != from)
+            .cloned()
+            .collect();
+        select::rank(
+            &view.picture(),
+            from,
+            &others,
+            &std::collections::BTreeMap::new(),
+        )
     });
     let node = |id| node(moment, from, ranking.as_ref(), id);
     Graph {
@@ -28,11 +39,20 @@ pub fn graph(moment: &Moment<'_>, from: Option<&RegionId>) -> Graph {
         evaluated_at: view.now.into(),
         from: from.cloned(),
         nodes: view.policy.regions.keys().map(node).collect(),
-        edges: view.links.iter().map(|((from, to), link)| edge(moment, from, to, link)).collect(),
+        edges: view
+            .links
+            .iter()
+            .map(|((from, to), link)| edge(moment, from, to, link))
+            .collect(),
     }
 }
 
-fn node(moment: &Moment<'_>, from: Option<&RegionId>, ranking: Option<&Ranking>, id: &RegionId) -> Node {
+fn node(
+    moment: &Moment<'_>,
+    from: Option<&RegionId>,
+    ranking: Option<&Ranking>,
+    id: &RegionId,
+) -> Node {
     let pair = from.and_then(|from| moment.view.pairs.get(&Pair::new(from, id)));
     let none = Estimates::default();
     let estimates = pair.map_or(&none, |pair| &pair.estimates);
@@ -42,12 +62,16 @@ fn node(moment: &Moment<'_>, from: Option<&RegionId>, ranking: Option<&Ranking>,
         latency_us: moment.measured(estimates, |all| all.rtt_p50_us),
         packet_loss: moment.measured(estimates, |all| all.loss),
         bandwidth_bps: bandwidth(moment, estimates),
-        weight: ranking.and_then(|ranking| ranking.candidate(id)).and_then(|candidate| candidate.normalised),
+        weight: ranking
+            .and_then(|ranking| ranking.candidate(id))
+            .and_then(|candidate| candidate.normalised),
     }
 }
 
 fn bandwidth(moment: &Moment<'_>, estimates: &Estimates) -> Option<Measured> {
-    estimates.bandwidth_bps.map(|_| moment.measured(estimates, |all| all.bandwidth_bps))
+    estimates
+        .bandwidth_bps
+        .map(|_| moment.measured(estimates, |all| all.bandwidth_bps))
 }
 
 pub(super) fn edge(moment: &Moment<'_>, from: &RegionId, to: &RegionId, link: &LinkView) -> Edge {
@@ -69,20 +93,35 @@ pub(super) fn edge(moment: &Moment<'_>, from: &RegionId, to: &RegionId, link: &L
 
 /// How a directed link fares: unknown without fresh evidence, bad when nothing is answered lately, degraded when loss
 /// above [`super::TROUBLE_LOSS`] is certain or too little is known to tell.
-pub(super) fn link_state(moment: &Moment<'_>, from: &RegionId, to: &RegionId, estimates: &Estimates) -> State {
+pub(super) fn link_state(
+    moment: &Moment<'_>,
+    from: &RegionId,
+    to: &RegionId,
+    estimates: &Estimates,
+) -> State {
     let view = moment.view;
     let knowledge = moment.knowledge(estimates);
     if matches!(knowledge, Knowledge::Stale | Knowledge::Unknown) {
         return State::Unknown;
     }
-    let lost_by = view.pairs.get(&Pair::new(from, to)).map(|pair| &pair.lost_by);
+    let lost_by = view
+        .pairs
+        .get(&Pair::new(from, to))
+        .map(|pair| &pair.lost_by);
     let mut fresh = estimates.fresh_agents(view.now, &view.policy).peekable();
-    let lost = fresh.peek().is_some() && fresh.all(|agent| lost_by.is_some_and(|lost_by| lost_by.contains(agent)));
+    let lost = fresh.peek().is_some()
+        && fresh.all(|agent| lost_by.is_some_and(|lost_by| lost_by.contains(agent)));
     if lost || estimates.rtt_p50_us.is_none() {
         return State::Bad;
     }
-    let lossy = estimates.loss.is_some_and(|loss| loss.low > super::TROUBLE_LOSS);
-    if lossy || knowledge == Knowledge::Thin { State::Degraded } else { State::Ok }
+    let lossy = estimates
+        .loss
+        .is_some_and(|loss| loss.low > super::TROUBLE_LOSS);
+    if lossy || knowledge == Knowledge::Thin {
+        State::Degraded
+    } else {
+        State::Ok
+    }
 }
 
 /// A directed link with its recent windows; one that nobody measured has none.
@@ -100,7 +139,12 @@ pub fn link(moment: &Moment<'_>, from: &RegionId, to: &RegionId) -> Link {
         edge: edge(moment, from, to, known),
         evaluated_at: view.now.into(),
         windows: known.windows.iter().map(window).collect(),
-        signals: view.signals.iter().filter(|active| about(&active.subject)).map(signal).collect(),
+        signals: view
+            .signals
+            .iter()
+            .filter(|active| about(&active.subject))
+            .map(signal)
+            .collect(),
     }
 }
 
@@ -124,7 +168,15 @@ fn window(window: &WindowView) -> LinkWindow {
 /// Every region of the policy.
 #[must_use]
 pub fn regions(moment: &Moment<'_>) -> Regions {
-    Regions { regions: moment.view.policy.regions.keys().filter_map(|id| region(moment, id)).collect() }
+    Regions {
+        regions: moment
+            .view
+            .policy
+            .regions
+            .keys()
+            .filter_map(|id| region(moment, id))
+            .collect(),
+    }
 }
 
 /// One region; `None` if the policy has no such.
@@ -137,7 +189,10 @@ pub fn region(moment: &Moment<'_>, id: &RegionId) -> Option<Region> {
     Some(Region {
         region_id: id.clone(),
         state: region_state(moment, id),
-        detail: own.map_or_else(|| "nothing was measured yet".to_owned(), |own| own.detail.clone()),
+        detail: own.map_or_else(
+            || "nothing was measured yet".to_owned(),
+            |own| own.detail.clone(),
+        ),
         since: own.map(|own| own.since.into()),
         latitude: policy.latitude,
         longitude: policy.longitude,
@@ -146,6 +201,9 @@ pub fn region(moment: &Moment<'_>, id: &RegionId) -> Option<Region> {
         fresh_agents: own.map_or(0, |own| own.fresh_agents),
         agents: agents.map(|(agent, _)| agent.clone()).collect(),
         potential_failover_regions: view.policy.candidates(id),
-        selected_region: view.selections.get(id).and_then(|selection| selection.selected.clone()),
+        selected_region: view
+            .selections
+            .get(id)
+            .and_then(|selection| selection.selected.clone()),
     })
 }

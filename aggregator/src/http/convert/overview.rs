@@ -19,11 +19,20 @@ use super::{Moment, failover, listed, network::link_state, percent, plural};
 #[must_use]
 pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
     let view = moment.view;
-    let failovers: Vec<FailoverLine> = view.policy.regions.keys().map(|primary| line(moment, primary)).collect();
+    let failovers: Vec<FailoverLine> = view
+        .policy
+        .regions
+        .keys()
+        .map(|primary| line(moment, primary))
+        .collect();
     let trouble = Trouble::of(moment);
     let counts = counts(moment, &trouble);
     let (state, summary) = sentence(moment, &trouble, &failovers);
-    let newest = view.agents.values().filter_map(|agent| agent.last_report_at).max();
+    let newest = view
+        .agents
+        .values()
+        .filter_map(|agent| agent.last_report_at)
+        .max();
     Overview {
         summary,
         state,
@@ -42,10 +51,17 @@ pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
 fn line(moment: &Moment<'_>, primary: &RegionId) -> FailoverLine {
     let answer = failover(moment, primary);
     let selected = answer.selected_region.as_ref();
-    let eligible = || answer.candidates.iter().filter(|candidate| candidate.eligible);
+    let eligible = || {
+        answer
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.eligible)
+    };
     let own = eligible().find(|candidate| Some(&candidate.region_id) == selected);
     let next = eligible().find(|candidate| Some(&candidate.region_id) != selected);
-    let margin = own.zip(next).and_then(|(own, next)| Some(own.score? / next.score?));
+    let margin = own
+        .zip(next)
+        .and_then(|(own, next)| Some(own.score? / next.score?));
     FailoverLine {
         next_best: next.map(|next| next.region_id.clone()),
         margin: margin.filter(|margin| margin.is_finite()),
@@ -68,9 +84,17 @@ struct Trouble<'a> {
 impl<'a> Trouble<'a> {
     fn of(moment: &Moment<'a>) -> Self {
         let view = moment.view;
-        let state = |id: &RegionId| view.regions.get(id).map_or(RegionState::Unknown, |region| region.state);
+        let state = |id: &RegionId| {
+            view.regions
+                .get(id)
+                .map_or(RegionState::Unknown, |region| region.state)
+        };
         let regions = |wanted: RegionState| {
-            view.policy.regions.keys().filter(|id| state(id) == wanted).collect::<Vec<&'a RegionId>>()
+            view.policy
+                .regions
+                .keys()
+                .filter(|id| state(id) == wanted)
+                .collect::<Vec<&'a RegionId>>()
         };
         let down = regions(RegionState::Down);
         let mut links: Vec<_> = moment
@@ -78,15 +102,27 @@ impl<'a> Trouble<'a> {
             .links
             .iter()
             .filter(|((from, to), _)| !down.contains(&from) && !down.contains(&to))
-            .map(|(link, known)| (link, &known.estimates, link_state(moment, &link.0, &link.1, &known.estimates)))
+            .map(|(link, known)| {
+                (
+                    link,
+                    &known.estimates,
+                    link_state(moment, &link.0, &link.1, &known.estimates),
+                )
+            })
             .filter(|(_, estimates, state)| match state {
                 State::Bad => true,
-                State::Degraded => estimates.loss.is_some_and(|loss| loss.low > super::TROUBLE_LOSS),
+                State::Degraded => estimates
+                    .loss
+                    .is_some_and(|loss| loss.low > super::TROUBLE_LOSS),
                 _ => false,
             })
             .collect();
         links.sort_by(|a, b| loss(b).total_cmp(&loss(a)));
-        Self { down, unknown: regions(RegionState::Unknown), links }
+        Self {
+            down,
+            unknown: regions(RegionState::Unknown),
+            links,
+        }
     }
 
     /// The region that touches all troubled links, the one with the fewest healthy links if there are several.
@@ -96,7 +132,9 @@ impl<'a> Trouble<'a> {
             *touches.entry(from).or_default() += 1;
             *touches.entry(to).or_default() += 1;
         }
-        let mut all = touches.into_iter().filter(|(_, count)| *count == self.links.len());
+        let mut all = touches
+            .into_iter()
+            .filter(|(_, count)| *count == self.links.len());
         let culprit = all.next()?.0;
         // Two regions that touch all of them: it is the link between them, and neither is the culprit.
         all.next().is_none().then_some(culprit)
@@ -104,31 +142,61 @@ impl<'a> Trouble<'a> {
 }
 
 fn loss((_, estimates, state): &(&Link, &Estimates, State)) -> f64 {
-    if *state == State::Bad { 1.0 } else { estimates.loss.map_or(0.0, |loss| loss.value) }
+    if *state == State::Bad {
+        1.0
+    } else {
+        estimates.loss.map_or(0.0, |loss| loss.value)
+    }
 }
 
-fn sentence(moment: &Moment<'_>, trouble: &Trouble<'_>, failovers: &[FailoverLine]) -> (State, String) {
+fn sentence(
+    moment: &Moment<'_>,
+    trouble: &Trouble<'_>,
+    failovers: &[FailoverLine],
+) -> (State, String) {
     let view = moment.view;
     if moment.is_stale() {
         let age = moment.late.as_secs();
-        return (State::Unknown, format!("This picture is {age} s old; the answers are the last good ones."));
+        return (
+            State::Unknown,
+            format!("This picture is {age} s old; the answers are the last good ones."),
+        );
     }
-    if !view.agents.values().any(|agent| agent.last_report_at.is_some()) {
-        return (State::Pending, "No agent has reported yet, so nothing is known.".to_owned());
+    if !view
+        .agents
+        .values()
+        .any(|agent| agent.last_report_at.is_some())
+    {
+        return (
+            State::Pending,
+            "No agent has reported yet, so nothing is known.".to_owned(),
+        );
     }
     let stranded: Vec<&str> = names(failovers, State::Bad);
     let advice = advice(moment, failovers);
     if let [_, ..] = stranded.as_slice() {
         let verb = if stranded.len() == 1 { "has" } else { "have" };
-        return (State::Bad, format!("{} {verb} no region left to fail over to.{advice}", capital(&listed(&stranded))));
+        return (
+            State::Bad,
+            format!(
+                "{} {verb} no region left to fail over to.{advice}",
+                capital(&listed(&stranded))
+            ),
+        );
     }
     if let [_, ..] = trouble.down.as_slice() {
         let down = ids(&trouble.down);
         let verb = if down.len() == 1 { "is" } else { "are" };
-        return (State::Bad, format!("{} {verb} down.{advice}", capital(&listed(&down))));
+        return (
+            State::Bad,
+            format!("{} {verb} down.{advice}", capital(&listed(&down))),
+        );
     }
     if let Some(worst) = trouble.links.first() {
-        return (State::Degraded, format!("{}{advice}", network_trouble(trouble, worst)));
+        return (
+            State::Degraded,
+            format!("{}{advice}", network_trouble(trouble, worst)),
+        );
     }
     if let [_, ..] = trouble.unknown.as_slice() {
         let unknown = ids(&trouble.unknown);
@@ -138,10 +206,19 @@ fn sentence(moment: &Moment<'_>, trouble: &Trouble<'_>, failovers: &[FailoverLin
     }
     let pending = names(failovers, State::Pending);
     if let [_, ..] = pending.as_slice() {
-        return (State::Pending, format!("Not enough is known yet to decide for {}.", listed(&pending)));
+        return (
+            State::Pending,
+            format!(
+                "Not enough is known yet to decide for {}.",
+                listed(&pending)
+            ),
+        );
     }
     let regions = plural(view.policy.regions.len(), "region");
-    (State::Ok, format!("All {regions} are reached and no link is in trouble.{advice}"))
+    (
+        State::Ok,
+        format!("All {regions} are reached and no link is in trouble.{advice}"),
+    )
 }
 
 fn network_trouble(trouble: &Trouble<'_>, worst: &(&Link, &Estimates, State)) -> String {
@@ -153,9 +230,14 @@ fn network_trouble(trouble: &Trouble<'_>, worst: &(&Link, &Estimates, State)) ->
     match trouble.culprit() {
         Some(region) => {
             let count = plural(trouble.links.len(), "link");
-            format!("{} loses packets on {count}, worst {from} to {to} with {measure}.", capital(region.as_str()))
+            format!(
+                "{} loses packets on {count}, worst {from} to {to} with {measure}.",
+                capital(region.as_str())
+            )
         }
-        None if trouble.links.len() <= 2 => format!("The link {from} to {to} is in trouble: {measure}."),
+        None if trouble.links.len() <= 2 => {
+            format!("The link {from} to {to} is in trouble: {measure}.")
+        }
         None => {
             let count = plural(trouble.links.len(), "link");
             format!("{count} are in trouble, worst {from} to {to} with {measure}.")
@@ -168,14 +250,31 @@ fn advice(moment: &Moment<'_>, failovers: &[FailoverLine]) -> String {
     const RECENT: std::time::Duration = std::time::Duration::from_secs(600);
     const SHOWN: usize = 2;
     let moved = |line: &&FailoverLine| {
-        let decision = moment.view.decisions.iter().rev().find(|decision| decision.primary == line.primary_region);
-        decision.is_some_and(|decision| decision.from.is_some() && moment.since(decision.at) < RECENT)
+        let decision = moment
+            .view
+            .decisions
+            .iter()
+            .rev()
+            .find(|decision| decision.primary == line.primary_region);
+        decision
+            .is_some_and(|decision| decision.from.is_some() && moment.since(decision.at) < RECENT)
     };
     let mut moved: Vec<&FailoverLine> = failovers.iter().filter(moved).collect();
     moved.sort_by_key(|line| std::cmp::Reverse(line.decided_at));
-    let to = |line: &FailoverLine| line.selected_region.as_ref().map_or("nowhere", |to| to.as_str()).to_owned();
-    let [first, rest @ ..] = moved.as_slice() else { return String::new() };
-    let mut text = format!(" {} now fails over to {}", capital(first.primary_region.as_str()), to(first));
+    let to = |line: &FailoverLine| {
+        line.selected_region
+            .as_ref()
+            .map_or("nowhere", |to| to.as_str())
+            .to_owned()
+    };
+    let [first, rest @ ..] = moved.as_slice() else {
+        return String::new();
+    };
+    let mut text = format!(
+        " {} now fails over to {}",
+        capital(first.primary_region.as_str()),
+        to(first)
+    );
     for line in rest.iter().take(SHOWN - 1) {
         text.push_str(&format!(", {} to {}", line.primary_region, to(line)));
     }
@@ -188,21 +287,48 @@ fn advice(moment: &Moment<'_>, failovers: &[FailoverLine]) -> String {
 
 fn facts(moment: &Moment<'_>, trouble: &Trouble<'_>, counts: &Tally) -> Vec<Fact> {
     let mut facts = Vec::new();
-    let mut fact = |label: &str, text: String| facts.push(Fact { label: label.to_owned(), text });
+    let mut fact = |label: &str, text: String| {
+        facts.push(Fact {
+            label: label.to_owned(),
+            text,
+        })
+    };
     for region in &trouble.down {
         if let Some(view) = moment.view.regions.get(*region) {
-            fact("what", format!("{region} since {}: {}", time_of_day(view.since), view.detail));
+            fact(
+                "what",
+                format!(
+                    "{region} since {}: {}",
+                    time_of_day(view.since),
+                    view.detail
+                ),
+            );
         }
     }
     if let Some(((from, to), estimates, _)) = trouble.links.first() {
         if let Some(loss) = estimates.loss {
             let range = format!("{} to {}", percent(loss.low), percent(loss.high));
-            fact("what", format!("{} loss ({range}) from {from} to {to}", percent(loss.value)));
+            fact(
+                "what",
+                format!("{} loss ({range}) from {from} to {to}", percent(loss.value)),
+            );
         }
-        let links: Vec<String> =
-            trouble.links.iter().take(4).map(|((from, to), ..)| format!("{from} to {to}")).collect();
+        let links: Vec<String> = trouble
+            .links
+            .iter()
+            .take(4)
+            .map(|((from, to), ..)| format!("{from} to {to}"))
+            .collect();
         let more = if trouble.links.len() > 4 { ", …" } else { "" };
-        fact("where", format!("{} of {} links: {}{more}", trouble.links.len(), counts.links, links.join(", ")));
+        fact(
+            "where",
+            format!(
+                "{} of {} links: {}{more}",
+                trouble.links.len(),
+                counts.links,
+                links.join(", ")
+            ),
+        );
     }
     if let Some(last) = moment.view.decisions.back() {
         fact("why", format!("{}: {}", time_of_day(last.at), last.summary));
@@ -215,10 +341,21 @@ fn facts(moment: &Moment<'_>, trouble: &Trouble<'_>, counts: &Tally) -> Vec<Fact
 
 fn trust(moment: &Moment<'_>, counts: &Tally) -> String {
     let with = |vote: Vote| {
-        let agents = moment.view.agents.iter().filter(|(_, agent)| agent.vote == vote);
-        agents.map(|(id, _)| id.as_str()).take(4).collect::<Vec<&str>>()
+        let agents = moment
+            .view
+            .agents
+            .iter()
+            .filter(|(_, agent)| agent.vote == vote);
+        agents
+            .map(|(id, _)| id.as_str())
+            .take(4)
+            .collect::<Vec<&str>>()
     };
-    let mut text = format!("{} of {} counted", counts.agents_counted, plural(counts.agents as usize, "agent"));
+    let mut text = format!(
+        "{} of {} counted",
+        counts.agents_counted,
+        plural(counts.agents as usize, "agent")
+    );
     for (vote, word) in [(Vote::Silent, "silent"), (Vote::AtFault, "at fault")] {
         let agents = with(vote);
         if !agents.is_empty() {
@@ -236,7 +373,12 @@ fn counts(moment: &Moment<'_>, trouble: &Trouble<'_>) -> Tally {
         regions_down: count(trouble.down.len()),
         regions_unknown: count(trouble.unknown.len()),
         agents: count(view.agents.len()),
-        agents_counted: count(view.agents.values().filter(|agent| agent.vote == Vote::Counts).count()),
+        agents_counted: count(
+            view.agents
+                .values()
+                .filter(|agent| agent.vote == Vote::Counts)
+                .count(),
+        ),
         links: count(view.links.len()),
         links_troubled: count(trouble.links.len()),
         signals: count(view.signals.len()),
@@ -255,7 +397,9 @@ fn ids<'a>(regions: &[&'a RegionId]) -> Vec<&'a str> {
 
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+    chars.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(chars).collect()
+    })
 }
 
 fn time_of_day(time: Timestamp) -> String {

@@ -11,13 +11,22 @@ use super::Moment;
 /// The signals in force.
 #[must_use]
 pub fn signals(moment: &Moment<'_>) -> v1::Signals {
-    v1::Signals { signals: moment.view.signals.iter().map(signal).collect() }
+    v1::Signals {
+        signals: moment.view.signals.iter().map(signal).collect(),
+    }
 }
 
 /// One signal.
 #[must_use]
 pub fn signal(signal: &ActiveSignal) -> v1::Signal {
-    let ActiveSignal { source, subject, metric, value, observed_at, expires_at } = signal;
+    let ActiveSignal {
+        source,
+        subject,
+        metric,
+        value,
+        observed_at,
+        expires_at,
+    } = signal;
     let (region, from, to) = match subject {
         Subject::Region(region) => (Some(region.clone()), None, None),
         Subject::Link(from, to) => (None, Some(from.clone()), Some(to.clone())),

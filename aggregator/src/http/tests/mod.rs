@@ -17,7 +17,9 @@ use leeward_common::{
     id::SourceId,
     time::{Clock, Timestamp},
 };
-use leeward_engine::{Engine, input::Input, policy::Policy, scenario::Scenario, simulate, view::View};
+use leeward_engine::{
+    Engine, input::Input, policy::Policy, scenario::Scenario, simulate, view::View,
+};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -67,12 +69,19 @@ impl Story {
         let scenario = Scenario::parse("world.toml", world).unwrap();
         let mut inputs = Vec::new();
         simulate::run_with(&scenario, |at, input| inputs.push((at, input.clone())));
-        Self { policy: scenario.policy, inputs }
+        Self {
+            policy: scenario.policy,
+            inputs,
+        }
     }
 
     fn view(&self, seconds: f64) -> View {
         let mut engine = Engine::new(self.policy.clone());
-        for (then, input) in self.inputs.iter().take_while(|(then, _)| *then <= at(seconds)) {
+        for (then, input) in self
+            .inputs
+            .iter()
+            .take_while(|(then, _)| *then <= at(seconds))
+        {
             engine.step(*then, input);
         }
         engine.step(at(seconds), &Input::Tick);
@@ -117,17 +126,28 @@ impl Aggregator {
             roster: Arc::new(ArcSwap::from_pointee(Roster::default())),
             turn,
             metrics: Arc::new(Metrics::default()),
-            api: Arc::new(Api { listen: ([127, 0, 0, 1], 0).into(), tls: None, tokens: tokens() }),
+            api: Arc::new(Api {
+                listen: ([127, 0, 0, 1], 0).into(),
+                tls: None,
+                tokens: tokens(),
+            }),
             readiness,
             clock: clock.clone(),
             name: "main".into(),
         };
-        Self { router: router(shared.clone()), shared, clock, arrivals }
+        Self {
+            router: router(shared.clone()),
+            shared,
+            clock,
+            arrivals,
+        }
     }
 
     /// Time passes and nothing new is published.
     fn wait(&self, seconds: f64) {
-        self.clock.0.fetch_add((seconds * 1e6) as u64, Ordering::AcqRel);
+        self.clock
+            .0
+            .fetch_add((seconds * 1e6) as u64, Ordering::AcqRel);
     }
 
     /// The engine publishes another view.
@@ -137,11 +157,18 @@ impl Aggregator {
     }
 
     async fn get(&self, path: &str) -> Answer {
-        self.ask(Request::get(path).body(Body::empty()).unwrap()).await
+        self.ask(Request::get(path).body(Body::empty()).unwrap())
+            .await
     }
 
     async fn get_with_etag(&self, path: &str, etag: &str) -> Answer {
-        self.ask(Request::get(path).header(header::IF_NONE_MATCH, etag).body(Body::empty()).unwrap()).await
+        self.ask(
+            Request::get(path)
+                .header(header::IF_NONE_MATCH, etag)
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await
     }
 
     async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
@@ -151,7 +178,11 @@ impl Aggregator {
     async fn ask(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        Answer { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
     }
 }
 
@@ -162,7 +193,9 @@ struct Post {
 
 fn post(path: &str, body: impl Into<Body>) -> Post {
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-    Post { body: request.body(body.into()).unwrap() }
+    Post {
+        body: request.body(body.into()).unwrap(),
+    }
 }
 
 impl Post {
@@ -188,7 +221,10 @@ impl Answer {
     /// The problem, after checking that it looks as RFC 9457 wants it and says what to do.
     fn problem(&self, status: u16) -> Problem {
         assert_eq!(self.status, status, "{}", self.text());
-        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            self.headers[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
         let problem: Problem = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(problem.status, status);
         assert_eq!(problem.kind, format!("/problems/{}", problem.code.as_str()));
@@ -210,7 +246,10 @@ fn tokens() -> Vec<Token> {
         name: name.to_owned(),
         sha256: Sha256::digest(name.as_bytes()).into(),
         role,
-        sources: sources.iter().map(|source| SourceId::parse(source).unwrap()).collect(),
+        sources: sources
+            .iter()
+            .map(|source| SourceId::parse(source).unwrap())
+            .collect(),
     };
     vec![
         token("viewer", Role::Viewer, &[]),
@@ -241,7 +280,13 @@ fn difference(expected: &str, text: &str) -> String {
         match (old.next(), new.next()) {
             (None, None) => break,
             (a, b) if a == b => {}
-            (a, b) => return format!("line {number}\n- {}\n+ {}", a.unwrap_or_default(), b.unwrap_or_default()),
+            (a, b) => {
+                return format!(
+                    "line {number}\n- {}\n+ {}",
+                    a.unwrap_or_default(),
+                    b.unwrap_or_default()
+                );
+            }
         }
     }
     String::new()

@@ -12,20 +12,38 @@ async fn the_graph_shows_nodes_as_seen_from_a_region_and_every_directed_link() {
     let aggregator = Aggregator::at(CALM);
     let graph: Graph = aggregator.get("/v1/graph?from=virginia").await.json();
     assert_eq!((graph.nodes.len(), graph.edges.len()), (4, 12));
-    let node = |id: &str| graph.nodes.iter().find(|node| node.region_id.as_str() == id).unwrap();
+    let node = |id: &str| {
+        graph
+            .nodes
+            .iter()
+            .find(|node| node.region_id.as_str() == id)
+            .unwrap()
+    };
     assert!((node("oregon").latency_us.value.unwrap() - 68_000.0).abs() < 5_000.0);
     assert_eq!(node("oregon").packet_loss.value, Some(0.0));
-    assert!(node("oregon").packet_loss.high.unwrap() > 0.0, "no loss in few probes is not surely no loss");
+    assert!(
+        node("oregon").packet_loss.high.unwrap() > 0.0,
+        "no loss in few probes is not surely no loss"
+    );
     assert!(node("oregon").bandwidth_bps.is_none());
     assert_eq!(node("virginia").weight, None);
-    let best = graph.nodes.iter().filter_map(|node| node.weight).fold(0.0, f64::max);
+    let best = graph
+        .nodes
+        .iter()
+        .filter_map(|node| node.weight)
+        .fold(0.0, f64::max);
     assert_eq!(best, 1.0);
 }
 
 #[tokio::test]
 async fn without_a_viewpoint_the_nodes_are_unknown() {
     let graph: Graph = Aggregator::at(CALM).get("/v1/graph").await.json();
-    assert!(graph.nodes.iter().all(|node| node.latency_us.value.is_none() && node.weight.is_none()));
+    assert!(
+        graph
+            .nodes
+            .iter()
+            .all(|node| node.latency_us.value.is_none() && node.weight.is_none())
+    );
     assert!(graph.edges.iter().all(|edge| edge.state == State::Ok));
 }
 
@@ -33,7 +51,12 @@ async fn without_a_viewpoint_the_nodes_are_unknown() {
 async fn a_lossy_link_is_degraded_and_a_dead_one_bad() {
     let lossy: Graph = Aggregator::at(LOSSY).get("/v1/graph").await.json();
     let state = |graph: &Graph, from: &str, to: &str| {
-        graph.edges.iter().find(|edge| edge.from.as_str() == from && edge.to.as_str() == to).unwrap().state
+        graph
+            .edges
+            .iter()
+            .find(|edge| edge.from.as_str() == from && edge.to.as_str() == to)
+            .unwrap()
+            .state
     };
     assert_eq!(state(&lossy, "virginia", "oregon"), State::Degraded);
     assert_eq!(state(&lossy, "virginia", "ireland"), State::Ok);
@@ -48,15 +71,36 @@ async fn a_link_shows_its_recent_windows() {
     assert!(link.windows.len() > 10);
     let rtt = link.windows.iter().find_map(|window| window.rtt).unwrap();
     assert!(rtt.min_us <= rtt.p50_us && rtt.p50_us <= rtt.p99_us && rtt.p99_us <= rtt.max_us);
-    assert!(link.windows.iter().any(|window| window.loss_ratio.is_some_and(|loss| loss.get() > 0.0)));
+    assert!(
+        link.windows
+            .iter()
+            .any(|window| window.loss_ratio.is_some_and(|loss| loss.get() > 0.0))
+    );
     assert!(link.windows.is_sorted_by_key(|window| window.start));
-    assert_eq!(aggregator.get("/v1/links/virginia/orgeon").await.problem(404).near, ["oregon"]);
-    assert_eq!(aggregator.get("/v1/links/oregon/oregon").await.problem(422).code, Code::InvalidRequest);
+    assert_eq!(
+        aggregator
+            .get("/v1/links/virginia/orgeon")
+            .await
+            .problem(404)
+            .near,
+        ["oregon"]
+    );
+    assert_eq!(
+        aggregator
+            .get("/v1/links/oregon/oregon")
+            .await
+            .problem(422)
+            .code,
+        Code::InvalidRequest
+    );
 }
 
 #[tokio::test]
 async fn a_link_that_nobody_measured_is_unknown() {
-    let link: Link = Aggregator::at(EARLY).get("/v1/links/virginia/oregon").await.json();
+    let link: Link = Aggregator::at(EARLY)
+        .get("/v1/links/virginia/oregon")
+        .await
+        .json();
     assert_eq!((link.edge.state, link.windows.len()), (State::Unknown, 0));
     assert_eq!(link.edge.packet_loss.value, None);
 }
@@ -73,7 +117,10 @@ async fn regions_say_what_was_configured_and_how_they_fare() {
     let oregon: Region = aggregator.get("/v1/regions/oregon").await.json();
     assert_eq!(oregon.state, State::Bad);
     assert!(!oregon.detail.is_empty());
-    assert_eq!(aggregator.get("/v1/regions/frank").await.problem(404).near, ["frankfurt"]);
+    assert_eq!(
+        aggregator.get("/v1/regions/frank").await.problem(404).near,
+        ["frankfurt"]
+    );
 }
 
 #[tokio::test]
@@ -81,31 +128,81 @@ async fn agents_say_whether_their_view_counts() {
     let aggregator = Aggregator::at(DOWN);
     let all: Agents = aggregator.get("/v1/agents").await.json();
     assert_eq!(all.agents.len(), 4);
-    let silent: Vec<&Agent> = all.agents.iter().filter(|agent| agent.state == State::Unknown).collect();
+    let silent: Vec<&Agent> = all
+        .agents
+        .iter()
+        .filter(|agent| agent.state == State::Unknown)
+        .collect();
     assert_eq!(silent.len(), 1);
     assert_eq!(silent[0].region_id.as_str(), "oregon");
-    let one: Agent = aggregator.get(&format!("/v1/agents/{}", all.agents[0].agent_id)).await.json();
+    let one: Agent = aggregator
+        .get(&format!("/v1/agents/{}", all.agents[0].agent_id))
+        .await
+        .json();
     assert_eq!(one, all.agents[0]);
-    assert_eq!(aggregator.get("/v1/agents/nobody").await.problem(404).code, Code::UnknownAgent);
+    assert_eq!(
+        aggregator.get("/v1/agents/nobody").await.problem(404).code,
+        Code::UnknownAgent
+    );
 }
 
 #[tokio::test]
 async fn every_answer_has_an_etag_of_its_content() {
     let aggregator = Aggregator::at(CALM);
-    for path in ["/v1/graph", "/v1/regions", "/v1/agents", "/v1/decisions", "/v1/overview", "/v1/signals"] {
+    for path in [
+        "/v1/graph",
+        "/v1/regions",
+        "/v1/agents",
+        "/v1/decisions",
+        "/v1/overview",
+        "/v1/signals",
+    ] {
         let first = aggregator.get(path).await;
-        assert_eq!(aggregator.get_with_etag(path, &first.etag()).await.status, 304, "{path}");
-        assert_eq!(aggregator.get_with_etag(path, "\"other\"").await.status, 200, "{path}");
+        assert_eq!(
+            aggregator.get_with_etag(path, &first.etag()).await.status,
+            304,
+            "{path}"
+        );
+        assert_eq!(
+            aggregator.get_with_etag(path, "\"other\"").await.status,
+            200,
+            "{path}"
+        );
     }
 }
 
 #[tokio::test]
 async fn regions_are_known_before_anything_was_measured() {
-    let aggregator = Aggregator::showing(Story { inputs: Vec::new(), ..Story::of(WORLD) }.view(0.0));
+    let aggregator = Aggregator::showing(
+        Story {
+            inputs: Vec::new(),
+            ..Story::of(WORLD)
+        }
+        .view(0.0),
+    );
     let all: Regions = aggregator.get("/v1/regions").await.json();
     assert_eq!(all.regions.len(), 4);
-    assert!(all.regions.iter().all(|region| region.state == State::Unknown && region.since.is_none()));
-    assert_eq!(aggregator.get("/v1/graph?from=virginia").await.json::<Graph>().nodes.len(), 4);
+    assert!(
+        all.regions
+            .iter()
+            .all(|region| region.state == State::Unknown && region.since.is_none())
+    );
+    assert_eq!(
+        aggregator
+            .get("/v1/graph?from=virginia")
+            .await
+            .json::<Graph>()
+            .nodes
+            .len(),
+        4
+    );
     assert_eq!(aggregator.get("/v1/failover/virginia").await.status, 200);
-    assert_eq!(aggregator.get("/v1/failover/virgina").await.problem(404).near, ["virginia"]);
+    assert_eq!(
+        aggregator
+            .get("/v1/failover/virgina")
+            .await
+            .problem(404)
+            .near,
+        ["virginia"]
+    );
 }

@@ -12,21 +12,56 @@ async fn overview(view: View) -> Overview {
 async fn a_calm_night_is_quiet() {
     let overview = overview(view(CALM)).await;
     assert_eq!(overview.state, State::Ok);
-    assert_eq!(overview.summary, "All 4 regions are reached and no link is in trouble.");
-    assert_eq!((overview.counts.agents, overview.counts.agents_counted, overview.counts.links_troubled), (4, 4, 0));
+    assert_eq!(
+        overview.summary,
+        "All 4 regions are reached and no link is in trouble."
+    );
+    assert_eq!(
+        (
+            overview.counts.agents,
+            overview.counts.agents_counted,
+            overview.counts.links_troubled
+        ),
+        (4, 4, 0)
+    );
     assert_eq!(overview.failovers.len(), 4);
-    assert!(overview.failovers.iter().all(|line| line.margin.unwrap() > 0.0));
+    assert!(
+        overview
+            .failovers
+            .iter()
+            .all(|line| line.margin.unwrap() > 0.0)
+    );
 }
 
 #[tokio::test]
 async fn a_lossy_link_is_named_with_its_loss_and_what_moved() {
     let overview = overview(view(LOSSY)).await;
     assert_eq!(overview.state, State::Degraded);
-    assert!(overview.summary.starts_with("The link "), "{}", overview.summary);
-    assert!(overview.summary.contains("virginia") && overview.summary.contains("oregon"), "{}", overview.summary);
-    assert!(overview.summary.contains(" % loss."), "{}", overview.summary);
-    assert!(overview.summary.contains("virginia to frankfurt."), "{}", overview.summary);
-    let labels: Vec<&str> = overview.facts.iter().map(|fact| fact.label.as_str()).collect();
+    assert!(
+        overview.summary.starts_with("The link "),
+        "{}",
+        overview.summary
+    );
+    assert!(
+        overview.summary.contains("virginia") && overview.summary.contains("oregon"),
+        "{}",
+        overview.summary
+    );
+    assert!(
+        overview.summary.contains(" % loss."),
+        "{}",
+        overview.summary
+    );
+    assert!(
+        overview.summary.contains("virginia to frankfurt."),
+        "{}",
+        overview.summary
+    );
+    let labels: Vec<&str> = overview
+        .facts
+        .iter()
+        .map(|fact| fact.label.as_str())
+        .collect();
     assert_eq!(labels, ["what", "where", "why", "trust"]);
 }
 
@@ -34,7 +69,11 @@ async fn a_lossy_link_is_named_with_its_loss_and_what_moved() {
 async fn a_region_that_is_down_comes_first() {
     let overview = overview(view(DOWN)).await;
     assert_eq!(overview.state, State::Bad);
-    assert!(overview.summary.starts_with("Oregon is down."), "{}", overview.summary);
+    assert!(
+        overview.summary.starts_with("Oregon is down."),
+        "{}",
+        overview.summary
+    );
     assert_eq!(overview.counts.regions_down, 1);
 }
 
@@ -42,7 +81,10 @@ async fn a_region_that_is_down_comes_first() {
 async fn before_the_first_report_nothing_is_known() {
     let overview = overview(view(EARLY)).await;
     assert_eq!(overview.state, State::Pending);
-    assert_eq!(overview.summary, "No agent has reported yet, so nothing is known.");
+    assert_eq!(
+        overview.summary,
+        "No agent has reported yet, so nothing is known."
+    );
     assert_eq!(overview.data_age_ms, None);
 }
 
@@ -53,5 +95,9 @@ async fn an_old_picture_is_not_shown_as_if_it_were_live() {
     let overview: Overview = aggregator.get("/v1/overview").await.json();
     assert!(overview.stale);
     assert_eq!(overview.state, State::Unknown);
-    assert!(overview.summary.starts_with("This picture is 69 s old"), "{}", overview.summary);
+    assert!(
+        overview.summary.starts_with("This picture is 69 s old"),
+        "{}",
+        overview.summary
+    );
 }

@@ -28,7 +28,11 @@ struct Server {
 async fn serve(tls: Option<Arc<ServerConfig>>) -> Server {
     let aggregator = Aggregator::at(CALM);
     let mut shared = aggregator.shared;
-    shared.api = Arc::new(Api { listen: shared.api.listen, tls, tokens: Vec::new() });
+    shared.api = Arc::new(Api {
+        listen: shared.api.listen,
+        tls,
+        tokens: Vec::new(),
+    });
     let listener = TcpListener::bind(shared.api.listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (end, ended) = oneshot::channel();
@@ -42,7 +46,9 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> 
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // A TLS peer may close without saying so; what was read counts.
-    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.unwrap();
+    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -63,8 +69,15 @@ async fn the_api_answers_on_a_socket_and_ends_when_told() {
 #[tokio::test]
 async fn garbage_is_refused_and_others_are_served() {
     let server = serve(None).await;
-    let answer = ask(TcpStream::connect(server.address).await.unwrap(), "\x16\x03\x01 what\r\n\r\n").await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let answer = ask(
+        TcpStream::connect(server.address).await.unwrap(),
+        "\x16\x03\x01 what\r\n\r\n",
+    )
+    .await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+        "{answer}"
+    );
     let answer = ask(TcpStream::connect(server.address).await.unwrap(), HEALTHZ).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 }
@@ -75,7 +88,10 @@ async fn with_a_certificate_only_tls_is_spoken() {
     let server = serve(Some(server_config)).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(client_config).connect(name, stream).await.unwrap();
+    let stream = TlsConnector::from(client_config)
+        .connect(name, stream)
+        .await
+        .unwrap();
     let answer = ask(stream, HEALTHZ).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     let answer = ask(TcpStream::connect(server.address).await.unwrap(), HEALTHZ).await;

@@ -21,8 +21,14 @@ use crate::{
 
 /// Every agent that was heard of.
 #[utoipa::path(get, path = "/v1/agents", tag = "network", responses((status = 200, description = "The agents", body = Agents)))]
-pub(in crate::http) async fn agents(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Refused> {
-    answer(&headers, &convert::agents(&Now::of(&shared).moment(), &shared.roster.load()))
+pub(in crate::http) async fn agents(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    answer(
+        &headers,
+        &convert::agents(&Now::of(&shared).moment(), &shared.roster.load()),
+    )
 }
 
 /// One agent.
@@ -41,11 +47,19 @@ pub(in crate::http) async fn agent(
 ) -> Result<Response, Refused> {
     let now = Now::of(&shared);
     let roster = shared.roster.load();
-    let found = AgentId::parse(&name).ok().and_then(|id| convert::agent(&now.moment(), &roster, &id));
+    let found = AgentId::parse(&name)
+        .ok()
+        .and_then(|id| convert::agent(&now.moment(), &roster, &id));
     let Some(agent) = found else {
         let all = convert::agents(&now.moment(), &roster);
         let known = all.agents.iter().map(|agent| agent.agent_id.as_str());
-        return Err(names::unknown(Code::UnknownAgent, "agent", &name, known, "/v1/agents"));
+        return Err(names::unknown(
+            Code::UnknownAgent,
+            "agent",
+            &name,
+            known,
+            "/v1/agents",
+        ));
     };
     answer(&headers, &agent)
 }

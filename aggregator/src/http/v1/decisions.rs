@@ -51,6 +51,10 @@ pub(in crate::http) async fn decisions(
         None => None,
     };
     let limit = which.limit.unwrap_or(50).min(MAX_LIMIT) as usize;
-    let page = convert::Page { primary, before: which.before, limit };
+    let page = convert::Page {
+        primary,
+        before: which.before,
+        limit,
+    };
     answer(&headers, &convert::decisions(&now.moment(), page))
 }

@@ -56,7 +56,9 @@ pub(in crate::http) async fn failover(
     };
     match page.answer(&primary, write) {
         Some(written) => Ok(written?.response(&headers)),
-        None => Err(names::region(&page.view().policy, &primary).err().unwrap_or_else(internal)),
+        None => Err(names::region(&page.view().policy, &primary)
+            .err()
+            .unwrap_or_else(internal)),
     }
 }
 
@@ -78,40 +80,74 @@ pub(in crate::http) async fn evaluate(
 ) -> Result<Response, Refused> {
     let now = Now::of(&shared);
     sound(&now.view, &configuration)?;
-    let FailoverConfiguration { primary_region, potential_failover_regions, weights } = configuration;
-    let ranking = select::rank(&now.view.picture(), &primary_region, &potential_failover_regions, &weights);
-    answer(&headers, &convert::evaluated(&now.moment(), &primary_region, &ranking))
+    let FailoverConfiguration {
+        primary_region,
+        potential_failover_regions,
+        weights,
+    } = configuration;
+    let ranking = select::rank(
+        &now.view.picture(),
+        &primary_region,
+        &potential_failover_regions,
+        &weights,
+    );
+    answer(
+        &headers,
+        &convert::evaluated(&now.moment(), &primary_region, &ranking),
+    )
 }
 
 fn sound(view: &View, configuration: &FailoverConfiguration) -> Result<(), Refused> {
-    let FailoverConfiguration { primary_region, potential_failover_regions: candidates, weights } = configuration;
+    let FailoverConfiguration {
+        primary_region,
+        potential_failover_regions: candidates,
+        weights,
+    } = configuration;
     names::region(&view.policy, primary_region.as_str())?;
     for candidate in candidates {
         names::region(&view.policy, candidate.as_str())?;
     }
     if candidates.is_empty() {
-        return Err(invalid("potential_failover_regions is empty", "name at least one candidate"));
+        return Err(invalid(
+            "potential_failover_regions is empty",
+            "name at least one candidate",
+        ));
     }
     let mut seen = BTreeSet::new();
     if let Some(twice) = candidates.iter().find(|candidate| !seen.insert(*candidate)) {
-        return Err(invalid(&format!("{twice} is a candidate twice"), "name each candidate once"));
+        return Err(invalid(
+            &format!("{twice} is a candidate twice"),
+            "name each candidate once",
+        ));
     }
     if seen.contains(primary_region) {
         let detail = format!("{primary_region} is the primary and a candidate");
-        return Err(invalid(&detail, "a region does not stand in for itself; leave it out of the candidates"));
+        return Err(invalid(
+            &detail,
+            "a region does not stand in for itself; leave it out of the candidates",
+        ));
     }
     sound_weights(weights, &seen)
 }
 
-fn sound_weights(weights: &BTreeMap<RegionId, f64>, candidates: &BTreeSet<&RegionId>) -> Result<(), Refused> {
+fn sound_weights(
+    weights: &BTreeMap<RegionId, f64>,
+    candidates: &BTreeSet<&RegionId>,
+) -> Result<(), Refused> {
     for (region, weight) in weights {
         if !candidates.contains(region) {
             let detail = format!("weights.{region} is no candidate's");
-            return Err(invalid(&detail, "name it among potential_failover_regions or leave its weight out"));
+            return Err(invalid(
+                &detail,
+                "name it among potential_failover_regions or leave its weight out",
+            ));
         }
         if !(1e-6..=1e6).contains(weight) {
             let detail = format!("weights.{region} is {weight}");
-            return Err(invalid(&detail, "use a multiplier from 0.000001 to 1000000; 1 is neutral"));
+            return Err(invalid(
+                &detail,
+                "use a multiplier from 0.000001 to 1000000; 1 is neutral",
+            ));
         }
     }
     Ok(())
@@ -122,5 +158,9 @@ fn invalid(detail: &str, what_to_do: &str) -> Refused {
 }
 
 fn internal() -> Refused {
-    Refused::new(Code::Internal, "the region has no answer", "report this as a defect")
+    Refused::new(
+        Code::Internal,
+        "the region has no answer",
+        "report this as a defect",
+    )
 }

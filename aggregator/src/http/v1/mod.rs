@@ -23,7 +23,10 @@ struct Now {
 
 impl Now {
     fn of(shared: &Shared) -> Self {
-        Self { view: shared.view.load_full(), at: shared.clock.now() }
+        Self {
+            view: shared.view.load_full(),
+            at: shared.clock.now(),
+        }
     }
 
     fn moment(&self) -> Moment<'_> {
@@ -33,5 +36,9 @@ impl Now {
 
 /// A query that cannot be read.
 fn malformed(error: &axum::extract::rejection::QueryRejection) -> Refused {
-    Refused::new(Code::MalformedParameter, error.body_text(), "GET /openapi.json describes the parameters")
+    Refused::new(
+        Code::MalformedParameter,
+        error.body_text(),
+        "GET /openapi.json describes the parameters",
+    )
 }

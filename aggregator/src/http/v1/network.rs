@@ -72,14 +72,21 @@ pub(in crate::http) async fn link(
     let to = names::region(&now.view.policy, &to)?;
     if from == to {
         let detail = format!("a link has two ends, and both are {from}");
-        return Err(Refused::new(Code::InvalidRequest, detail, "name two regions"));
+        return Err(Refused::new(
+            Code::InvalidRequest,
+            detail,
+            "name two regions",
+        ));
     }
     answer(&headers, &convert::link(&now.moment(), from, to))
 }
 
 /// Every region.
 #[utoipa::path(get, path = "/v1/regions", tag = "network", responses((status = 200, description = "The regions", body = Regions)))]
-pub(in crate::http) async fn regions(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Refused> {
+pub(in crate::http) async fn regions(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
     answer(&headers, &convert::regions(&Now::of(&shared).moment()))
 }
 

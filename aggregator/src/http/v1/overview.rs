@@ -1,10 +1,6 @@
 //! How it all fares.
 
-use axum::{
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use leeward_common::api::v1::Overview;
 
 use super::Now;
@@ -19,5 +15,8 @@ pub(in crate::http) async fn overview(
     State(shared): State<Shared>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    answer(&headers, &convert::overview(&Now::of(&shared).moment(), &shared.name))
+    answer(
+        &headers,
+        &convert::overview(&Now::of(&shared).moment(), &shared.name),
+    )
 }

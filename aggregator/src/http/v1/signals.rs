@@ -35,7 +35,10 @@ const MAX_KEY: usize = 128;
 
 /// The signals in force.
 #[utoipa::path(get, path = "/v1/signals", tag = "signals", responses((status = 200, description = "The signals in force", body = Signals)))]
-pub(in crate::http) async fn signals(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Refused> {
+pub(in crate::http) async fn signals(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
     answer(&headers, &convert::signals(&Now::of(&shared).moment()))
 }
 
@@ -62,21 +65,43 @@ pub(in crate::http) async fn push(
     body: axum::extract::Request,
 ) -> Result<Response, Refused> {
     let token = auth::holder(&shared.api.tokens, &headers, Role::Injector)?;
-    let Json(new) = <Json<NewSignal> as axum::extract::FromRequest<()>>::from_request(body, &()).await?;
+    let Json(new) =
+        <Json<NewSignal> as axum::extract::FromRequest<()>>::from_request(body, &()).await?;
     let key = idempotency_key(&headers)?;
     let now = Now::of(&shared);
     let signal = sound(&now.view, now.at, token, new, key)?;
-    let Signal { source, subject, metric, value, observed_at, expires_at, idempotency_key: _ } = signal.clone();
-    let active = ActiveSignal { source, subject, metric, value, observed_at, expires_at };
+    let Signal {
+        source,
+        subject,
+        metric,
+        value,
+        observed_at,
+        expires_at,
+        idempotency_key: _,
+    } = signal.clone();
+    let active = ActiveSignal {
+        source,
+        subject,
+        metric,
+        value,
+        observed_at,
+        expires_at,
+    };
     let answer = answer(&HeaderMap::new(), &convert::signal(&active))?;
     shared.turn.signal(signal).await.map_err(|error| {
-        Refused::new(Code::Unavailable, error.to_string(), "send it again with the same idempotency-key")
+        Refused::new(
+            Code::Unavailable,
+            error.to_string(),
+            "send it again with the same idempotency-key",
+        )
     })?;
     Ok((StatusCode::CREATED, answer).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refused> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     match value.to_str() {
         Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
         _ => Err(Refused::new(
@@ -96,43 +121,79 @@ fn sound(
     idempotency_key: Option<String>,
 ) -> Result<Signal, Refused> {
     let subject = subject(view, &new)?;
-    let NewSignal { source, metric, value, observed_at, ttl_ms, .. } = new;
+    let NewSignal {
+        source,
+        metric,
+        value,
+        observed_at,
+        ttl_ms,
+        ..
+    } = new;
     let Some(bounds) = view.policy.signal_sources.get(&source) else {
-        let sources = view.policy.signal_sources.keys().map(|source| source.as_str());
-        return Err(names::unknown(Code::UnknownSource, "signal source", source.as_str(), sources, "/v1/signals"));
+        let sources = view
+            .policy
+            .signal_sources
+            .keys()
+            .map(|source| source.as_str());
+        return Err(names::unknown(
+            Code::UnknownSource,
+            "signal source",
+            source.as_str(),
+            sources,
+            "/v1/signals",
+        ));
     };
     if !token.sources.is_empty() && !token.sources.contains(&source) {
         let detail = format!("the token {:?} may not speak for {source}", token.name);
-        return Err(Refused::new(Code::Forbidden, detail, "use a token whose sources include it"));
+        return Err(Refused::new(
+            Code::Forbidden,
+            detail,
+            "use a token whose sources include it",
+        ));
     }
     let metric = in_range(metric, value, &subject)?;
     let observed_at = observed_at.map_or(now, |time| time.0);
     if observed_at.since(now) > MAX_AHEAD {
         let detail = format!("observed_at is {observed_at}, which is in the future");
-        return Err(invalid(detail, "set the source's clock, or leave observed_at out"));
+        return Err(invalid(
+            detail,
+            "set the source's clock, or leave observed_at out",
+        ));
     }
     let ttl = Duration::from_millis(ttl_ms);
     if ttl.is_zero() || ttl > bounds.max_ttl {
         let most = bounds.max_ttl.as_millis();
-        return Err(invalid(format!("ttl_ms is {ttl_ms}"), &format!("use 1 to {most}, as the configuration allows {source}")));
+        return Err(invalid(
+            format!("ttl_ms is {ttl_ms}"),
+            &format!("use 1 to {most}, as the configuration allows {source}"),
+        ));
     }
     let expires_at = observed_at + ttl;
     if expires_at <= now {
-        let detail = format!("observed at {observed_at} with ttl_ms {ttl_ms} it has expired already");
+        let detail =
+            format!("observed at {observed_at} with ttl_ms {ttl_ms} it has expired already");
         return Err(invalid(detail, "send it sooner, or with a longer ttl_ms"));
     }
-    Ok(Signal { source, subject, metric, value, observed_at, expires_at, idempotency_key })
+    Ok(Signal {
+        source,
+        subject,
+        metric,
+        value,
+        observed_at,
+        expires_at,
+        idempotency_key,
+    })
 }
 
 fn subject(view: &View, new: &NewSignal) -> Result<Subject, Refused> {
-    let known = |name: &leeward_common::id::RegionId| {
-        names::region(&view.policy, name.as_str()).cloned()
-    };
+    let known =
+        |name: &leeward_common::id::RegionId| names::region(&view.policy, name.as_str()).cloned();
     match (&new.region, &new.from, &new.to) {
         (Some(region), None, None) => Ok(Subject::Region(known(region)?)),
-        (None, Some(from), Some(to)) if from == to => {
-            Err(invalid(format!("from and to are both {from}"), "name the two ends of a link, or `region` alone"))
-        }
+        (None, Some(from), Some(to)) if from == to => Err(invalid(
+            format!("from and to are both {from}"),
+            "name the two ends of a link, or `region` alone",
+        )),
         (None, Some(from), Some(to)) => Ok(Subject::Link(known(from)?, known(to)?)),
         _ => Err(invalid(
             "a signal is about one region or one link".to_owned(),
@@ -149,11 +210,18 @@ fn in_range(metric: v1::Metric, value: f64, subject: &Subject) -> Result<Metric,
         v1::Metric::BandwidthBps => (Metric::BandwidthBps, 1.0, 1e15),
     };
     if !(low..=high).contains(&value) {
-        return Err(invalid(format!("value is {value}"), &format!("{metric} lies in {low} to {high}")));
+        return Err(invalid(
+            format!("value is {value}"),
+            &format!("{metric} lies in {low} to {high}"),
+        ));
     }
     if metric != v1::Metric::Health && matches!(subject, Subject::Region(_)) {
-        let what_to_do = "send it about a link (`from` and `to`), or send `health` about the region";
-        return Err(invalid(format!("{metric} is a measure of links"), what_to_do));
+        let what_to_do =
+            "send it about a link (`from` and `to`), or send `health` about the region";
+        return Err(invalid(
+            format!("{metric} is a measure of links"),
+            what_to_do,
+        ));
     }
     Ok(engine)
 }
