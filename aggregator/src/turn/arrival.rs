@@ -184,7 +184,7 @@ impl TurnHandle {
         self.arrivals.send(arrival).await.map_err(|_| TurnError::Stopping)
     }
 
-    /// Brings a signal into force; returns when it is durable and the published view knows it.
+    /// Brings a signal into force; returns when it is durable. Scores follow with the next evaluation.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl TurnHandle {
         self.ask(|done| Arrival::Signal { signal, done }).await
     }
 
-    /// Brings a policy into force; returns when it is durable and the published view knows it.
+    /// Brings a policy into force; returns when it is durable and published.
     ///
     /// # Errors
     ///
