@@ -104,8 +104,9 @@ impl Ingest {
 
     async fn handshake(&self, incoming: Incoming) -> Option<Connection> {
         let remote = incoming.remote_address();
-        let connecting = incoming.accept().ok()?;
-        match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        // A first packet that TLS refuses at once, such as one with another protocol version, ends in the accept.
+        let connected = async { incoming.accept()?.await };
+        match timeout(HANDSHAKE_TIMEOUT, connected).await {
             Ok(Ok(connection)) => Some(connection),
             Ok(Err(error)) => {
                 let reason = handshake_reason(&error);

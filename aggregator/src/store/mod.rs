@@ -165,6 +165,11 @@ impl Writes {
         self.deletes.extend(tables.map(|&table| (Column::Tables, epoch.table_key(table))));
     }
 
+    /// Writes something that nobody reads, to learn whether anything can be written.
+    pub fn probe(&mut self, now: Timestamp) {
+        self.meta(b"probe", &now.as_unix_us().to_be_bytes());
+    }
+
     fn meta(&mut self, key: &[u8], value: &[u8]) {
         self.puts.push((Column::Meta, key.to_vec(), value.to_vec()));
     }

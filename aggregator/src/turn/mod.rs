@@ -76,6 +76,9 @@ const RECONNECT_GRACE: Duration = Duration::from_secs(10);
 /// How long decisions are kept.
 const DECISION_RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
+/// How often a store that failed is asked whether it takes writes again, if nobody has anything to write.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
 /// The number of a session of the process before: any real one takes over.
 const SESSION_BEFORE_RESTART: u64 = 0;
 
@@ -112,6 +115,8 @@ pub struct Turn {
     owed: Vec<Disconnected>,
     /// Decisions that the store would not take.
     undurable: Vec<v1::Decided>,
+    /// When the store last failed or was asked whether it still does.
+    probed: Timestamp,
 }
 
 /// Which batches of a boot epoch arrived, and when the last one did.
@@ -188,6 +193,7 @@ impl Turn {
             started,
             owed: Vec::new(),
             undurable,
+            probed: Timestamp::EPOCH,
         }
     }
 
@@ -255,6 +261,10 @@ impl Turn {
         }
         for (epoch, seen) in &staged.epochs {
             staged.writes.watermark(epoch, &watermark(seen));
+        }
+        if self.outlets.readiness.state() == State::StoreFailed && now.since(self.probed) >= PROBE_EVERY {
+            self.probed = now;
+            staged.writes.probe(now);
         }
         self.commit(&staged.writes)?;
         if staged.end != self.end && self.anchor_is_due(now) {
@@ -346,9 +356,10 @@ impl Turn {
             answers.push(answer);
         }
         effects.extend(self.engine.step(now, &Input::Tick));
+        let was_written = !staged.writes.is_empty();
         self.store_decisions(effects);
         self.publish();
-        if self.undurable.is_empty() {
+        if was_written && self.undurable.is_empty() {
             self.outlets.readiness.set(State::Ready);
         }
         for answer in answers {

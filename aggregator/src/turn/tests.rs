@@ -339,8 +339,24 @@ fn while_the_store_fails_nothing_is_acknowledged_and_nothing_counts() {
     assert_eq!(bench.turn.outlets.readiness.state(), State::StoreFailed);
     assert_eq!(bench.turn.engine.view().graph_version, before);
 
+    bench.turn(&[]);
+    assert_eq!(bench.turn.outlets.readiness.state(), State::StoreFailed, "an idle turn heals nothing");
+
     bench.store.fail(false);
     assert_eq!(bench.turn(&[batch]), [Outcome::Durable]);
+    assert_eq!(bench.turn.outlets.readiness.state(), State::Ready);
+}
+
+#[test]
+fn a_store_that_takes_writes_again_is_noticed_without_any_arrival() {
+    let mut bench = Bench::new();
+    bench.turn(&[]);
+    assert_eq!(bench.turn.outlets.readiness.state(), State::Ready);
+    bench.store.fail(true);
+    bench.turn(&[Plan::Connect(0)]);
+    bench.store.fail(false);
+    bench.advance(PROBE_EVERY);
+    bench.turn(&[]);
     assert_eq!(bench.turn.outlets.readiness.state(), State::Ready);
 }
 

@@ -1,0 +1,206 @@
+//! The binary as an operator meets it: `--check`, readiness and watchdog, a graceful end, and the end that is not.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    ops::ControlFlow,
+    os::unix::net::UnixDatagram,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use leeward_aggregator::store::{Store as _, key::Column, record::v1, rocks::Rocks};
+use leeward_common::wire::{batch, frame, v1::FromAggregator};
+use support::{Agent, DEADLINE, Installation, path};
+
+fn command(installation: &Installation) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leeward-aggregator"));
+    command.arg("--config").arg(installation.config_path()).env_remove("CREDENTIALS_DIRECTORY");
+    command
+}
+
+fn check(installation: &Installation) -> Output {
+    command(installation).arg("--check").output().unwrap()
+}
+
+/// A process that is killed when the test is done with it.
+struct Aggregator {
+    child: Child,
+    agents: SocketAddr,
+}
+
+impl Aggregator {
+    fn start(installation: &Installation, notify: Option<&std::path::Path>) -> Self {
+        let mut command = command(installation);
+        command.stderr(Stdio::piped()).stdout(Stdio::null()).env("LEEWARD_LOG", "info");
+        if let Some(socket) = notify {
+            command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "200000");
+        }
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let agents = lines.by_ref().find_map(|line| {
+            let (_, rest) = line.split_once("listening agents=")?;
+            rest.split(' ').next()?.parse().ok()
+        });
+        // Whoever writes to a closed pipe dies of it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, agents: agents.expect("the log says where it listens") }
+    }
+
+    fn terminate(mut self) {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Aggregator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn check_accepts_what_a_start_would_and_starts_nothing() {
+    let installation = Installation::new();
+    let output = check(&installation);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("aggregator.toml: ok\n"));
+    assert!(support::is_empty(&installation.data()));
+}
+
+#[test]
+fn check_names_the_place_of_a_fault_on_one_line() {
+    let installation = Installation::new();
+    installation.write_config("[::1]:0", "127.0.0.1:0", "[[region]]\nid = 'Iad'\nlatitude = 1\nlongitude = 1");
+    let output = check(&installation);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("aggregator.toml:10:6: \"Iad\" is not a region id"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn systemd_hears_of_readiness_of_progress_and_of_the_end() {
+    let installation = Installation::new();
+    let path = installation.dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let hear = || {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+    };
+    let aggregator = Aggregator::start(&installation, Some(&path));
+    assert_eq!(hear(), "READY=1");
+    assert_eq!(hear(), "WATCHDOG=1");
+    assert_eq!(hear(), "WATCHDOG=1");
+    aggregator.terminate();
+    let last = std::iter::from_fn(|| Some(hear())).find(|message| message != "WATCHDOG=1");
+    assert_eq!(last.as_deref(), Some("STOPPING=1"));
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused() {
+    let installation = Installation::new();
+    let _first = Aggregator::start(&installation, None);
+    let output = command(&installation).output().unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("cannot open the store in"), "{error}");
+}
+
+/// What one life of the aggregator acknowledged, until it is killed some time after the first acknowledgement.
+async fn live(installation: &Installation, life: u64, unacknowledged: &mut BTreeSet<u64>, next: &mut u64) -> Vec<u64> {
+    let mut aggregator = Aggregator::start(installation, None);
+    let mut agent = installation.agent(aggregator.agents, "iad", "iad-1", 1).await;
+    agent.announce(1, vec![path("dub-1.v4", "dub")]).await;
+    for &sequence in unacknowledged.iter() {
+        agent.send_batch(&agent.batch(sequence, 1)).await;
+    }
+    let kill_after = Duration::from_millis(life * 37 % 150);
+    let (mut durable, mut killed, mut ear) = (Vec::new(), None, Ear::default());
+    loop {
+        if killed.is_none() {
+            unacknowledged.insert(*next);
+            agent.send_batch(&agent.batch(*next, 1)).await;
+            *next += 1;
+        }
+        let deadline = killed.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_millis(5));
+        match tokio::time::timeout_at(deadline, ear.hear(&mut agent)).await {
+            Ok(Some(sequences)) => durable.extend(sequences),
+            Ok(None) => break,
+            Err(_) if killed.is_some() => break,
+            Err(_) => {}
+        }
+        if killed.is_none() && !durable.is_empty() {
+            tokio::time::sleep(kill_after).await;
+            aggregator.child.kill().unwrap();
+            // What is under way may still arrive; the connection itself would take long to notice.
+            killed = Some(tokio::time::Instant::now() + Duration::from_millis(100));
+        }
+    }
+    durable
+}
+
+/// What was read of the control stream and not yet understood, so that nothing is lost when a read is given up.
+#[derive(Default)]
+struct Ear(Vec<u8>);
+
+impl Ear {
+    /// Acknowledged sequences; nothing for another message; `None` when the connection is gone.
+    async fn hear(&mut self, agent: &mut Agent) -> Option<Vec<u64>> {
+        loop {
+            if let Some(message) = self.take() {
+                return match message {
+                    FromAggregator::Durable(durable) => Some(durable.sequences),
+                    _ => Some(Vec::new()),
+                };
+            }
+            let chunk = agent.receive.read_chunk(1 << 16, true).await.ok()??;
+            self.0.extend_from_slice(&chunk.bytes);
+        }
+    }
+
+    fn take(&mut self) -> Option<FromAggregator> {
+        let header = frame::parse_header(self.0.first_chunk()?).unwrap();
+        let end = frame::HEADER_BYTES + header.length;
+        let message = frame::parse_from_aggregator(&header, self.0.get(frame::HEADER_BYTES..end)?).unwrap();
+        self.0.drain(..end);
+        Some(message)
+    }
+}
+
+/// Kill it where it hurts: what was acknowledged is in the journal once, and nothing is in it twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
+    const LIVES: u64 = 8;
+    let installation = Installation::new();
+    let (mut acknowledged, mut unacknowledged, mut next) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for life in 0..LIVES {
+        for sequence in live(&installation, life, &mut unacknowledged, &mut next).await {
+            unacknowledged.remove(&sequence);
+            acknowledged.insert(sequence);
+        }
+    }
+    assert!(acknowledged.len() as u64 >= LIVES, "{acknowledged:?}");
+
+    let mut journal = BTreeMap::new();
+    let store = Rocks::open(&installation.data()).unwrap();
+    store
+        .scan(Column::Journal, &[], &mut |_, value| {
+            if let v1::Record::Batch(record) = rmp_serde::from_slice(value).unwrap() {
+                *journal.entry(batch::peek(&record.bytes).unwrap().sequence).or_insert(0) += 1;
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(journal.values().all(|&times| times == 1), "{journal:?}");
+    let lost: Vec<_> = acknowledged.iter().filter(|sequence| !journal.contains_key(sequence)).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+}
