@@ -488,7 +488,10 @@ impl<'a> Lab<'a> {
         interrupted: &AtomicBool,
     ) -> anyhow::Result<()> {
         story.note(&format!("the lab stays; the API is on http://{address}"));
-        story.note(&format!("    leeward status --server http://{address}"));
+        story.note(&format!(
+            "    {} status --server http://{address}",
+            self.binaries.cli.display()
+        ));
         story.note(&format!(
             "    LEEWARD_TOKEN={} lets you push signals",
             self.installation.token

@@ -33,13 +33,18 @@ as_root() {
     fi
 }
 
-# timed NAME COMMAND…: runs the command and notes how long it took; `times` prints all of them.
+# timed NAME COMMAND…: runs the command and notes how long it took; `times` prints all of them. Call it as a statement
+# of its own.
 TIMES=()
 timed() {
     local name=$1 start=$SECONDS status=0
     shift
     say "$name"
-    "$@" || status=$?
+    # Behind `||` or `if` bash would ignore all but the last failure of a function.
+    set +e
+    (set -e; "$@")
+    status=$?
+    set -e
     TIMES+=("$(printf '%6d s  %s' $((SECONDS - start)) "$name")")
     [ "$status" = 0 ] || { times; fail "$name failed"; }
 }
