@@ -1,4 +1,5 @@
 //! Commands that need no server.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `leeward pki`: certificates that rustls accepts, keys that nobody else can read, and nothing ever overwritten.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

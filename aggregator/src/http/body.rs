@@ -58,8 +58,8 @@ fn media_type(headers: &HeaderMap) -> Result<(), Refused> {
 
 async fn read(body: Body) -> Result<axum::body::Bytes, Refused> {
     to_bytes(body, MAX_BODY).await.map_err(|error| {
-        let too_large =
-            std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>());
+        let too_large = std::error::Error::source(&error)
+            .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
         if too_large {
             let detail = format!("the body is larger than {MAX_BODY} bytes");
             return Refused::new(Code::BodyTooLarge, detail, "send less at once");

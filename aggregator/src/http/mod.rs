@@ -12,7 +12,7 @@
 //!            └ cache     the failover answers of one view, written once
 //! ```
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use axum::{
     Router,
@@ -42,12 +42,23 @@ mod watch;
 
 pub use serve::serve;
 
-/// What the handlers share.
+/// What the handlers share. One count to clone, not ten: it is cloned for every request.
 #[derive(Clone, Debug)]
-struct App {
+struct App(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     shared: Shared,
-    cache: Arc<cache::Cache>,
-    openapi: Arc<str>,
+    cache: cache::Cache,
+    openapi: String,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl FromRef<App> for Shared {
@@ -94,14 +105,13 @@ fn routes() -> OpenApiRouter<App> {
 }
 
 /// Every route, over this aggregator.
-#[must_use]
 pub fn router(shared: Shared) -> Router {
     let (router, openapi) = routes().split_for_parts();
-    let app = App {
+    let app = App(Arc::new(Parts {
         shared,
-        cache: Arc::default(),
-        openapi: text(&openapi).into(),
-    };
+        cache: cache::Cache::default(),
+        openapi: text(&openapi),
+    }));
     router
         .route("/openapi.json", get(probes::openapi))
         .fallback(no_such_route)

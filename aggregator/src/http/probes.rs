@@ -65,5 +65,5 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
 /// This document; not part of itself.
 pub(super) async fn openapi(State(app): State<App>) -> Response {
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], app.openapi.to_string()).into_response()
+    ([(header::CONTENT_TYPE, json)], app.openapi.clone()).into_response()
 }

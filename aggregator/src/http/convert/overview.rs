@@ -291,7 +291,7 @@ fn facts(moment: &Moment<'_>, trouble: &Trouble<'_>, counts: &Tally) -> Vec<Fact
         facts.push(Fact {
             label: label.to_owned(),
             text,
-        })
+        });
     };
     for region in &trouble.down {
         if let Some(view) = moment.view.regions.get(*region) {

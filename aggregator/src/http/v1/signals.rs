@@ -12,6 +12,7 @@ use leeward_common::{
         problem::{Code, Problem},
         v1::{self, NewSignal, Signals},
     },
+    id::{RegionId, SourceId},
     time::Timestamp,
 };
 use leeward_engine::{
@@ -130,11 +131,7 @@ fn sound(
         ..
     } = new;
     let Some(bounds) = view.policy.signal_sources.get(&source) else {
-        let sources = view
-            .policy
-            .signal_sources
-            .keys()
-            .map(|source| source.as_str());
+        let sources = view.policy.signal_sources.keys().map(SourceId::as_str);
         return Err(names::unknown(
             Code::UnknownSource,
             "signal source",
@@ -186,8 +183,7 @@ fn sound(
 }
 
 fn subject(view: &View, new: &NewSignal) -> Result<Subject, Refused> {
-    let known =
-        |name: &leeward_common::id::RegionId| names::region(&view.policy, name.as_str()).cloned();
+    let known = |name: &RegionId| names::region(&view.policy, name.as_str()).cloned();
     match (&new.region, &new.from, &new.to) {
         (Some(region), None, None) => Ok(Subject::Region(known(region)?)),
         (None, Some(from), Some(to)) if from == to => Err(invalid(
