@@ -5,7 +5,7 @@
 //! counts. All that one source says together multiplies or divides a weight by its `max_factor` at most.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     sync::Arc,
 };
 
@@ -171,24 +171,31 @@ pub fn pull(
     candidate: &RegionId,
     sum: &mut Sum,
 ) {
-    let mut sources: BTreeMap<&SourceId, (f64, Vec<String>)> = BTreeMap::new();
-    for (metric, signal, delta) in gloomiest(policy, signals, observer, candidate, sum) {
-        let (total, words) = sources.entry(&signal.source).or_default();
-        *total += delta;
-        words.push(describe(metric, signal.value));
+    let mut sources: BTreeMap<&SourceId, (f64, Vec<String>, bool)> = BTreeMap::new();
+    for pull in gloomiest(policy, signals, observer, candidate, sum) {
+        let (total, words, bounded) = sources.entry(&pull.signal.source).or_default();
+        *total += pull.bounded;
+        *bounded |= pull.bounded != pull.wanted;
+        words.push(describe(pull.signal));
     }
-    for (source, (total, words)) in sources {
+    for (source, (total, words, bounded)) in sources {
         let bound = bound(policy, source);
         let log_value = total.clamp(-bound, bound);
+        let bounded = bounded || log_value != total;
         sum.push(Addend {
             term: Term::Signal(source.clone()),
             log_value,
-            fact: Fact::Signals {
-                words,
-                bounded: log_value != total,
-            },
+            fact: Fact::Signals { words, bounded },
         });
     }
+}
+
+/// What one signal does to the logarithm of a weight.
+struct Pull<'a> {
+    signal: &'a ActiveSignal,
+    wanted: f64,
+    /// As far as its source may.
+    bounded: f64,
 }
 
 fn bound(policy: &Policy, source: &SourceId) -> f64 {
@@ -198,40 +205,44 @@ fn bound(policy: &Policy, source: &SourceId) -> f64 {
         .map_or(0.0, |source| source.max_factor.ln())
 }
 
-/// Of each metric the signal that pulls furthest down, with its pull.
+/// Of each metric the signal that pulls furthest down.
 fn gloomiest<'a>(
     policy: &Policy,
     signals: &'a [ActiveSignal],
     observer: &RegionId,
     candidate: &RegionId,
     sum: &Sum,
-) -> Vec<(Metric, &'a ActiveSignal, f64)> {
-    let mut by_metric: BTreeMap<(Metric, bool), (&ActiveSignal, f64)> = BTreeMap::new();
+) -> Vec<Pull<'a>> {
+    let mut by_measure: BTreeMap<(Metric, bool), Pull<'a>> = BTreeMap::new();
     for signal in signals {
-        let of_region = match &signal.subject {
-            Subject::Region(region) => region == candidate,
-            Subject::Link(..) => false,
-        };
         let of_link = match &signal.subject {
-            Subject::Link(from, to) => {
-                (from == observer && to == candidate) || (from == candidate && to == observer)
+            Subject::Region(region) if region == candidate => false,
+            Subject::Link(from, to)
+                if (from == observer && to == candidate)
+                    || (from == candidate && to == observer) =>
+            {
+                true
             }
-            Subject::Region(_) => false,
+            _ => continue,
         };
-        if !of_region && !of_link {
-            continue;
-        }
         let bound = bound(policy, &signal.source);
-        let delta = delta(&policy.weights, signal, sum).clamp(-bound, bound);
-        let entry = by_metric
-            .entry((signal.metric, of_link))
-            .or_insert((signal, delta));
-        if delta < entry.1 {
-            *entry = (signal, delta);
+        let wanted = delta(&policy.weights, signal, sum);
+        let pull = Pull {
+            signal,
+            wanted,
+            bounded: wanted.clamp(-bound, bound),
+        };
+        match by_measure.entry((signal.metric, of_link)) {
+            Entry::Occupied(mut other) if pull.bounded < other.get().bounded => {
+                other.insert(pull);
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => {
+                place.insert(pull);
+            }
         }
     }
-    let flat = |((metric, _), (signal, delta))| (metric, signal, delta);
-    by_metric.into_iter().map(flat).collect()
+    by_measure.into_values().collect()
 }
 
 /// By how much a signal alone would change the logarithm of the weight.
@@ -248,8 +259,9 @@ fn delta(weights: &Weights, signal: &ActiveSignal, sum: &Sum) -> f64 {
     }
 }
 
-fn describe(metric: Metric, value: f64) -> String {
-    match metric {
+fn describe(signal: &ActiveSignal) -> String {
+    let value = signal.value;
+    match signal.metric {
         Metric::Health => format!("health {value}"),
         Metric::LatencyUs => format!("latency {:.1} ms", value / 1_000.0),
         Metric::LossRatio => format!("loss {}", weight::percent(value)),

@@ -116,7 +116,7 @@ fn main_difference(from: &RegionId, to: &RegionId, ranking: &Ranking) -> String 
         mine.map_or_else(|| "none".to_owned(), |own| own.detail.clone())
     };
     format!(
-        "mostly by {}: {} to {to}, {} to {from}",
+        "mostly by {}: {to} {}, {from} {}",
         main.term.words(),
         fact(to_all),
         fact(from_all)

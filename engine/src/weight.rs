@@ -181,10 +181,9 @@ impl Addend {
             Fact::Bps(bps) => format!("{:.1} Mbit/s", bps / 1e6),
             Fact::UnknownBps(bps) => format!("unknown, counted as {:.0} Mbit/s", bps / 1e6),
             Fact::Signals { words, bounded } => {
-                let bound = if *bounded {
-                    ", cut to the bound of its source"
-                } else {
-                    ""
+                let bound = match bounded {
+                    true => " (cut to the bound of its source)",
+                    false => "",
                 };
                 format!("{}{bound}", words.join(", "))
             }

@@ -544,7 +544,7 @@ impl Check<'_> {
 pub(crate) fn known_region<'a>(
     document: &Document<'_>,
     id: &Spanned<RegionId>,
-    mut regions: impl Iterator<Item = &'a RegionId> + Clone,
+    regions: impl Iterator<Item = &'a RegionId> + Clone,
 ) -> Result<RegionId, ConfigError> {
     if regions.clone().any(|region| region == id.get_ref()) {
         return Ok(id.get_ref().clone());
@@ -555,7 +555,7 @@ pub(crate) fn known_region<'a>(
             "region {} is not defined; did you mean {near}?",
             id.get_ref()
         ),
-        None if regions.next().is_none() => {
+        None if regions.clone().next().is_none() => {
             format!("region {} is not defined; add a [[region]]", id.get_ref())
         }
         None => format!(

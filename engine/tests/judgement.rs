@@ -1,0 +1,511 @@
+//! Whose fault it is, who may be selected, and what signals do: one fact each, told by reports alone.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use leeward_common::{
+    histogram::Schema,
+    id::{AgentId, RegionId, SourceId, TargetId},
+    report::{Class, Counts, Path, ProbeKind, Report, Rtt, Window},
+    time::Timestamp,
+};
+use leeward_engine::{
+    Engine,
+    decision::{Decision, Reason},
+    effect::Effect,
+    input::{Input, Metric, Reports, Signal, Subject},
+    policy::{Policy, Probing, Region, SignalSource, defaults},
+    select::{Candidate, Perspective, RefusalCode, Term},
+    view::{RegionState, View, Vote},
+};
+
+const START: Timestamp = Timestamp::from_unix_us(1_767_225_600_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn region(id: &str) -> RegionId {
+    RegionId::parse(id).unwrap()
+}
+
+fn policy(regions: &[&str]) -> Policy {
+    let place = |(n, id): (usize, &&str)| {
+        let region = Region {
+            latitude: 0.0,
+            longitude: 10.0 * n as f64,
+            capacity: 1.0,
+            labels: BTreeMap::new(),
+        };
+        (RegionId::parse(id).unwrap(), region)
+    };
+    let source = |max_factor| SignalSource {
+        max_factor,
+        max_ttl: SECOND * 60,
+    };
+    Policy {
+        regions: regions.iter().enumerate().map(place).collect(),
+        failovers: BTreeMap::new(),
+        probing: Probing {
+            interval: Duration::from_millis(100),
+            window: SECOND,
+            expiry: SECOND * 3,
+            kinds: vec![ProbeKind::Icmp],
+            schema: Schema::TwoDigits,
+        },
+        targets: Vec::new(),
+        signal_sources: BTreeMap::from([
+            (SourceId::parse("strong").unwrap(), source(100.0)),
+            (SourceId::parse("weak").unwrap(), source(1.5)),
+        ]),
+        evaluate_every: Duration::from_millis(50),
+        evidence: defaults::evidence(Duration::from_millis(100), SECOND),
+        weights: defaults::weights(),
+        steadiness: defaults::steadiness(),
+    }
+}
+
+/// An engine, and the hosts whose agents report to it: `a1` is the first of region `a`.
+struct Bench {
+    engine: Engine,
+    hosts: Vec<&'static str>,
+    second: u32,
+    decisions: Vec<Decision>,
+}
+
+/// What became of ten probes from one host to another: how many were answered, in microseconds; `None` if the agent is
+/// silent.
+type Rule = fn(&str, &str) -> Option<(u32, u32)>;
+
+const WELL: Rule = |_, _| Some((10, 20_000));
+
+impl Bench {
+    fn new(regions: &[&str], hosts: &[&'static str]) -> Self {
+        Self {
+            engine: Engine::new(policy(regions)),
+            hosts: hosts.to_vec(),
+            second: 0,
+            decisions: Vec::new(),
+        }
+    }
+
+    /// Four regions, two agents each.
+    fn four() -> Self {
+        Self::new(
+            &["a", "b", "c", "d"],
+            &["a1", "a2", "b1", "b2", "c1", "c2", "d1", "d2"],
+        )
+    }
+
+    fn now(&self) -> Timestamp {
+        START + SECOND * self.second
+    }
+
+    fn step(&mut self, at: Timestamp, input: &Input) {
+        let effects = self.engine.step(at, input);
+        self.decisions.extend(
+            effects
+                .into_iter()
+                .map(|Effect::Decided(decision)| *decision),
+        );
+    }
+
+    /// Lets seconds pass under a rule.
+    fn run(&mut self, seconds: u32, rule: Rule) -> View {
+        for _ in 0..seconds {
+            let window = Window {
+                start: self.now(),
+                length: SECOND,
+            };
+            self.second += 1;
+            for from in self.hosts.clone() {
+                let paths: Vec<_> = self
+                    .hosts
+                    .iter()
+                    .filter(|to| to[..1] != from[..1])
+                    .filter_map(|to| Some((path(to), report(rule(from, to)?))))
+                    .collect();
+                if paths.is_empty() {
+                    continue;
+                }
+                let reports = Reports {
+                    agent: AgentId::parse(from).unwrap(),
+                    region: region(&from[..1]),
+                    window,
+                    reports: paths,
+                };
+                self.step(self.now(), &Input::Reports(reports));
+            }
+            self.step(self.now() + SECOND / 2, &Input::Tick);
+        }
+        self.engine.view()
+    }
+
+    fn signal(
+        &mut self,
+        source: &str,
+        subject: Subject,
+        metric: Metric,
+        value: f64,
+        key: Option<&str>,
+    ) {
+        let at = self.now() + SECOND / 2;
+        let signal = Signal {
+            source: SourceId::parse(source).unwrap(),
+            subject,
+            metric,
+            value,
+            observed_at: at,
+            expires_at: at + SECOND * 10,
+            idempotency_key: key.map(str::to_owned),
+        };
+        self.step(at, &Input::Signal(signal));
+    }
+}
+
+fn path(to: &str) -> Path {
+    Path {
+        target: TargetId::parse(to).unwrap(),
+        kind: ProbeKind::Icmp,
+        region: Some(region(&to[..1])),
+    }
+}
+
+fn report((answered, rtt_us): (u32, u32)) -> Report {
+    let mut counts = Counts {
+        scheduled: 10,
+        overdue: 10 - answered,
+        ..Counts::default()
+    };
+    let mut rtt = Rtt::empty(Schema::TwoDigits);
+    for _ in 0..answered {
+        counts.end(Class::Replied);
+        rtt.record(rtt_us);
+    }
+    Report { counts, rtt }
+}
+
+fn candidate(view: &View, primary: &str, id: &str) -> Candidate {
+    view.ranking(&region(primary))
+        .candidate(&region(id))
+        .unwrap()
+        .clone()
+}
+
+fn refusal(view: &View, primary: &str, id: &str) -> Option<RefusalCode> {
+    candidate(view, primary, id)
+        .reasons
+        .first()
+        .map(|refusal| refusal.code)
+}
+
+fn state(view: &View, id: &str) -> RegionState {
+    view.regions[&region(id)].state
+}
+
+fn vote(view: &View, id: &str) -> Option<Vote> {
+    view.agents
+        .get(&AgentId::parse(id).unwrap())
+        .map(|agent| agent.vote)
+}
+
+#[test]
+fn a_region_that_everybody_loses_is_down() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let view = bench.run(1, |from, to| {
+        Some(if (from.to_owned() + to).contains('b') {
+            (0, 0)
+        } else {
+            (10, 20_000)
+        })
+    });
+    assert_eq!(state(&view, "b"), RegionState::Down);
+    assert_eq!(refusal(&view, "a", "b"), Some(RefusalCode::Down));
+    assert_eq!(
+        view.regions[&region("b")].detail,
+        "6 of 6 observers in 3 regions see total loss"
+    );
+}
+
+#[test]
+fn one_observer_that_still_reaches_it_keeps_a_region_up() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let view = bench.run(3, |from, to| {
+        let lost = to.starts_with('b') && from != "d2";
+        Some(if lost { (0, 0) } else { (10, 20_000) })
+    });
+    assert_eq!(state(&view, "b"), RegionState::Up);
+}
+
+#[test]
+fn a_single_region_of_observers_is_no_quorum() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let view = bench.run(6, |from, to| {
+        let lost = to.starts_with('b');
+        from.starts_with('a')
+            .then_some(if lost { (0, 0) } else { (10, 20_000) })
+    });
+    assert_eq!(state(&view, "b"), RegionState::Unknown);
+}
+
+#[test]
+fn with_only_one_other_region_that_one_is_the_quorum() {
+    let mut bench = Bench::new(&["a", "b"], &["a1", "b1"]);
+    bench.run(5, WELL);
+    let view = bench.run(6, |from, _| (from == "a1").then_some((0, 0)));
+    assert_eq!(state(&view, "b"), RegionState::Down);
+}
+
+#[test]
+fn silence_is_unknown_and_not_down() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    // Nobody probes b any more, and its agents say nothing.
+    let view = bench.run(6, |from, to| {
+        (!from.starts_with('b') && !to.starts_with('b')).then_some((10, 20_000))
+    });
+    assert_eq!(state(&view, "b"), RegionState::Unknown);
+    assert_eq!(refusal(&view, "a", "b"), Some(RefusalCode::Stale));
+    assert_eq!(vote(&view, "b1"), Some(Vote::Silent));
+}
+
+#[test]
+fn an_agent_to_whom_everything_fails_is_itself_at_fault() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let view = bench.run(3, |from, to| {
+        Some(if from == "a1" || to == "a1" {
+            (0, 0)
+        } else {
+            (10, 20_000)
+        })
+    });
+    assert_eq!(vote(&view, "a1"), Some(Vote::AtFault));
+    assert_eq!(vote(&view, "a2"), Some(Vote::Counts));
+    assert!(
+        view.regions
+            .values()
+            .all(|region| region.state == RegionState::Up)
+    );
+    // Neither what it measured nor what others measured of its host counts as loss of a link.
+    assert_eq!(candidate(&view, "a", "b").loss.unwrap().value, 0.0);
+    assert_eq!(candidate(&view, "b", "a").loss.unwrap().value, 0.0);
+}
+
+#[test]
+fn observers_that_all_see_nothing_are_cut_off_themselves() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let before = bench.decisions.len();
+    let view = bench.run(20, |_, _| Some((0, 0)));
+    assert!(
+        view.regions
+            .values()
+            .all(|region| region.state == RegionState::Unknown)
+    );
+    assert_eq!(bench.decisions.len(), before);
+}
+
+#[test]
+fn a_cut_between_primary_and_candidate_is_left_at_once() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let view = bench.run(2, |from, to| {
+        let ends = [&from[..1], &to[..1]];
+        Some(if ends.contains(&"a") && ends.contains(&"b") {
+            (0, 0)
+        } else {
+            (10, 20_000)
+        })
+    });
+    assert_eq!(state(&view, "b"), RegionState::Up);
+    assert_eq!(refusal(&view, "a", "b"), Some(RefusalCode::Unreachable));
+    let moved = bench
+        .decisions
+        .iter()
+        .find(|own| own.reason == Reason::Unreachable)
+        .unwrap();
+    assert_eq!(
+        (&moved.primary, &moved.from),
+        (&region("a"), &Some(region("b")))
+    );
+}
+
+#[test]
+fn a_lost_primary_is_judged_for_by_the_others() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let view = bench.run(3, |from, to| {
+        if (from.to_owned() + to).contains('a') {
+            return (!from.starts_with('a')).then_some((0, 0));
+        }
+        let far = from.starts_with('d') || to.starts_with('d');
+        Some((10, if far { 90_000 } else { 20_000 }))
+    });
+    assert_eq!(state(&view, "a"), RegionState::Down);
+    let ranking = view.ranking(&region("a"));
+    assert_eq!(ranking.perspective, Perspective::Survivors);
+    assert!(ranking.candidates.iter().all(|own| own.eligible));
+    // b is seen from c at 20 ms and from d at 90 ms; the lower of two is the median.
+    assert_eq!(candidate(&view, "a", "b").seen_from, Some(region("d")));
+    assert!(
+        ranking
+            .candidates
+            .iter()
+            .all(|own| own.seen_from != Some(region("a")))
+    );
+}
+
+#[test]
+fn a_dead_host_is_not_a_lossy_link() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let view = bench.run(8, |from, to| {
+        (from != "b2").then_some(if to == "b2" { (0, 0) } else { (10, 20_000) })
+    });
+    assert_eq!(state(&view, "b"), RegionState::Up);
+    assert_eq!(candidate(&view, "a", "b").loss.unwrap().value, 0.0);
+}
+
+#[test]
+fn what_was_kept_during_a_silence_is_not_fresh() {
+    let mut bench = Bench::new(&["a", "b"], &["a1", "b1"]);
+    bench.run(10, WELL);
+    let old = START + SECOND * 10;
+    bench.second = 40;
+    let reports = Reports {
+        agent: AgentId::parse("a1").unwrap(),
+        region: region("a"),
+        window: Window {
+            start: old,
+            length: SECOND,
+        },
+        reports: vec![(path("b1"), report((10, 20_000)))],
+    };
+    bench.step(bench.now(), &Input::Reports(reports));
+    bench.step(bench.now() + SECOND / 10, &Input::Tick);
+    assert_eq!(
+        refusal(&bench.engine.view(), "a", "b"),
+        Some(RefusalCode::Stale)
+    );
+}
+
+#[test]
+fn the_regions_gates_are_named_in_order() {
+    let mut bench = Bench::four();
+    assert_eq!(
+        refusal(&bench.engine.view(), "a", "b"),
+        Some(RefusalCode::NoEvidence)
+    );
+    let view = bench.run(3, WELL);
+    let picture = view.picture();
+    let none = BTreeMap::new();
+    let asked = [region("a"), region("x"), region("b")];
+    let ranking = leeward_engine::select::rank(&picture, &region("a"), &asked, &none);
+    let codes: Vec<_> = ranking
+        .candidates
+        .iter()
+        .map(|own| own.reasons.first().map(|own| own.code))
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            None,
+            Some(RefusalCode::IsPrimary),
+            Some(RefusalCode::UnknownRegion)
+        ]
+    );
+}
+
+#[test]
+fn configured_weights_decide_between_equals() {
+    let mut bench = Bench::four();
+    let view = bench.run(3, WELL);
+    let weights = BTreeMap::from([(region("d"), 5.0)]);
+    let asked = [region("b"), region("c"), region("d")];
+    let ranking = leeward_engine::select::rank(&view.picture(), &region("a"), &asked, &weights);
+    assert_eq!(ranking.best().unwrap().region, region("d"));
+    let plain =
+        leeward_engine::select::rank(&view.picture(), &region("a"), &asked, &BTreeMap::new());
+    assert_eq!(plain.best().unwrap().region, region("b"));
+}
+
+fn network(view: &View) -> f64 {
+    candidate(view, "a", "b").network.unwrap()
+}
+
+#[test]
+fn a_signal_pulls_no_further_than_its_source_may_and_expires() {
+    let mut bench = Bench::four();
+    let neutral = network(&bench.run(3, WELL));
+    bench.signal(
+        "weak",
+        Subject::Region(region("b")),
+        Metric::Health,
+        0.01,
+        None,
+    );
+    let view = bench.run(1, WELL);
+    assert!((network(&view) * 1.5 / neutral - 1.0).abs() < 1e-9);
+    let source = Term::Signal(SourceId::parse("weak").unwrap());
+    let own = candidate(&view, "a", "b");
+    let pull = own
+        .contributions
+        .iter()
+        .find(|own| own.term == source)
+        .unwrap();
+    assert_eq!(pull.detail, "health 0.01 (cut to the bound of its source)");
+    assert_eq!(network(&bench.run(11, WELL)), neutral);
+}
+
+#[test]
+fn of_several_signals_about_one_measure_the_gloomiest_counts() {
+    let mut bench = Bench::four();
+    let link = || Subject::Link(region("a"), region("b"));
+    let neutral = network(&bench.run(3, WELL));
+    bench.signal("strong", link(), Metric::LossRatio, 0.05, None);
+    let one = network(&bench.run(1, WELL));
+    assert!(
+        (one / neutral - 0.95f64.powi(12)).abs() < 1e-6,
+        "{one} {neutral}"
+    );
+    bench.signal("weak", link(), Metric::LossRatio, 0.001, None);
+    assert_eq!(network(&bench.run(1, WELL)), one);
+}
+
+#[test]
+fn a_repeated_key_an_unknown_source_and_nonsense_change_nothing() {
+    let mut bench = Bench::four();
+    bench.run(3, WELL);
+    let subject = || Subject::Region(region("b"));
+    bench.signal("strong", subject(), Metric::Health, 0.9, Some("k"));
+    bench.run(1, WELL);
+    bench.signal("strong", subject(), Metric::Health, 0.1, Some("k"));
+    bench.signal("nobody", subject(), Metric::Health, 0.1, None);
+    bench.signal("strong", subject(), Metric::Health, f64::NAN, None);
+    bench.signal("strong", subject(), Metric::Health, -1.0, None);
+    bench.signal("strong", subject(), Metric::LossRatio, 0.5, None);
+    let view = bench.run(1, WELL);
+    assert_eq!(view.signals.len(), 1);
+    assert_eq!(view.signals[0].value, 0.9);
+}
+
+#[test]
+fn known_bandwidth_counts_and_unknown_bandwidth_says_so() {
+    let mut bench = Bench::four();
+    let before = bench.run(3, WELL);
+    let neutral = candidate(&before, "a", "b");
+    let unknown = neutral
+        .contributions
+        .iter()
+        .find(|own| own.term == Term::Bandwidth)
+        .unwrap();
+    assert_eq!(
+        (unknown.log_value, unknown.detail.as_str()),
+        (0.0, "unknown, counted as 100 Mbit/s")
+    );
+    let link = Subject::Link(region("b"), region("a"));
+    bench.signal("strong", link, Metric::BandwidthBps, 1e6, None);
+    assert!(network(&bench.run(1, WELL)) < network(&before) / 10.0);
+}
