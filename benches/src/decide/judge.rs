@@ -11,6 +11,17 @@ use crate::measure::quantile;
 /// A flip for less true gain than this is false, unless something real was wrong.
 const WORTHWHILE: f64 = 1.02;
 
+/// What became of a selection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It is as it was.
+    Stayed,
+    /// It moved, for a reason or for gain.
+    Moved,
+    /// It moved for neither.
+    MovedFalsely,
+}
+
 /// Judges one contestant.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
@@ -32,8 +43,8 @@ impl Judge {
         self.selected
     }
 
-    /// Takes in a second, and what the contestant selects after it.
-    pub fn on_second(&mut self, second: &Second, next: usize) {
+    /// Takes in a second, and what the contestant selects after it; says what became of the selection.
+    pub fn on_second(&mut self, second: &Second, next: usize) -> Verdict {
         let weights: [f64; REGIONS] =
             std::array::from_fn(|region| second.truth[region].weight(region));
         self.seconds += 1;
@@ -41,17 +52,21 @@ impl Judge {
         self.best += weights.iter().copied().fold(0.0, f64::max);
         self.on_events(second, next);
         if next == self.selected {
-            return;
+            return Verdict::Stayed;
         }
         self.flips += 1;
         let gain = weights[next] / weights[self.selected].max(1e-9);
-        if !second.truth[self.selected].is_troubled() && gain < WORTHWHILE {
-            self.false_moves += 1;
-        }
+        let is_false = !second.truth[self.selected].is_troubled() && gain < WORTHWHILE;
+        self.false_moves += u32::from(is_false);
         self.selected = next;
         self.running = [None; 3];
         // What already goes on in the region entered was chosen with open eyes: only what begins there is timed.
         self.started = second.truth[next].events;
+        if is_false {
+            Verdict::MovedFalsely
+        } else {
+            Verdict::Moved
+        }
     }
 
     fn on_events(&mut self, second: &Second, next: usize) {
@@ -165,7 +180,9 @@ mod tests {
     #[test]
     fn whoever_stays_is_charged_the_whole_event() {
         let mut judge = Judge::default();
-        (0..10).for_each(|number| judge.on_second(&outage(number), 0));
+        (0..10).for_each(|number| {
+            judge.on_second(&outage(number), 0);
+        });
         judge.on_second(&second(10, |_| ()), 0);
         assert_eq!(judge.score().hard.p50_s, Some(10.0));
         assert_eq!(judge.score().hard.events, 1);
@@ -174,7 +191,8 @@ mod tests {
     #[test]
     fn leaving_a_sound_region_for_nothing_is_false() {
         let mut judge = Judge::default();
-        judge.on_second(&second(0, |_| ()), 1);
+        let verdict = judge.on_second(&second(0, |_| ()), 1);
+        assert_eq!(verdict, Verdict::MovedFalsely);
         assert_eq!((judge.flips, judge.false_moves), (1, 1));
         // Going home is worth 5 %.
         judge.on_second(&second(1, |_| ()), 0);
@@ -186,7 +204,9 @@ mod tests {
         let mut judge = Judge::default();
         judge.on_second(&outage(0), 1);
         judge.on_second(&outage(1), 0);
-        (2..9).for_each(|number| judge.on_second(&outage(number), 0));
+        (2..9).for_each(|number| {
+            judge.on_second(&outage(number), 0);
+        });
         judge.on_second(&second(9, |_| ()), 0);
         assert_eq!(judge.score().hard.events, 1);
     }

@@ -8,16 +8,22 @@
 //!   [`setup`] words into the engine's policy.
 //! - [`judge`]: flips, false moves, delays, regret; [`clairvoyant`] says which flips nobody could have avoided.
 //! - [`trace`]: all contestants on one trace.
+//! - [`recorded`]: where recordings lie; [`atlas`], [`azure`] and [`planetlab`] judge on them. [`krige`]: what nobody measured.
 //!
 //! Everything is seeded: the same arguments print the same figures.
 
+pub mod atlas;
+pub mod azure;
 pub mod clairvoyant;
 pub mod judge;
+pub mod krige;
 pub mod noise;
 pub mod observer;
 pub mod ours;
 pub mod peers;
+pub mod planetlab;
 pub mod policy;
+pub mod recorded;
 pub mod setup;
 pub mod trace;
 pub mod world;

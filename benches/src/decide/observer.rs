@@ -14,6 +14,7 @@ use leeward_engine::input::{AgentConnected, Input, Reports};
 #[derive(Debug)]
 pub struct Observer {
     reports: Reports,
+    schema: Schema,
 }
 
 impl Observer {
@@ -31,7 +32,7 @@ impl Observer {
                 kind: ProbeKind::Icmp,
                 region: Some(region.clone()),
             };
-            (path, seen(0, &[]))
+            (path, seen(Schema::default(), 0, &[]))
         };
         Self {
             reports: Reports {
@@ -43,7 +44,14 @@ impl Observer {
                 },
                 reports: probed.iter().map(path).collect(),
             },
+            schema: Schema::default(),
         }
+    }
+
+    /// With histograms of this schema.
+    #[must_use]
+    pub fn with_schema(self, schema: Schema) -> Self {
+        Self { schema, ..self }
     }
 
     /// What says that it is there.
@@ -67,7 +75,7 @@ impl Observer {
     ) -> Input {
         self.reports.window.start = start;
         for ((_, report), (sent, rtt_us)) in self.reports.reports.iter_mut().zip(windows) {
-            *report = seen(sent, rtt_us);
+            *report = seen(self.schema, sent, rtt_us);
         }
         Input::Reports(self.reports.clone())
     }
@@ -75,13 +83,13 @@ impl Observer {
 
 /// What became of these probes. Those without an answer are overdue and lost in the same window, which an agent would
 /// learn in two; the engine looks at what is overdue.
-fn seen(sent: u32, rtt_us: &[u32]) -> Report {
+fn seen(schema: Schema, sent: u32, rtt_us: &[u32]) -> Report {
     let mut report = Report {
         counts: Counts {
             scheduled: sent,
             ..Counts::default()
         },
-        rtt: Rtt::empty(Schema::TwoDigits),
+        rtt: Rtt::empty(schema),
     };
     for &rtt_us in rtt_us {
         report.counts.end(Class::Replied);
@@ -100,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_is_not_answered_is_overdue_and_the_account_adds_up() {
-        let report = seen(10, &[20_000, 30_000]);
+        let report = seen(Schema::default(), 10, &[20_000, 30_000]);
         assert_eq!((report.counts.answered(), report.counts.overdue), (2, 8));
         assert_eq!(report.counts.ended(), 10);
         assert_eq!((report.rtt.min_us, report.rtt.max_us), (20_000, 30_000));

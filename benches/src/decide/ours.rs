@@ -16,7 +16,7 @@ use leeward_engine::{Engine, effect::Effect, input::Input};
 use super::{
     observer::Observer,
     policy::Policy,
-    setup::{Setup, region},
+    setup::{Place, Setup, region},
     world::{BASELINE, PROBES, REGIONS, Second, VANTAGES},
 };
 
@@ -47,6 +47,7 @@ pub struct Ours {
     name: String,
     engine: Engine,
     observers: Vec<Observer>,
+    why: Option<String>,
 }
 
 impl Ours {
@@ -70,6 +71,7 @@ impl Ours {
             name: name.to_owned(),
             engine,
             observers,
+            why: None,
         })
     }
 }
@@ -93,15 +95,20 @@ impl Policy for Ours {
             self.engine.step(end - Duration::from_micros(1), &input);
         }
         let effects = self.engine.step(end, &Input::Tick);
-        effects.iter().fold(selected, |selected, effect| {
-            let Effect::Decided(decision) = effect;
+        let mut next = selected;
+        for Effect::Decided(decision) in effects {
             if decision.primary.as_str() != HOME {
-                return selected;
+                continue;
             }
             // With nobody left to select, whoever served goes on trying.
-            let to = decision.to.as_ref();
-            to.map_or(selected, |to| index(to).unwrap_or(selected))
-        })
+            next = decision.to.as_ref().and_then(index).unwrap_or(next);
+            self.why = Some(decision.summary);
+        }
+        next
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.why.as_deref()
     }
 }
 
@@ -125,6 +132,7 @@ fn setup(policy: &str) -> Setup<'_> {
         regions: observers
             .chain(candidates())
             .chain([HOME.to_owned()])
+            .map(|name| Place::nowhere(&name))
             .collect(),
         primary: HOME,
         candidates: candidates().zip(BASELINE).collect(),

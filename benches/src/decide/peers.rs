@@ -11,6 +11,9 @@ use super::{
     world::{REGIONS, Second, VANTAGES, Window, weight},
 };
 
+/// The best of them by false moves at these delays.
+pub const BEST: &str = "EWMA 0.1 + 15 % + 60 s, 5 vantages";
+
 /// All peers, in the order of their table.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Policy>> {
@@ -43,7 +46,7 @@ pub fn all() -> Vec<Box<dyn Policy>> {
             hold_s: 60,
             sight: Sight::Trimmed,
             outage_ends_hold: true,
-            ..smoothed("EWMA 0.1 + 15 % + 60 s, 5 vantages", 0.1)
+            ..smoothed(BEST, 0.1)
         }),
         Box::new(Cusum::new("CUSUM, 5 vantages, 15 %, 300 s", Sight::Trimmed)),
     ]

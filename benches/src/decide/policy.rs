@@ -10,4 +10,9 @@ pub trait Policy {
     /// The region selected from now on, given that `second` has passed and `selected` was selected in it. Only what
     /// was seen may be looked at, never the truth.
     fn choose(&mut self, second: &Second, selected: usize) -> usize;
+
+    /// Why it last moved, in its own words, if it has any.
+    fn why(&self) -> Option<&str> {
+        None
+    }
 }

@@ -6,13 +6,36 @@ use leeward_engine::policy::{
 };
 use serde::Deserialize;
 
-/// Who may stand in for whom, where regions stand nowhere in particular.
+/// A region and where it stands.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its id.
+    pub name: String,
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+}
+
+impl Place {
+    /// A region that stands nowhere in particular.
+    #[must_use]
+    pub fn nowhere(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            latitude: 0.0,
+            longitude: 0.0,
+        }
+    }
+}
+
+/// Who may stand in for whom.
 #[derive(Clone, Debug)]
 pub struct Setup<'a> {
     /// Sections `[policy]` and `[probing]`, as in the aggregator's file.
     pub policy: &'a str,
     /// All regions.
-    pub regions: Vec<String>,
+    pub regions: Vec<Place>,
     /// The only one that anything is selected for.
     pub primary: &'a str,
     /// Its candidates with their baseline weights.
@@ -56,10 +79,14 @@ impl Setup<'_> {
 
     fn text(&self) -> String {
         let mut text = self.policy.to_owned();
-        for name in &self.regions {
-            text += &format!("\n[[region]]\nid = \"{name}\"\nlatitude = 0.0\nlongitude = 0.0\n");
+        for place in &self.regions {
+            text += &format!(
+                "\n[[region]]\nid = \"{}\"\nlatitude = {:?}\nlongitude = {:?}\n",
+                place.name, place.latitude, place.longitude
+            );
         }
-        for name in self.regions.iter().filter(|name| *name != self.primary) {
+        let others = self.regions.iter().map(|place| &place.name);
+        for name in others.filter(|name| *name != self.primary) {
             text += &format!("\n[[failover]]\nprimary = \"{name}\"\ncandidates = []\n");
         }
         let names: Vec<_> = self
@@ -97,7 +124,7 @@ mod tests {
     fn the_text_becomes_a_policy_in_which_one_primary_has_candidates() {
         let setup = Setup {
             policy: "[policy.steadiness]\nmargin = 1.2\n",
-            regions: ["a", "b", "c"].map(str::to_owned).into(),
+            regions: ["a", "b", "c"].map(Place::nowhere).into(),
             primary: "a",
             candidates: vec![("b".to_owned(), 0.5)],
         };
@@ -111,7 +138,7 @@ mod tests {
     fn an_unknown_key_is_an_error() {
         let setup = Setup {
             policy: "[policy]\nmargn = 1.2\n",
-            regions: vec!["a".to_owned()],
+            regions: vec![Place::nowhere("a")],
             primary: "a",
             candidates: Vec::new(),
         };
