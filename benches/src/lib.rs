@@ -6,6 +6,8 @@
 
 pub mod decide;
 pub mod figure;
+pub mod http;
+pub mod installation;
 pub mod measure;
 pub mod process;
 pub mod samples;

@@ -328,8 +328,9 @@ fn round_trips(bytes: &[u8]) -> anyhow::Result<BTreeMap<Ipv4Addr, Vec<f64>>> {
         let Some(icmp) = packet.get(34..34 + 16) else {
             continue;
         };
-        let address =
-            |at: usize| Ipv4Addr::from_octets(packet[at..at + 4].try_into().expect("four bytes"));
+        let address = |at: usize| {
+            Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).expect("four bytes"))
+        };
         let identity: [u8; 12] = icmp[4..16].try_into().expect("twelve bytes");
         match icmp[0] {
             8 => {
