@@ -5,6 +5,9 @@
 //! path's key, so the same plan gives the same schedule, paths do not march in step, and a path that is in the old
 //! plan and the new keeps its times. Jitter is uniform over ±10 % of the interval, so that what repeats at the
 //! interval's own pace is not always hit or always missed.
+//!
+//! Times are multiples of a millisecond, or of a hundredth of a shorter interval than 100 ms. Waking up costs more than
+//! sending, so probes of many paths share a wake-up, and each is still sent at its time.
 
 use std::{
     cmp::Reverse,
@@ -17,6 +20,9 @@ use siphasher::sip::SipHasher13;
 
 /// A probe's time may lie this far past before the probe is given up: half an interval, at most a second.
 const GIVE_UP_AFTER_NS: u64 = 1_000_000_000;
+
+/// Times are multiples of this, or of a hundredth of a short interval.
+const TICK_NS: u64 = 1_000_000;
 
 /// A probe whose time has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -122,7 +128,8 @@ fn due_ns(interval_ns: u64, line: Line) -> u64 {
     let tenth = interval_ns / 10;
     let phase = tenth + scale(mix(line.key), interval_ns);
     let jitter = scale(mix(line.key ^ mix(line.n + 1)), 2 * tenth + 1);
-    (phase + line.n * interval_ns + jitter) - tenth
+    let due_ns = (phase + line.n * interval_ns + jitter) - tenth;
+    due_ns - due_ns % (interval_ns / 100).clamp(1, TICK_NS)
 }
 
 fn key<K: Hash>(seed: u64, path: &K) -> u64 {
@@ -161,16 +168,12 @@ mod tests {
         let mut schedule = Schedule::new(0, 1, Duration::from_secs(1), ["a"]);
         let due = times(&mut schedule, 1_000 * SECOND);
         assert!((998..=1_000).contains(&due.len()), "{}", due.len());
-        let phase = mix_phase(&due);
+        // However many intervals pass, no probe strays from its own: the schedule does not drift.
+        let first_ns = due[0].at_ns;
         for (n, due) in (0..).zip(&due) {
-            let ideal = phase + n * SECOND as i64;
-            let off = due.at_ns as i64 - ideal;
-            assert!(off.unsigned_abs() <= SECOND / 5, "{n}: {off}");
+            let off_ns = due.at_ns.abs_diff(first_ns + n * SECOND);
+            assert!(off_ns <= SECOND / 5, "probe {n} is {off_ns} ns off");
         }
-    }
-
-    fn mix_phase(due: &[Due]) -> i64 {
-        due[0].at_ns as i64
     }
 
     #[test]

@@ -36,8 +36,8 @@ const SEND_BURST: usize = 64;
 const RECEIVE_BUDGET: usize = 128;
 /// Packets read from one socket before a window closes, so that what has come counts in it.
 const CLOSING_BUDGET: usize = 4_096;
-/// A sleep shorter than this is for the clock alone and not for packets.
-const DOZE_NS: u64 = 1_000_000;
+/// A sleep shorter than this is for the clock alone and not for packets: they carry their time with them.
+const DOZE_NS: u64 = 4_000_000;
 /// A probe leaves up to this much before its time if the thread is awake then: a wake-up costs more than a probe, and the
 /// schedule is jittered by far more. Never more than a twentieth of the interval.
 const EARLY_NS: u64 = 100_000;

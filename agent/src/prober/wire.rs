@@ -26,7 +26,7 @@ use crate::{
 /// Transmit stamps awaited per socket. They come within microseconds of the send unless a queueing discipline holds the
 /// packet; one that comes after this many further sends is not used.
 const STAMPS_AWAITED: usize = 4_096;
-/// Packets asked for first; a busy socket is then asked for full batches.
+/// Packets asked for at least; a busy socket is then asked for full batches.
 const FIRST_BATCH: usize = 4;
 /// A stamp that has not come after this long will not: the device gives none.
 const STAMP_PATIENCE_NS: u64 = 1_000_000_000;
@@ -287,7 +287,11 @@ impl Port {
         tracker: &mut Tracker,
     ) -> Left {
         let (kind, family) = (self.channel.kind, self.channel.family);
-        let (mut taken, mut want) = (0, FIRST_BATCH);
+        // About as many answers as stamps are to be expected.
+        let (mut taken, mut want) = (
+            0,
+            (self.owed as usize + 1).clamp(FIRST_BATCH, message::BATCH),
+        );
         loop {
             let Ok(count) = inbox.receive(self.channel.as_raw_fd(), Queue::Packets, want) else {
                 tracker.counters_mut().receive_errors += 1;
