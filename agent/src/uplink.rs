@@ -40,7 +40,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admission::Admission,
-    config::{self, Config},
+    config::Config,
     credentials::Credentials,
     mesh::{Admitted, Union},
     prober::{
@@ -49,11 +49,13 @@ use crate::{
     process::Usage,
     spool::Spool,
 };
+use connection::{Connection, Live, QueueFull, Table};
 use delivery::Delivery;
 use figures::{AggregatorFigures, AggregatorFiguresOf, UplinkFigures};
 use session::{Command, Event, Identity, Session};
 
 pub mod backoff;
+mod connection;
 pub mod delivery;
 pub mod failure;
 pub mod figures;
@@ -73,9 +75,6 @@ const EVENTS_MAX: usize = 64;
 
 /// How often the aggregators hear how the agent fares.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-
-/// A connection on which batches are under way and none has been acknowledged for this long is made anew.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
 /// From one change of the plan to the next, unless the operator asks for it. When many agents appear at once, meshes
 /// follow each other faster than windows close, and each would be a path table.
@@ -158,72 +157,6 @@ pub struct Uplink<P> {
     stopping: watch::Sender<bool>,
     counters_before: Counters,
     figures: Arc<UplinkFigures>,
-}
-
-/// The paths of one plan.
-#[derive(Debug)]
-struct Table {
-    schema: Schema,
-    /// The message that names them, as it goes on the control stream.
-    frame: Vec<u8>,
-}
-
-/// What is known about one aggregator.
-#[derive(Debug)]
-struct Connection {
-    name: config::Aggregator,
-    live: Option<Live>,
-}
-
-/// A connection that lives.
-#[derive(Debug)]
-struct Live {
-    commands: mpsc::Sender<Command>,
-    delivery: Delivery,
-    /// When something was last acknowledged, or nothing was under way.
-    acknowledged_at: Instant,
-}
-
-/// The queue of a connection is full: the aggregator does not read.
-#[derive(Debug)]
-struct QueueFull;
-
-impl Live {
-    fn control(&self, frame: Vec<u8>) -> Result<(), QueueFull> {
-        self.send(Command::Control(frame))
-    }
-
-    fn send(&self, command: Command) -> Result<(), QueueFull> {
-        match self.commands.try_send(command) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(QueueFull),
-            // Closed: the connection has ended, and the event that says so is on its way.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-        }
-    }
-
-    /// Sends every table and every batch that may be sent now.
-    fn pump(&mut self, tables: &BTreeMap<u32, Table>, spool: &Spool) -> Result<(), QueueFull> {
-        while let Some(number) = self.delivery.begin_table(tables.keys().copied()) {
-            self.control(tables[&number].frame.clone())?;
-        }
-        if self.delivery.under_way() == 0 {
-            self.acknowledged_at = Instant::now();
-        }
-        while let Some((sequence, urgency)) = self.delivery.begin_next(spool) {
-            let Some(batch) = spool.get(sequence) else {
-                continue;
-            };
-            self.send(Command::Batch {
-                frame: batch.frame.clone(),
-                urgency,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.delivery.under_way() > 0 && self.acknowledged_at.elapsed() > ACKNOWLEDGED_WITHIN
-    }
 }
 
 impl<P: Probing> Uplink<P> {

@@ -1,5 +1,7 @@
 //! The binary as an operator and a service manager meet it. Loopback only; no aggregator is there, so nothing is probed.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},

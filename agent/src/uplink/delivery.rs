@@ -195,6 +195,7 @@ mod tests {
         );
         assert_eq!(delivery.begin_table([1].into_iter()), Some(1));
         assert_eq!(delivery.begin_table([1].into_iter()), None);
+        assert_eq!(delivery.begin_next(&spool), None, "sent is not durable");
         delivery.on_table_durable(1);
         assert_eq!(delivery.begin_next(&spool), Some((0, Urgency::Fresh)));
         assert_eq!(delivery.begin_next(&spool), None);
@@ -230,6 +231,26 @@ mod tests {
         push(&mut spool, &mut delivery, 2);
         assert_eq!(delivery.begin_next(&spool), Some((0, Urgency::Fresh)));
         assert_eq!(delivery.begin_next(&spool), None);
+    }
+
+    #[test]
+    fn a_connection_begins_with_what_its_own_aggregator_does_not_have() {
+        let mut spool = Spool::new(1, 2, 1 << 20);
+        for _ in 0..3 {
+            spool.push(1, Timestamp::EPOCH, vec![0; 10]);
+        }
+        spool.durable(0, 1);
+        spool.durable(1, 0);
+        for (aggregator, missing) in [(0, [0, 2]), (1, [1, 2])] {
+            let mut delivery = Delivery::new(aggregator, &spool);
+            assert_eq!(delivery.begin_table([1].into_iter()), Some(1));
+            delivery.on_table_durable(1);
+            let sent = std::iter::from_fn(|| delivery.begin_next(&spool));
+            assert_eq!(
+                sent.map(|(sequence, _)| sequence).collect::<Vec<_>>(),
+                missing
+            );
+        }
     }
 
     #[test]
