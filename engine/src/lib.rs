@@ -69,7 +69,8 @@ impl Engine {
     ///
     /// Evaluates at every multiple of the policy's `evaluate_every` after the last evaluation and up to `now`, each on
     /// what was told before it; then takes in the input. So decisions depend on the inputs and their stamps and not on
-    /// when ticks come between. A `now` before the last one counts as the last one.
+    /// when ticks come between. A `now` before the last one counts as the last one; who journals inputs must journal
+    /// the `now` that counted, which is [`View::now`] afterwards.
     pub fn step(&mut self, now: Timestamp, input: &Input) -> Vec<Effect> {
         let now = self.state.advance(now);
         let effects = self.state.evaluate_until(now, matches!(input, Input::Tick));

@@ -19,7 +19,7 @@ use crate::{
     policy::Policy,
     selection::Selection,
     signal::Signals,
-    view::{AgentView, RegionView, View, Vote},
+    view::{AgentView, RegionState, RegionView, View, Vote},
 };
 
 /// The version of [`State`] that this build writes and reads.
@@ -68,7 +68,7 @@ pub(crate) struct Agent {
 
 impl State {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self {
+        let mut state = Self {
             version: STATE_VERSION,
             now: Timestamp::EPOCH,
             last_input_at: None,
@@ -83,6 +83,26 @@ impl State {
             selections: BTreeMap::new(),
             decisions: Arc::default(),
             next_decision: 1,
+        };
+        state.know_regions();
+        state
+    }
+
+    /// Every region of the policy has a state and a selection, and no other has.
+    fn know_regions(&mut self) {
+        let policy = Arc::clone(&self.policy);
+        self.selections
+            .retain(|primary, _| policy.regions.contains_key(primary));
+        let regions = Arc::make_mut(&mut self.regions);
+        regions.retain(|region, _| policy.regions.contains_key(region));
+        for region in policy.regions.keys() {
+            self.selections.entry(region.clone()).or_default();
+            regions.entry(region.clone()).or_insert_with(|| RegionView {
+                state: RegionState::Unknown,
+                since: self.now,
+                detail: "no observer has fresh evidence".to_owned(),
+                fresh_agents: 0,
+            });
         }
     }
 
@@ -134,8 +154,7 @@ impl State {
     pub(crate) fn on_policy(&mut self, now: Timestamp, policy: &Policy) {
         self.on_input(now);
         self.policy = Arc::new(policy.clone());
-        self.selections
-            .retain(|primary, _| policy.regions.contains_key(primary));
+        self.know_regions();
         self.graph.forget_old(now, policy);
         self.graph.refresh_all(policy, &self.exclusions);
     }

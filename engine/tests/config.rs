@@ -170,7 +170,7 @@ fn a_scenario_that_says_little_gets_the_defaults() {
         scenario
             .policy
             .candidates(&RegionId::parse("virginia").unwrap()),
-        [oregon.clone()]
+        std::slice::from_ref(&oregon)
     );
     assert_eq!(scenario.agents[&oregon], 1);
     assert!(

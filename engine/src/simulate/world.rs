@@ -1,0 +1,302 @@
+//! The scenario's agents: what they measure, and when the engine is told of it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use leeward_common::{
+    id::{AgentId, RegionId, TargetId},
+    report::{Path, Window},
+    time::Timestamp,
+};
+
+use super::{
+    REPORT_DELAY, START,
+    path::{Timeline, VirtualPath},
+};
+use crate::{
+    input::{AgentConnected, Input, Reports, Signal},
+    scenario::{Action, Network, Scenario, SignalAction},
+};
+
+/// An agent that is cut off for this long has lost its session.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From the end of a cut until the agent has a session again and delivers what it kept.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// How many windows an agent keeps while it is cut off; the oldest go first.
+const KEPT_WINDOWS: usize = 3_600;
+
+/// The scenario's agents and what they send.
+pub(super) struct World<'a> {
+    scenario: &'a Scenario,
+    network: Network,
+    timeline: Timeline,
+    agents: BTreeMap<AgentId, VirtualAgent>,
+    next_event: usize,
+    window_end: Timestamp,
+    /// What the engine will be told, in order of time and then of having come about.
+    inputs: BTreeMap<(Timestamp, u64), Input>,
+    order: u64,
+}
+
+struct VirtualAgent {
+    region: RegionId,
+    boot_epoch: u64,
+    running: bool,
+    /// Since when its region is cut off.
+    cut_since: Option<Timestamp>,
+    connected: bool,
+    paths: Vec<(Path, VirtualPath)>,
+    kept: Vec<Reports>,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(scenario: &'a Scenario) -> Self {
+        let ids = scenario.agent_ids();
+        let agent = |(id, region): (&AgentId, &RegionId)| {
+            let agent = VirtualAgent {
+                region: region.clone(),
+                boot_epoch: 1,
+                running: true,
+                cut_since: None,
+                connected: true,
+                paths: paths(scenario, &ids, id, region),
+                kept: Vec::new(),
+            };
+            (id.clone(), agent)
+        };
+        let mut world = Self {
+            scenario,
+            network: scenario.network(),
+            timeline: Timeline::new(scenario),
+            agents: ids.iter().map(agent).collect(),
+            next_event: 0,
+            window_end: START + scenario.policy.probing.window,
+            inputs: BTreeMap::new(),
+            order: 0,
+        };
+        for id in ids.keys() {
+            world.tell_connected(START, id);
+        }
+        world
+    }
+
+    /// Lets everything happen up to `now`, in order.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        loop {
+            let event = self.scenario.events.get(self.next_event);
+            let event_at = event.map(|event| START + event.at);
+            match event_at {
+                Some(at) if at <= now && at < self.window_end => {
+                    self.next_event += 1;
+                    self.happen(at, self.next_event - 1);
+                }
+                _ if self.window_end <= now => self.close_windows(),
+                _ => break,
+            }
+        }
+        self.check_sessions(now);
+    }
+
+    pub(super) fn next_input(&mut self, now: Timestamp) -> Option<(Timestamp, Input)> {
+        let first = self.inputs.first_entry()?;
+        if first.key().0 > now {
+            return None;
+        }
+        let ((at, _), input) = first.remove_entry();
+        Some((at, input))
+    }
+
+    fn tell(&mut self, at: Timestamp, input: Input) {
+        self.inputs.insert((at, self.order), input);
+        self.order += 1;
+    }
+
+    fn tell_connected(&mut self, at: Timestamp, id: &AgentId) {
+        let Some(agent) = self.agents.get_mut(id) else {
+            return;
+        };
+        agent.connected = true;
+        let connected = AgentConnected {
+            agent: id.clone(),
+            region: agent.region.clone(),
+            boot_epoch: agent.boot_epoch,
+            addresses: Vec::new(),
+            build: "virtual".to_owned(),
+        };
+        self.tell(at, Input::AgentConnected(connected));
+    }
+
+    fn close_windows(&mut self) {
+        let length = self.scenario.policy.probing.window;
+        let window = Window {
+            start: self.window_end - length,
+            length,
+        };
+        let at = self.window_end;
+        self.window_end = at + length;
+        let mut arrivals = Vec::new();
+        for (id, agent) in &mut self.agents {
+            if !agent.running {
+                continue;
+            }
+            let reports = agent.paths.iter_mut().map(|(path, own)| {
+                own.advance(&self.timeline, at);
+                (path.clone(), own.close())
+            });
+            let reports = Reports {
+                agent: id.clone(),
+                region: agent.region.clone(),
+                window,
+                reports: reports.collect(),
+            };
+            if agent.cut_since.is_none() && agent.connected {
+                arrivals.push(reports);
+                continue;
+            }
+            agent.kept.push(reports);
+            if agent.kept.len() > KEPT_WINDOWS {
+                agent.kept.remove(0);
+            }
+        }
+        for reports in arrivals {
+            self.tell(at + REPORT_DELAY, Input::Reports(reports));
+        }
+    }
+
+    fn happen(&mut self, at: Timestamp, event: usize) {
+        let scenario = self.scenario;
+        for action in &scenario.events[event].actions {
+            self.network.apply(scenario, action);
+            match action {
+                Action::RegionDown(_) | Action::RegionUp(_) => self.cut(at),
+                Action::AgentStop(id) => self.stop(at, id),
+                Action::AgentStart(id) => self.start(at, id),
+                Action::Signal(signal) => {
+                    self.tell(at, Input::Signal(signal.at(at)));
+                }
+                Action::Set { .. } | Action::Clear { .. } => {}
+            }
+        }
+    }
+
+    /// Regions were cut off or joined again.
+    fn cut(&mut self, at: Timestamp) {
+        let mut back = Vec::new();
+        for (id, agent) in &mut self.agents {
+            let is_cut = self.network.cut.contains(&agent.region);
+            match agent.cut_since {
+                None if is_cut => agent.cut_since = Some(at),
+                Some(_) if !is_cut => {
+                    agent.cut_since = None;
+                    back.push(id.clone());
+                }
+                _ => {}
+            }
+        }
+        for id in back {
+            self.deliver_kept(at + RECONNECT, &id);
+        }
+    }
+
+    fn deliver_kept(&mut self, at: Timestamp, id: &AgentId) {
+        let Some(agent) = self.agents.get_mut(id) else {
+            return;
+        };
+        if !agent.running {
+            return;
+        }
+        let kept = std::mem::take(&mut agent.kept);
+        if !agent.connected {
+            self.tell_connected(at, id);
+        }
+        for reports in kept {
+            self.tell(at + REPORT_DELAY, Input::Reports(reports));
+        }
+    }
+
+    /// Ends the sessions of agents that were cut off for too long.
+    fn check_sessions(&mut self, now: Timestamp) {
+        let mut ended = Vec::new();
+        for (id, agent) in &mut self.agents {
+            let Some(since) = agent.cut_since else {
+                continue;
+            };
+            if agent.connected && now.since(since) >= SESSION_TIMEOUT {
+                agent.connected = false;
+                ended.push((since + SESSION_TIMEOUT, id.clone()));
+            }
+        }
+        for (at, agent) in ended {
+            self.tell(at, Input::AgentDisconnected { agent });
+        }
+    }
+
+    fn stop(&mut self, at: Timestamp, id: &AgentId) {
+        let Some(agent) = self.agents.get_mut(id).filter(|agent| agent.running) else {
+            return;
+        };
+        agent.running = false;
+        agent.kept.clear();
+        if std::mem::take(&mut agent.connected) {
+            self.tell(at, Input::AgentDisconnected { agent: id.clone() });
+        }
+    }
+
+    fn start(&mut self, at: Timestamp, id: &AgentId) {
+        let Some(agent) = self.agents.get_mut(id).filter(|agent| !agent.running) else {
+            return;
+        };
+        agent.running = true;
+        agent.boot_epoch += 1;
+        for (_, path) in &mut agent.paths {
+            path.restart(at);
+        }
+        if agent.cut_since.is_none() {
+            self.tell_connected(at, id);
+        }
+    }
+}
+
+/// An agent's paths: every agent of every other region by every kind.
+fn paths(
+    scenario: &Scenario,
+    ids: &BTreeMap<AgentId, RegionId>,
+    agent: &AgentId,
+    region: &RegionId,
+) -> Vec<(Path, VirtualPath)> {
+    let probing = &scenario.policy.probing;
+    let others = ids.iter().filter(|(_, other)| *other != region);
+    let by_kind = |(target, to): (&AgentId, &RegionId)| {
+        let target =
+            TargetId::parse(target.as_str()).expect("agent and target ids share their repertoire");
+        let to = to.clone();
+        probing.kinds.iter().map(move |&kind| {
+            let path = Path {
+                target: target.clone(),
+                kind,
+                region: Some(to.clone()),
+            };
+            let seed = format!("{agent}/{}/{kind}", path.target);
+            let own = VirtualPath::new(scenario.seed, &seed, region, &to, probing, START);
+            (path, own)
+        })
+    };
+    others.flat_map(by_kind).collect()
+}
+
+impl SignalAction {
+    /// The signal as injected at a time.
+    #[must_use]
+    pub fn at(&self, at: Timestamp) -> Signal {
+        Signal {
+            source: self.source.clone(),
+            subject: self.subject.clone(),
+            metric: self.metric,
+            value: self.value,
+            observed_at: at,
+            expires_at: at + self.ttl,
+            idempotency_key: None,
+        }
+    }
+}
