@@ -19,8 +19,8 @@ use leeward_common::{
     id::SourceId,
 };
 use leeward_engine::policy::{
-    FailoverSection, Policy, PolicySection, ProbingSection, RegionSection, Sections, SignalSourceSection,
-    TargetSection,
+    FailoverSection, Policy, PolicySection, ProbingSection, RegionSection, Sections,
+    SignalSourceSection, TargetSection,
 };
 use rustls::{
     RootCertStore,
@@ -125,12 +125,22 @@ impl PolicyText {
         let policy = sections.into_policy(document)?;
         let mut table: toml::Table = document.parse()?;
         table.retain(|key, _| POLICY_KEYS.contains(&key));
-        Ok(Self { policy, toml: table.to_string() })
+        Ok(Self {
+            policy,
+            toml: table.to_string(),
+        })
     }
 }
 
 /// The policy's sections, as [`RawPolicy`] and [`Raw`] name them.
-const POLICY_KEYS: [&str; 6] = ["region", "failover", "probing", "policy", "target", "signal_source"];
+const POLICY_KEYS: [&str; 6] = [
+    "region",
+    "failover",
+    "probing",
+    "policy",
+    "target",
+    "signal_source",
+];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,8 +185,22 @@ struct RawPolicy {
 
 impl RawPolicy {
     fn sections(self) -> Sections {
-        let Self { region, failover, probing, policy, target, signal_source } = self;
-        Sections { region, failover, probing, policy, target, signal_source }
+        let Self {
+            region,
+            failover,
+            probing,
+            policy,
+            target,
+            signal_source,
+        } = self;
+        Sections {
+            region,
+            failover,
+            probing,
+            policy,
+            target,
+            signal_source,
+        }
     }
 }
 
@@ -222,7 +246,13 @@ impl Config {
         })?;
         let beside = path.parent().unwrap_or(Path::new("")).to_owned();
         let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map_or(beside, PathBuf::from);
-        Self::parse(&Document { file: &file, text: &text }, &folder)
+        Self::parse(
+            &Document {
+                file: &file,
+                text: &text,
+            },
+            &folder,
+        )
     }
 
     /// Checks a text; relative paths of certificates are looked up in `folder`.
@@ -246,7 +276,9 @@ impl Config {
         Ok(Self {
             name: name(document, raw.name, &chain)?,
             listen: raw.listen.unwrap_or(defaults::LISTEN),
-            data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from(defaults::DATA_DIR)),
+            data_dir: raw
+                .data_dir
+                .unwrap_or_else(|| PathBuf::from(defaults::DATA_DIR)),
             journal_retention: retention(document, raw.journal_retention)?,
             tls: files.agent_tls(&raw.credentials, chain)?,
             api: api(document, &files, raw.api, &policy.policy)?,
@@ -261,7 +293,9 @@ fn name(
     written: Option<Spanned<String>>,
     chain: &[CertificateDer<'_>],
 ) -> Result<String, ConfigError> {
-    let certified = chain.first().and_then(|certificate| identity::aggregator_name(certificate));
+    let certified = chain
+        .first()
+        .and_then(|certificate| identity::aggregator_name(certificate));
     match (written, certified) {
         (Some(written), Some(certified)) if *written.get_ref() != certified => {
             let message = format!(
@@ -270,25 +304,39 @@ fn name(
             );
             Err(document.error(written.span(), message))
         }
-        (Some(written), _) if written.get_ref().is_empty() => {
-            Err(document.error(written.span(), "name is empty; give the aggregator one or remove the line"))
-        }
+        (Some(written), _) if written.get_ref().is_empty() => Err(document.error(
+            written.span(),
+            "name is empty; give the aggregator one or remove the line",
+        )),
         (Some(written), _) => Ok(written.into_inner()),
         (None, certified) => Ok(certified.unwrap_or_else(|| "aggregator".to_owned())),
     }
 }
 
-fn retention(document: &Document<'_>, written: Option<Spanned<Span>>) -> Result<Duration, ConfigError> {
+fn retention(
+    document: &Document<'_>,
+    written: Option<Spanned<Span>>,
+) -> Result<Duration, ConfigError> {
     const LEAST: Duration = Duration::from_secs(2 * 3600);
-    let Some(written) = written else { return Ok(defaults::JOURNAL_RETENTION) };
+    let Some(written) = written else {
+        return Ok(defaults::JOURNAL_RETENTION);
+    };
     let span = written.get_ref().0;
     if span >= LEAST {
         return Ok(span);
     }
-    Err(document.error(written.span(), format!("journal_retention is {span:?}; the smallest allowed is \"2h\"")))
+    Err(document.error(
+        written.span(),
+        format!("journal_retention is {span:?}; the smallest allowed is \"2h\""),
+    ))
 }
 
-fn api(document: &Document<'_>, files: &Files<'_>, raw: RawApi, policy: &Policy) -> Result<Api, ConfigError> {
+fn api(
+    document: &Document<'_>,
+    files: &Files<'_>,
+    raw: RawApi,
+    policy: &Policy,
+) -> Result<Api, ConfigError> {
     let tls = match (&raw.certificate, &raw.key) {
         (Some(certificate), Some(key)) => Some(files.api_tls(certificate, key)?),
         (None, None) => None,
@@ -299,7 +347,10 @@ fn api(document: &Document<'_>, files: &Files<'_>, raw: RawApi, policy: &Policy)
             return Err(document.error(alone.span(), "api.key needs api.certificate beside it"));
         }
     };
-    let listen = raw.listen.as_ref().map_or(defaults::API_LISTEN, |listen| *listen.get_ref());
+    let listen = raw
+        .listen
+        .as_ref()
+        .map_or(defaults::API_LISTEN, |listen| *listen.get_ref());
     if let (Some(written), None) = (&raw.listen, &tls)
         && !listen.ip().to_canonical().is_loopback()
     {
@@ -310,28 +361,55 @@ fn api(document: &Document<'_>, files: &Files<'_>, raw: RawApi, policy: &Policy)
         );
         return Err(document.error(written.span(), message));
     }
-    Ok(Api { listen, tls, tokens: tokens(document, raw.token, policy)? })
+    Ok(Api {
+        listen,
+        tls,
+        tokens: tokens(document, raw.token, policy)?,
+    })
 }
 
-fn tokens(document: &Document<'_>, raw: Vec<RawToken>, policy: &Policy) -> Result<Vec<Token>, ConfigError> {
+fn tokens(
+    document: &Document<'_>,
+    raw: Vec<RawToken>,
+    policy: &Policy,
+) -> Result<Vec<Token>, ConfigError> {
     let mut names = BTreeSet::new();
     let mut tokens = Vec::new();
-    for RawToken { name, sha256, role, sources } in raw {
+    for RawToken {
+        name,
+        sha256,
+        role,
+        sources,
+    } in raw
+    {
         let text = name.get_ref();
         if text.is_empty() || !names.insert(text.clone()) {
-            let message = format!("token name {text:?} is empty or taken; names tell holders apart in the logs");
+            let message = format!(
+                "token name {text:?} is empty or taken; names tell holders apart in the logs"
+            );
             return Err(document.error(name.span(), message));
         }
         let Some(hash) = parse_sha256(sha256.get_ref()) else {
             let message = "sha256 must be 64 hex digits: printf %s \"$TOKEN\" | sha256sum";
             return Err(document.error(sha256.span(), message));
         };
-        if let Some(unknown) = sources.iter().find(|source| !policy.signal_sources.contains_key(source.get_ref())) {
-            let message = format!("signal source {} is not defined; add a [[signal_source]]", unknown.get_ref());
+        if let Some(unknown) = sources
+            .iter()
+            .find(|source| !policy.signal_sources.contains_key(source.get_ref()))
+        {
+            let message = format!(
+                "signal source {} is not defined; add a [[signal_source]]",
+                unknown.get_ref()
+            );
             return Err(document.error(unknown.span(), message));
         }
         let sources = sources.into_iter().map(Spanned::into_inner).collect();
-        tokens.push(Token { name: name.into_inner(), sha256: hash, role, sources });
+        tokens.push(Token {
+            name: name.into_inner(),
+            sha256: hash,
+            role,
+            sources,
+        });
     }
     Ok(tokens)
 }
@@ -354,21 +432,33 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    fn certificates(&self, path: &Spanned<PathBuf>) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    fn certificates(
+        &self,
+        path: &Spanned<PathBuf>,
+    ) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
         let place = self.folder.join(path.get_ref());
         let certificates = CertificateDer::pem_file_iter(&place)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| self.error(path, &format!("cannot read {}: {error}", place.display())))?;
+            .map_err(|error| {
+                self.error(path, &format!("cannot read {}: {error}", place.display()))
+            })?;
         if certificates.is_empty() {
-            return Err(self.error(path, &format!("{} holds no PEM certificate", place.display())));
+            return Err(self.error(
+                path,
+                &format!("{} holds no PEM certificate", place.display()),
+            ));
         }
         Ok(certificates)
     }
 
     fn key(&self, path: &Spanned<PathBuf>) -> Result<PrivateKeyDer<'static>, ConfigError> {
         let place = self.folder.join(path.get_ref());
-        PrivateKeyDer::from_pem_file(&place)
-            .map_err(|error| self.error(path, &format!("cannot read a private key in {}: {error}", place.display())))
+        PrivateKeyDer::from_pem_file(&place).map_err(|error| {
+            self.error(
+                path,
+                &format!("cannot read a private key in {}: {error}", place.display()),
+            )
+        })
     }
 
     fn agent_tls(
@@ -378,20 +468,29 @@ impl Files<'_> {
     ) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates(&raw.ca)? {
-            roots
-                .add(certificate)
-                .map_err(|error| self.error(&raw.ca, &format!("is no certificate of an authority: {error}")))?;
+            roots.add(certificate).map_err(|error| {
+                self.error(
+                    &raw.ca,
+                    &format!("is no certificate of an authority: {error}"),
+                )
+            })?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| self.error(&raw.ca, &error.to_string()))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| self.error(&raw.ca, &error.to_string()))?;
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| self.error(&raw.certificate, &error.to_string()))?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, self.key(&raw.key)?)
-            .map_err(|error| self.error(&raw.key, &format!("does not go with the certificate: {error}")))?;
+            .map_err(|error| {
+                self.error(
+                    &raw.key,
+                    &format!("does not go with the certificate: {error}"),
+                )
+            })?;
         tls.alpn_protocols = vec![leeward_common::wire::ALPN_V1.to_vec()];
         // A resumed session would skip the check of the agent's certificate, which may have expired since.
         tls.session_storage = Arc::new(NoServerSessionStorage {});
@@ -404,13 +503,14 @@ impl Files<'_> {
         certificate: &Spanned<PathBuf>,
         key: &Spanned<PathBuf>,
     ) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
-        let mut tls =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| self.error(certificate, &error.to_string()))?
-                .with_no_client_auth()
-                .with_single_cert(self.certificates(certificate)?, self.key(key)?)
-                .map_err(|error| self.error(key, &format!("does not go with the certificate: {error}")))?;
+        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| self.error(certificate, &error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(self.certificates(certificate)?, self.key(key)?)
+        .map_err(|error| self.error(key, &format!("does not go with the certificate: {error}")))?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(tls))
     }
@@ -436,7 +536,12 @@ pub(crate) mod tests {
 
     /// The policy of some sections.
     pub(crate) fn policy(text: &str) -> Policy {
-        PolicyText::parse(&Document { file: "policy.toml", text }).unwrap().policy
+        PolicyText::parse(&Document {
+            file: "policy.toml",
+            text,
+        })
+        .unwrap()
+        .policy
     }
 
     const SAMPLE: &str = include_str!("../aggregator.sample.toml");
@@ -461,17 +566,27 @@ pub(crate) mod tests {
         let uri = rcgen::string::Ia5String::try_from("leeward://aggregator/main").unwrap();
         params.subject_alt_names.push(rcgen::SanType::URI(uri));
         let certificate = params.signed_by(&key, &issuer).unwrap();
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        let write =
+            |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
         write("ca.pem", authority_certificate.pem());
         write("aggregator.pem", certificate.pem());
         write("aggregator.key", key.serialize_pem());
-        write("other.key", rcgen::KeyPair::generate().unwrap().serialize_pem());
+        write(
+            "other.key",
+            rcgen::KeyPair::generate().unwrap().serialize_pem(),
+        );
         write("empty.pem", String::new());
         folder
     }
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(&Document { file: "aggregator.toml", text }, folder().path())
+        Config::parse(
+            &Document {
+                file: "aggregator.toml",
+                text,
+            },
+            folder().path(),
+        )
     }
 
     fn error(text: &str) -> String {
@@ -486,7 +601,11 @@ pub(crate) mod tests {
             let key = line.split(" = ").next().unwrap_or_default();
             line.starts_with('[') || (line.contains(" = ") && !key.contains(' '))
         };
-        let line = |line: &'static str| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line);
+        let line = |line: &'static str| {
+            line.strip_prefix("# ")
+                .filter(|rest| is_setting(rest))
+                .unwrap_or(line)
+        };
         SAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
     }
 
@@ -516,39 +635,64 @@ pub(crate) mod tests {
 
     #[test]
     fn an_unknown_key_is_named_with_its_place() {
-        let error = error("lisen = '[::]:1'\n[credentials]\nca = 'x'\ncertificate = 'x'\nkey = 'x'");
-        assert!(error.starts_with("aggregator.toml:1:1: unknown field `lisen`"), "{error}");
+        let error =
+            error("lisen = '[::]:1'\n[credentials]\nca = 'x'\ncertificate = 'x'\nkey = 'x'");
+        assert!(
+            error.starts_with("aggregator.toml:1:1: unknown field `lisen`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_missing_file_is_named_with_its_place() {
-        let error = error("[credentials]\nca = 'nowhere.pem'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'");
-        assert!(error.starts_with("aggregator.toml:2:6: cannot read "), "{error}");
+        let error = error(
+            "[credentials]\nca = 'nowhere.pem'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'",
+        );
+        assert!(
+            error.starts_with("aggregator.toml:2:6: cannot read "),
+            "{error}"
+        );
         assert!(error.contains("nowhere.pem"), "{error}");
     }
 
     #[test]
     fn a_file_without_a_certificate_is_refused() {
-        let error = error("[credentials]\nca = 'empty.pem'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'");
-        assert!(error.starts_with("aggregator.toml:2:6:") && error.contains("holds no PEM certificate"), "{error}");
+        let error = error(
+            "[credentials]\nca = 'empty.pem'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'",
+        );
+        assert!(
+            error.starts_with("aggregator.toml:2:6:") && error.contains("holds no PEM certificate"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
-        let error = error("[credentials]\nca = 'ca.pem'\ncertificate = 'aggregator.pem'\nkey = 'other.key'");
-        assert!(error.starts_with("aggregator.toml:4:7: does not go with the certificate"), "{error}");
+        let error = error(
+            "[credentials]\nca = 'ca.pem'\ncertificate = 'aggregator.pem'\nkey = 'other.key'",
+        );
+        assert!(
+            error.starts_with("aggregator.toml:4:7: does not go with the certificate"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_name_other_than_the_certificates_is_refused() {
         let error = error(&format!("name = 'spare'\n{CREDENTIALS}"));
-        assert!(error.contains(r#"name is "spare", but the certificate says "main""#), "{error}");
+        assert!(
+            error.contains(r#"name is "spare", but the certificate says "main""#),
+            "{error}"
+        );
     }
 
     #[test]
     fn the_api_beyond_loopback_needs_tls() {
         let error = error(&format!("{CREDENTIALS}\n[api]\nlisten = '0.0.0.0:8611'"));
-        assert!(error.contains("beyond loopback, and there is no TLS; add api.certificate"), "{error}");
+        assert!(
+            error.contains("beyond loopback, and there is no TLS; add api.certificate"),
+            "{error}"
+        );
         let text = format!(
             "{CREDENTIALS}\n[api]\nlisten = '0.0.0.0:8611'\ncertificate = 'aggregator.pem'\nkey = 'aggregator.key'"
         );
@@ -557,24 +701,40 @@ pub(crate) mod tests {
 
     #[test]
     fn a_token_needs_a_hash_a_name_and_known_sources() {
-        let token = |lines: &str| error(&format!("{CREDENTIALS}\n[[api.token]]\nrole = 'injector'\n{lines}"));
+        let token = |lines: &str| {
+            error(&format!(
+                "{CREDENTIALS}\n[[api.token]]\nrole = 'injector'\n{lines}"
+            ))
+        };
         let hash = "0".repeat(64);
         assert!(token("name = 'a'\nsha256 = 'secret'").contains("sha256 must be 64 hex digits"));
         assert!(token(&format!("name = ''\nsha256 = '{hash}'")).contains("is empty or taken"));
-        assert!(token(&format!("name = 'a'\nsha256 = '{hash}'\nsources = ['x']")).contains("add a [[signal_source]]"));
+        assert!(
+            token(&format!("name = 'a'\nsha256 = '{hash}'\nsources = ['x']"))
+                .contains("add a [[signal_source]]")
+        );
     }
 
     #[test]
     fn a_policy_error_has_its_place_in_the_file() {
-        let error = error(&format!("{CREDENTIALS}\n[[region]]\nid = 'iad'\nlatitude = 95\nlongitude = 0"));
-        assert!(error.starts_with("aggregator.toml:9:12: 95 is out of range"), "{error}");
+        let error = error(&format!(
+            "{CREDENTIALS}\n[[region]]\nid = 'iad'\nlatitude = 95\nlongitude = 0"
+        ));
+        assert!(
+            error.starts_with("aggregator.toml:9:12: 95 is out of range"),
+            "{error}"
+        );
     }
 
     #[test]
     fn the_journaled_text_is_the_policy_and_nothing_else() {
         let config = parse(&uncommented()).unwrap();
         assert!(!config.policy.toml.contains("credentials"));
-        let read = PolicyText::parse(&Document { file: "journal", text: &config.policy.toml }).unwrap();
+        let read = PolicyText::parse(&Document {
+            file: "journal",
+            text: &config.policy.toml,
+        })
+        .unwrap();
         assert_eq!(read, config.policy);
     }
 }

@@ -24,7 +24,11 @@ impl Arrived {
     /// From stored runs; whatever is out of order or empty is put right.
     #[must_use]
     pub fn from_runs(runs: &[(u64, u64)]) -> Self {
-        let mut sorted: Vec<_> = runs.iter().copied().filter(|(first, end)| first < end).collect();
+        let mut sorted: Vec<_> = runs
+            .iter()
+            .copied()
+            .filter(|(first, end)| first < end)
+            .collect();
         sorted.sort_unstable();
         let mut arrived = Self::default();
         for (first, end) in sorted {
@@ -52,7 +56,9 @@ impl Arrived {
     /// Notes that a sequence arrived; `false` if it had already. The very last number counts as arrived from the
     /// start, since nothing could come after it.
     pub fn insert(&mut self, sequence: u64) -> bool {
-        let Some(end) = sequence.checked_add(1) else { return false };
+        let Some(end) = sequence.checked_add(1) else {
+            return false;
+        };
         if self.contains(sequence) {
             return false;
         }
@@ -120,25 +126,31 @@ mod tests {
 
     #[test]
     fn it_agrees_with_a_set_and_reads_back() {
-        bolero::check!().with_iterations(5_000).with_type::<Vec<u8>>().for_each(|sequences| {
-            let (mut arrived, mut set) = (Arrived::default(), BTreeSet::new());
-            for &sequence in sequences {
-                assert_eq!(arrived.insert(u64::from(sequence)), set.insert(sequence));
-                assert!(arrived.runs().windows(2).all(|pair| pair[0].1 < pair[1].0));
-            }
-            assert!((0..=255).all(|s| arrived.contains(u64::from(s)) == set.contains(&s)));
-            assert_eq!(Arrived::from_runs(arrived.runs()), arrived);
-        });
+        bolero::check!()
+            .with_iterations(5_000)
+            .with_type::<Vec<u8>>()
+            .for_each(|sequences| {
+                let (mut arrived, mut set) = (Arrived::default(), BTreeSet::new());
+                for &sequence in sequences {
+                    assert_eq!(arrived.insert(u64::from(sequence)), set.insert(sequence));
+                    assert!(arrived.runs().windows(2).all(|pair| pair[0].1 < pair[1].0));
+                }
+                assert!((0..=255).all(|s| arrived.contains(u64::from(s)) == set.contains(&s)));
+                assert_eq!(Arrived::from_runs(arrived.runs()), arrived);
+            });
     }
 
     #[test]
     fn any_stored_runs_can_be_read() {
-        bolero::check!().with_iterations(5_000).with_type::<Vec<(u64, u64)>>().for_each(|runs| {
-            let mut arrived = Arrived::from_runs(runs);
-            assert!(arrived.runs().windows(2).all(|pair| pair[0].1 < pair[1].0));
-            for &(first, _) in runs {
-                arrived.insert(first);
-            }
-        });
+        bolero::check!()
+            .with_iterations(5_000)
+            .with_type::<Vec<(u64, u64)>>()
+            .for_each(|runs| {
+                let mut arrived = Arrived::from_runs(runs);
+                assert!(arrived.runs().windows(2).all(|pair| pair[0].1 < pair[1].0));
+                for &(first, _) in runs {
+                    arrived.insert(first);
+                }
+            });
     }
 }

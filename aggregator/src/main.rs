@@ -10,7 +10,11 @@ use leeward_aggregator::{config::Config, run};
 #[command(name = "leeward-aggregator", version)]
 struct Args {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/leeward/aggregator.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/leeward/aggregator.toml"
+    )]
     config: PathBuf,
     /// Check the configuration and the certificates that it names, and exit.
     #[arg(long)]
@@ -30,7 +34,7 @@ fn main() -> ExitCode {
         println!("{}: ok", args.config.display());
         return ExitCode::SUCCESS;
     }
-    match run::run(args.config, config) {
+    match run::run(&args.config, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("leeward-aggregator: {error:#}");

@@ -4,17 +4,15 @@
 //! gives its region. An address keeps its target id (`<agent>.v4`, `<agent>.v6`) when it changes, so that a link's
 //! history outlives a renumbering. A mesh is sent only when it differs from the one before, under a higher version.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use leeward_common::{
     id::{self, AgentId, RegionId, TargetId},
     time::Timestamp,
-    wire::{limits, v1::{Mesh, Target}},
+    wire::{
+        limits,
+        v1::{Mesh, Target},
+    },
 };
 use leeward_engine::policy::Policy;
 
@@ -61,14 +59,22 @@ impl Meshes {
         registered: impl Iterator<Item = &'a Registration> + Clone,
     ) -> Vec<(AgentId, Arc<Mesh>)> {
         let version = self.version.max(now.as_unix_us() / 1_000) + 1;
-        let answering: Vec<_> = registered.clone().flat_map(|other| own_targets(policy, other)).collect();
+        let answering: Vec<_> = registered
+            .clone()
+            .flat_map(|other| own_targets(policy, other))
+            .collect();
         let mut changed = Vec::new();
         let mut current = BTreeMap::new();
         for registration in registered {
             let agent = &registration.agent;
             let mesh = mesh(policy, registration, &answering);
             match self.current.get(agent) {
-                Some(old) if (Mesh { version: old.version, ..mesh.clone() }) == **old => {
+                Some(old)
+                    if (Mesh {
+                        version: old.version,
+                        ..mesh.clone()
+                    }) == **old =>
+                {
                     current.insert(agent.clone(), Arc::clone(old));
                 }
                 _ => {
@@ -94,9 +100,15 @@ fn own_targets(policy: &Policy, registration: &Registration) -> Vec<Target> {
         let family = usize::from(address.is_ipv6());
         count[family] += 1;
         let name = format!("{}.v{}", registration.agent, ["4", "6"][family]);
-        let name = if count[family] == 1 { name } else { format!("{name}.{}", count[family]) };
+        let name = if count[family] == 1 {
+            name
+        } else {
+            format!("{name}.{}", count[family])
+        };
         // Too long an agent id is refused at the hello.
-        let Ok(id) = TargetId::parse(&name) else { continue };
+        let Ok(id) = TargetId::parse(&name) else {
+            continue;
+        };
         targets.push(Target {
             id,
             region: Some(registration.region.clone()),
@@ -121,7 +133,10 @@ fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> M
             kinds: target.kinds.clone(),
             port: target.port,
         });
-    let others = answering.iter().filter(|target| target.region.as_ref() != Some(region)).cloned();
+    let others = answering
+        .iter()
+        .filter(|target| target.region.as_ref() != Some(region))
+        .cloned();
     let mut targets: Vec<_> = outside.chain(others).collect();
     targets.sort_unstable();
     targets.dedup_by(|a, b| a.id == b.id);
@@ -150,14 +165,20 @@ mod tests {
             agent: AgentId::parse(agent).unwrap(),
             region: RegionId::parse(region).unwrap(),
             boot_epoch: 1,
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            addresses: addresses
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect(),
             answer_port: 8612,
             build: String::new(),
         }
     }
 
     fn ids(mesh: &Mesh) -> Vec<&str> {
-        mesh.targets.iter().map(|target| target.id.as_str()).collect()
+        mesh.targets
+            .iter()
+            .map(|target| target.id.as_str())
+            .collect()
     }
 
     fn now(ms: u64) -> Timestamp {
@@ -185,14 +206,23 @@ mod tests {
         ];
         let mut meshes = Meshes::default();
         assert_eq!(meshes.update(now(5), &policy, agents.iter()).len(), 3);
-        assert_eq!(ids(meshes.of(&agents[0].agent).unwrap()), ["dub-1.v4", "dub-1.v4.2"]);
-        assert_eq!(ids(meshes.of(&agents[2].agent).unwrap()), ["iad-1.v4", "iad-1.v6", "iad-2.v4"]);
+        assert_eq!(
+            ids(meshes.of(&agents[0].agent).unwrap()),
+            ["dub-1.v4", "dub-1.v4.2"]
+        );
+        assert_eq!(
+            ids(meshes.of(&agents[2].agent).unwrap()),
+            ["iad-1.v4", "iad-1.v6", "iad-2.v4"]
+        );
     }
 
     #[test]
     fn only_those_whose_mesh_changed_are_told_under_a_higher_version() {
         let policy = policy(REGIONS);
-        let mut agents = vec![registration("iad-1", "iad", &["192.0.2.1"]), registration("dub-1", "dub", &["192.0.2.2"])];
+        let mut agents = vec![
+            registration("iad-1", "iad", &["192.0.2.1"]),
+            registration("dub-1", "dub", &["192.0.2.2"]),
+        ];
         let mut meshes = Meshes::default();
         meshes.update(now(5), &policy, agents.iter());
         let before = meshes.of(&agents[0].agent).unwrap().version;
@@ -215,7 +245,10 @@ mod tests {
             from = ['dub']
             "
         ));
-        let agents = [registration("iad-1", "iad", &[]), registration("dub-1", "dub", &[])];
+        let agents = [
+            registration("iad-1", "iad", &[]),
+            registration("dub-1", "dub", &[]),
+        ];
         let mut meshes = Meshes::default();
         meshes.update(now(5), &policy, agents.iter());
         assert!(ids(meshes.of(&agents[0].agent).unwrap()).is_empty());
@@ -225,7 +258,9 @@ mod tests {
     #[test]
     fn the_longest_agent_id_still_has_target_ids() {
         let agent = "a".repeat(MAX_AGENT_ID_LENGTH);
-        let addresses: Vec<_> = (0..limits::ADDRESSES).map(|n| format!("192.0.2.{n}")).collect();
+        let addresses: Vec<_> = (0..limits::ADDRESSES)
+            .map(|n| format!("192.0.2.{n}"))
+            .collect();
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
         let targets = own_targets(&policy(REGIONS), &registration(&agent, "iad", &addresses));
         assert_eq!(targets.len(), limits::ADDRESSES);

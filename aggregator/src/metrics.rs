@@ -134,7 +134,9 @@ pub struct Metrics {
 /// Bounds in seconds: a synced write takes 0.1 to 10 ms, a storm's turn some 100 ms.
 const TURN_BOUNDS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5];
 /// Bounds in seconds: live windows arrive within a fraction of a second, backlogs after hours.
-const AGE_BOUNDS: [f64; 10] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0, 3_600.0, 86_400.0];
+const AGE_BOUNDS: [f64; 10] = [
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0, 3_600.0, 86_400.0,
+];
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -158,29 +160,46 @@ impl Default for Metrics {
             decisions: Family::default(),
             config_reload_ok: Gauge::default(),
             http_requests: Family::default(),
-            http_request_seconds: Histogram::new([0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5]),
+            http_request_seconds: Histogram::new([
+                0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5,
+            ]),
             registry: Registry::default(),
         };
         metrics.config_reload_ok.set(1);
         metrics.register(&mut registry);
-        Self { registry, ..metrics }
+        Self {
+            registry,
+            ..metrics
+        }
     }
 }
 
 impl Metrics {
     fn register(&self, registry: &mut Registry) {
         let build = Family::<Build, Gauge>::default();
-        build.get_or_create(&Build { version: crate::BUILD }).set(1);
+        build
+            .get_or_create(&Build {
+                version: crate::BUILD,
+            })
+            .set(1);
         registry.register("build_info", "The build", build);
         self.register_ingest(registry);
         self.register_turn(registry);
-        registry.register("decisions", "Decisions taken, by reason", self.decisions.clone());
+        registry.register(
+            "decisions",
+            "Decisions taken, by reason",
+            self.decisions.clone(),
+        );
         registry.register(
             "config_reload_ok",
             "1 if the config was valid when it was last read",
             self.config_reload_ok.clone(),
         );
-        registry.register("http_requests", "Answered HTTP requests", self.http_requests.clone());
+        registry.register(
+            "http_requests",
+            "Answered HTTP requests",
+            self.http_requests.clone(),
+        );
         registry.register_with_unit(
             "http_request",
             "Time to answer an HTTP request",
@@ -201,11 +220,32 @@ impl Metrics {
             "Sessions refused or ended by the aggregator",
             ingest.sessions_refused.clone(),
         );
-        registry.register("sessions_opened", "Sessions that began", ingest.sessions_opened.clone());
-        registry.register("sessions_closed", "Sessions that ended", ingest.sessions_closed.clone());
-        registry.register("batches", "Batches received, by what became of them", ingest.batches.clone());
-        registry.register_with_unit("batch", "Size of received batches", Unit::Bytes, ingest.batch_bytes.clone());
-        registry.register("windows", "Windows of paths received", ingest.windows.clone());
+        registry.register(
+            "sessions_opened",
+            "Sessions that began",
+            ingest.sessions_opened.clone(),
+        );
+        registry.register(
+            "sessions_closed",
+            "Sessions that ended",
+            ingest.sessions_closed.clone(),
+        );
+        registry.register(
+            "batches",
+            "Batches received, by what became of them",
+            ingest.batches.clone(),
+        );
+        registry.register_with_unit(
+            "batch",
+            "Size of received batches",
+            Unit::Bytes,
+            ingest.batch_bytes.clone(),
+        );
+        registry.register(
+            "windows",
+            "Windows of paths received",
+            ingest.windows.clone(),
+        );
         registry.register("path_tables", "Path tables received", ingest.tables.clone());
         registry.register("meshes_sent", "Meshes sent", ingest.meshes.clone());
         registry.register_with_unit(
@@ -218,9 +258,22 @@ impl Metrics {
 
     fn register_turn(&self, registry: &mut Registry) {
         let (turn, store) = (&self.turn, &self.store);
-        registry.register("arrivals_in", "Arrivals handed to the turn thread", turn.arrivals_in.clone());
-        registry.register("arrivals_out", "Arrivals taken by the turn thread", turn.arrivals_out.clone());
-        registry.register_with_unit("turn", "Duration of a turn", Unit::Seconds, turn.seconds.clone());
+        registry.register(
+            "arrivals_in",
+            "Arrivals handed to the turn thread",
+            turn.arrivals_in.clone(),
+        );
+        registry.register(
+            "arrivals_out",
+            "Arrivals taken by the turn thread",
+            turn.arrivals_out.clone(),
+        );
+        registry.register_with_unit(
+            "turn",
+            "Duration of a turn",
+            Unit::Seconds,
+            turn.seconds.clone(),
+        );
         registry.register_with_unit(
             "batch_to_view",
             "From the receipt of a batch to its effect in the published view",
@@ -239,14 +292,22 @@ impl Metrics {
             Unit::Seconds,
             store.commit_seconds.clone(),
         );
-        registry.register("store_failures", "Writes that the store refused", store.failures.clone());
+        registry.register(
+            "store_failures",
+            "Writes that the store refused",
+            store.failures.clone(),
+        );
         registry.register_with_unit(
             "snapshot",
             "Size of the last snapshot of the engine",
             Unit::Bytes,
             store.snapshot_bytes.clone(),
         );
-        registry.register("journal_replayed", "Journal records replayed at the start", store.replayed.clone());
+        registry.register(
+            "journal_replayed",
+            "Journal records replayed at the start",
+            store.replayed.clone(),
+        );
         registry.register(
             "journal_skipped",
             "Journal records that could not be replayed at the start",
@@ -256,12 +317,19 @@ impl Metrics {
 
     /// Counts a decision.
     pub fn decision(&self, reason: &str) {
-        self.decisions.get_or_create(&DecisionReason { reason: reason.to_owned() }).inc();
+        self.decisions
+            .get_or_create(&DecisionReason {
+                reason: reason.to_owned(),
+            })
+            .inc();
     }
 
     /// Counts a batch.
     pub fn batch(&self, agent: &AgentId, outcome: &'static str) {
-        let labels = AgentOutcome { agent: agent.to_string(), outcome };
+        let labels = AgentOutcome {
+            agent: agent.to_string(),
+            outcome,
+        };
         self.ingest.batches.get_or_create(&labels).inc();
     }
 
@@ -291,9 +359,20 @@ mod tests {
         metrics.batch(&AgentId::parse("a").unwrap(), "durable");
         metrics.decision("initial");
         let text = metrics.encode();
-        assert!(text.contains("leeward_aggregator_batches_total{agent=\"a\",outcome=\"durable\"} 1"), "{text}");
-        assert!(text.contains("leeward_aggregator_turn_seconds_bucket"), "{text}");
+        assert!(
+            text.contains("leeward_aggregator_batches_total{agent=\"a\",outcome=\"durable\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("leeward_aggregator_turn_seconds_bucket"),
+            "{text}"
+        );
         let names = text.lines().filter(|line| !line.starts_with('#'));
-        assert!(names.into_iter().all(|line| line.starts_with("leeward_aggregator_")), "{text}");
+        assert!(
+            names
+                .into_iter()
+                .all(|line| line.starts_with("leeward_aggregator_")),
+            "{text}"
+        );
     }
 }

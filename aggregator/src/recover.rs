@@ -7,12 +7,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use leeward_common::{
-    config::Document,
-    report::Path,
-    time::Timestamp,
-    wire::batch,
-};
+use leeward_common::{config::Document, report::Path, time::Timestamp, wire::batch};
 use leeward_engine::{
     Engine,
     input::{Input, Reports},
@@ -61,22 +56,42 @@ pub struct Recovered {
 /// Returns [`StoreError`] when the store cannot be read.
 pub fn recover(store: &dyn Store, configured: &PolicyText) -> Result<Recovered, StoreError> {
     let end = store::journal_end(store)?;
-    let last_decision = store.last(Column::Decisions)?.and_then(|(key, _)| Position::from_key(&key));
+    let last_decision = store
+        .last(Column::Decisions)?
+        .and_then(|(key, _)| Position::from_key(&key));
     let mut replay = Replay::begin(store, configured)?;
-    let from = replay.snapshot.map_or_else(Vec::new, |position| position.key().to_vec());
+    let from = replay
+        .snapshot
+        .map_or_else(Vec::new, |position| position.key().to_vec());
     store.scan(Column::Journal, &from, &mut |key, value| {
         replay.record(store, key, value);
         ControlFlow::Continue(())
     })?;
-    let Replay { engine, policy, snapshot, taken, replayed, skipped, .. } = replay;
-    info!(replayed, skipped, from_snapshot = snapshot.is_some(), "recovered");
+    let Replay {
+        engine,
+        policy,
+        snapshot,
+        taken,
+        replayed,
+        skipped,
+        ..
+    } = replay;
+    info!(
+        replayed,
+        skipped,
+        from_snapshot = snapshot.is_some(),
+        "recovered"
+    );
     Ok(Recovered {
         engine,
         policy,
         end,
         epochs: epochs(store)?,
         registrations: registrations(store)?,
-        undurable: taken.into_iter().filter(|decided| Some(decision_position(decided)) > last_decision).collect(),
+        undurable: taken
+            .into_iter()
+            .filter(|decided| Some(decision_position(decided)) > last_decision)
+            .collect(),
         snapshot,
         replayed,
         skipped,
@@ -103,14 +118,21 @@ impl Replay {
                 Ok(read) => Some(read),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    warn!(error, "the snapshot cannot be used; the whole journal is replayed, which takes longer");
+                    warn!(
+                        error,
+                        "the snapshot cannot be used; the whole journal is replayed, which takes longer"
+                    );
                     None
                 }
             },
         };
         let (snapshot, engine, policy) = match from_snapshot {
             Some((position, engine, policy)) => (Some(position), engine, policy),
-            None => (None, Engine::new(configured.policy.clone()), configured.clone()),
+            None => (
+                None,
+                Engine::new(configured.policy.clone()),
+                configured.clone(),
+            ),
         };
         Ok(Self {
             engine,
@@ -126,13 +148,18 @@ impl Replay {
 
     fn record(&mut self, store: &dyn Store, key: &[u8], value: &[u8]) {
         let Some(position) = Position::from_key(key) else {
-            self.skip(&StoreError::Malformed { what: "journal key", why: format!("{key:02x?}") });
+            self.skip(&StoreError::Malformed {
+                what: "journal key",
+                why: format!("{key:02x?}"),
+            });
             return;
         };
         if self.snapshot.is_some_and(|snapshot| position <= snapshot) {
             return;
         }
-        match v1::decode(Column::Journal.name(), value).and_then(|record| self.apply(store, position.time, record)) {
+        match v1::decode(Column::Journal.name(), value)
+            .and_then(|record| self.apply(store, position.time, record))
+        {
             Ok(()) => self.replayed += 1,
             Err(error) => self.skip(&error),
         }
@@ -141,24 +168,34 @@ impl Replay {
     fn skip(&mut self, error: &StoreError) {
         self.skipped += 1;
         if self.skipped <= 10 {
-            warn!(error = error as &dyn std::error::Error, "a journal record cannot be replayed");
+            warn!(
+                error = error as &dyn std::error::Error,
+                "a journal record cannot be replayed"
+            );
         }
     }
 
-    fn apply(&mut self, store: &dyn Store, now: Timestamp, record: v1::Record) -> Result<(), StoreError> {
+    fn apply(
+        &mut self,
+        store: &dyn Store,
+        now: Timestamp,
+        record: v1::Record,
+    ) -> Result<(), StoreError> {
         match record {
             v1::Record::Anchor(anchor) => self.anchor(now, anchor)?,
             v1::Record::Batch(batch) => {
                 let reports = self.reports(store, batch)?;
                 self.step(now, &Input::Reports(reports));
             }
-            v1::Record::Connected(registration) => self.step(now, &connected_input(&registration.into())),
+            v1::Record::Connected(registration) => {
+                self.step(now, &connected_input(&registration.into()));
+            }
             v1::Record::Disconnected(v1::Disconnected { agent }) => {
                 self.step(now, &Input::AgentDisconnected { agent });
             }
             v1::Record::Signal(signal) => self.step(now, &Input::Signal(signal.into())),
             v1::Record::Policy(policy) => {
-                self.policy = parse_policy(policy)?;
+                self.policy = parse_policy(&policy)?;
                 self.step(now, &Input::Policy(Box::new(self.policy.policy.clone())));
             }
         }
@@ -171,7 +208,7 @@ impl Replay {
             return Ok(());
         }
         self.anchored = true;
-        self.policy = parse_policy(anchor.policy)?;
+        self.policy = parse_policy(&anchor.policy)?;
         self.engine = Engine::new(self.policy.policy.clone());
         for registration in anchor.connected {
             self.step(now, &connected_input(&registration.into()));
@@ -187,7 +224,10 @@ impl Replay {
     fn reports(&mut self, store: &dyn Store, record: v1::Batch) -> Result<Reports, StoreError> {
         let malformed = |why: String| StoreError::Malformed { what: "batch", why };
         let batch = batch::decode(&record.bytes).map_err(|error| malformed(error.to_string()))?;
-        let epoch = Epoch { agent: batch.agent.clone(), boot: batch.boot_epoch };
+        let epoch = Epoch {
+            agent: batch.agent.clone(),
+            boot: batch.boot_epoch,
+        };
         let (key, number) = ((epoch, batch.table), batch.table);
         let table = match self.tables.get(&key) {
             Some(table) => table.clone(),
@@ -227,26 +267,47 @@ pub fn resolve(
     let number = batch.table;
     let path = |(row, report)| match table.get(row as usize) {
         Some(path) => Ok((path.clone(), report)),
-        None => Err(NoSuchRow { row, table: number, rows: table.len() }),
+        None => Err(NoSuchRow {
+            row,
+            table: number,
+            rows: table.len(),
+        }),
     };
     let reports = batch.rows.into_iter().map(path).collect::<Result<_, _>>()?;
-    Ok(Reports { agent: batch.agent, region, window: batch.window, reports })
+    Ok(Reports {
+        agent: batch.agent,
+        region,
+        window: batch.window,
+        reports,
+    })
 }
 
 fn read_snapshot(key: &[u8], value: &[u8]) -> Result<(Position, Engine, PolicyText), StoreError> {
-    let malformed = |why: String| StoreError::Malformed { what: "snapshot", why };
+    let malformed = |why: String| StoreError::Malformed {
+        what: "snapshot",
+        why,
+    };
     let position = Position::from_key(key).ok_or_else(|| malformed(format!("key {key:02x?}")))?;
     let snapshot: v1::Snapshot = v1::decode("snapshot", value)?;
-    let state = v1::decode("engine state", &snapshot.state)
-        .map_err(|error| malformed(format!("{error}; it was written by build {}", snapshot.build)))?;
+    let state = v1::decode("engine state", &snapshot.state).map_err(|error| {
+        malformed(format!(
+            "{error}; it was written by build {}",
+            snapshot.build
+        ))
+    })?;
     let engine = Engine::from_snapshot(state).map_err(|error| malformed(error.to_string()))?;
-    Ok((position, engine, parse_policy(snapshot.policy)?))
+    Ok((position, engine, parse_policy(&snapshot.policy)?))
 }
 
-fn parse_policy(record: v1::Policy) -> Result<PolicyText, StoreError> {
-    let document = Document { file: "journal", text: &record.toml };
-    PolicyText::parse(&document)
-        .map_err(|error| StoreError::Malformed { what: "policy", why: error.to_string() })
+fn parse_policy(record: &v1::Policy) -> Result<PolicyText, StoreError> {
+    let document = Document {
+        file: "journal",
+        text: &record.toml,
+    };
+    PolicyText::parse(&document).map_err(|error| StoreError::Malformed {
+        what: "policy",
+        why: error.to_string(),
+    })
 }
 
 /// The path tables of an epoch.
@@ -276,7 +337,8 @@ fn table(store: &dyn Store, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Pa
     let mut found = Ok(None);
     store.scan(Column::Tables, &wanted, &mut |key, value| {
         if key == wanted {
-            found = v1::decode::<v1::Table>("table", value).map(|table| Some(Vec::from(table).into()));
+            found =
+                v1::decode::<v1::Table>("table", value).map(|table| Some(Vec::from(table).into()));
         }
         ControlFlow::Break(())
     })?;
@@ -301,7 +363,13 @@ fn epochs(store: &dyn Store) -> Result<BTreeMap<Epoch, Seen>, StoreError> {
     let read = store::read_all(store, Column::Watermarks, "watermark", Epoch::from_key)?;
     let convert = |(epoch, record): (Epoch, v1::Watermark)| {
         let at = Timestamp::from_unix_us(record.seen_us);
-        (epoch, Seen { arrived: Arrived::from_runs(&record.runs), at })
+        (
+            epoch,
+            Seen {
+                arrived: Arrived::from_runs(&record.runs),
+                at,
+            },
+        )
     };
     Ok(read.into_iter().map(convert).collect())
 }

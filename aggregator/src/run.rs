@@ -7,7 +7,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -59,13 +59,13 @@ const STOPPING: VarInt = VarInt::from_u32(6);
 /// # Errors
 ///
 /// Returns what kept it from starting, or what ended it.
-pub fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
+pub fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     init_log();
     let runtime = Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let mut running = Running::start(config).await?;
         notify(&[NotifyState::Ready]);
-        running.attend(&path).await?;
+        running.attend(path).await?;
         running.stop().await;
         Ok(())
     })
@@ -106,7 +106,11 @@ impl Running {
     /// # Errors
     ///
     /// Returns what kept it from starting.
-    pub async fn start_with(config: Config, store: Box<dyn Store>, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+    pub async fn start_with(
+        config: Config,
+        store: Box<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let readiness = Arc::new(Readiness::default());
         let progress = Arc::new(AtomicU64::new(0));
@@ -138,7 +142,13 @@ impl Running {
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
         };
-        let turn = Turn::new(store, recovered, Arc::clone(&clock), config.journal_retention, outlets);
+        let turn = Turn::new(
+            store,
+            recovered,
+            Arc::clone(&clock),
+            config.journal_retention,
+            outlets,
+        );
         let runtime = Handle::current();
         let turn = std::thread::Builder::new()
             .name("turn".to_owned())
@@ -146,7 +156,10 @@ impl Running {
             .context("cannot start the turn thread")?;
         task::spawn(keeper.run());
         if has_new_policy {
-            turn_handle.policy(config.policy.clone()).await.context("cannot bring the policy into force")?;
+            turn_handle
+                .policy(config.policy.clone())
+                .await
+                .context("cannot bring the policy into force")?;
         }
 
         let name: Arc<str> = config.name.as_str().into();
@@ -161,7 +174,9 @@ impl Running {
             name: Arc::clone(&name),
         };
         let (stopping, mut stop) = watch::channel(false);
-        let api = listener.local_addr().context("cannot read the address of the HTTP API")?;
+        let api = listener
+            .local_addr()
+            .context("cannot read the address of the HTTP API")?;
         let http = task::spawn(http::serve(shared.clone(), listener, async move {
             // An error says that whoever could stop it is gone.
             let _ = stop.wait_for(|&stop| stop).await;
@@ -169,7 +184,9 @@ impl Running {
 
         let endpoint = endpoint::open(config.listen, Arc::clone(&config.tls), &metrics)
             .with_context(|| format!("cannot listen on {} (UDP) for agents", config.listen))?;
-        let agents = endpoint.local_addr().context("cannot read the address for agents")?;
+        let agents = endpoint
+            .local_addr()
+            .context("cannot read the address for agents")?;
         let ingest = Ingest {
             turn: turn_handle,
             roster: roster.clone(),
@@ -182,7 +199,18 @@ impl Running {
         };
         let ingest = task::spawn(ingest.serve(endpoint.clone()));
         info!(%agents, %api, name = %shared.name, "listening");
-        Ok(Self { shared, agents, api, endpoint, roster, ingest, http, turn, progress, stopping })
+        Ok(Self {
+            shared,
+            agents,
+            api,
+            endpoint,
+            roster,
+            ingest,
+            http,
+            turn,
+            progress,
+            stopping,
+        })
     }
 
     /// Answers to signals and to the watchdog until the process is told to stop.
@@ -213,10 +241,16 @@ impl Running {
     async fn reload(&self, path: &Path) {
         notify(&[NotifyState::Reloading]);
         let result = self.try_reload(path).await;
-        self.shared.metrics.config_reload_ok.set(i64::from(result.is_ok()));
+        self.shared
+            .metrics
+            .config_reload_ok
+            .set(i64::from(result.is_ok()));
         match result {
             Ok(()) => info!("the config is reloaded"),
-            Err(error) => error!(error = format!("{error:#}"), "the config is not reloaded; the old one stays in force"),
+            Err(error) => error!(
+                error = format!("{error:#}"),
+                "the config is not reloaded; the old one stays in force"
+            ),
         }
         notify(&[NotifyState::Ready]);
     }
@@ -230,9 +264,14 @@ impl Running {
         let owned = path.to_owned();
         let config = task::spawn_blocking(move || Config::load(&owned)).await??;
         let policy = Arc::new(config.policy.policy.clone());
-        self.shared.turn.policy(config.policy).await.context("cannot bring the policy into force")?;
+        self.shared
+            .turn
+            .policy(config.policy)
+            .await
+            .context("cannot bring the policy into force")?;
         self.roster.send(Change::Policy(policy)).await;
-        self.endpoint.set_server_config(Some(endpoint::server_config(config.tls)));
+        self.endpoint
+            .set_server_config(Some(endpoint::server_config(config.tls)));
         Ok(())
     }
 
@@ -242,13 +281,19 @@ impl Running {
         notify(&[NotifyState::Stopping]);
         self.shared.readiness.set(State::Stopping);
         self.endpoint.close(STOPPING, b"the aggregator stops");
-        if tokio::time::timeout(SESSIONS_TIMEOUT, self.ingest).await.is_err() {
+        if tokio::time::timeout(SESSIONS_TIMEOUT, self.ingest)
+            .await
+            .is_err()
+        {
             warn!("some sessions did not end in time");
         }
         self.endpoint.wait_idle().await;
         self.shared.turn.stop().await;
         let turn = self.turn;
-        if task::spawn_blocking(move || turn.join()).await.is_err_and(|error| error.is_panic()) {
+        if task::spawn_blocking(move || turn.join())
+            .await
+            .is_err_and(|error| error.is_panic())
+        {
             error!("the turn thread panicked");
         }
         self.stopping.send_replace(true);
@@ -299,7 +344,10 @@ impl Watchdog {
             return;
         }
         let since = *self.stuck_since.get_or_insert_with(Instant::now);
-        error!(stuck_seconds = since.elapsed().as_secs(), "the turn thread makes no progress");
+        error!(
+            stuck_seconds = since.elapsed().as_secs(),
+            "the turn thread makes no progress"
+        );
     }
 }
 
@@ -311,10 +359,14 @@ fn notify(state: &[NotifyState<'_>]) {
 
 fn init_log() {
     let filter = EnvFilter::try_from_env("LEEWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // journald stamps lines itself. A second call in one process keeps the first.
     let _ = match std::env::var_os("JOURNAL_STREAM") {
         Some(_) => builder.without_time().with_ansi(false).try_init(),
-        None => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        None => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
     };
 }

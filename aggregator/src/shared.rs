@@ -40,7 +40,9 @@ pub struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,7 +71,9 @@ impl State {
         match self {
             Self::Recovering => "recovering from snapshot and journal",
             Self::Ready => "ready",
-            Self::StoreFailed => "the store refuses writes; answers come from memory and nothing is acknowledged",
+            Self::StoreFailed => {
+                "the store refuses writes; answers come from memory and nothing is acknowledged"
+            }
             Self::Stopping => "stopping",
         }
     }
@@ -89,9 +93,11 @@ impl Readiness {
 
     /// Moves to another state; nothing leaves [`State::Stopping`].
     pub fn set(&self, state: State) {
-        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-            (old != State::Stopping as u8).then_some(state as u8)
-        });
+        let _ = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                (old != State::Stopping as u8).then_some(state as u8)
+            });
     }
 }
 

@@ -1,6 +1,8 @@
 //! Agents against an aggregator in this process, over real QUIC on loopback: what is right reaches the view, what is
 //! wrong is refused with a reason, counted, and disturbs nobody else.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -47,10 +49,17 @@ async fn reports_reach_the_view() {
     assert_eq!(iad.welcome.as_ref().unwrap().aggregator, "main");
     until("the next evaluation", || links(&running) == 2).await;
     let view = running.shared.view.load_full();
-    let link = (RegionId::parse("iad").unwrap(), RegionId::parse("dub").unwrap());
+    let link = (
+        RegionId::parse("iad").unwrap(),
+        RegionId::parse("dub").unwrap(),
+    );
     let rtt = view.links[&link].estimates.rtt_p50_us.as_ref().unwrap();
     assert!((79_000.0..82_000.0).contains(&rtt.value), "{rtt:?}");
-    assert!(view.agents[&AgentId::parse("dub-1").unwrap()].connected_since.is_some());
+    assert!(
+        view.agents[&AgentId::parse("dub-1").unwrap()]
+            .connected_since
+            .is_some()
+    );
     assert_eq!(running.shared.readiness.state(), State::Ready);
     running.stop().await;
 }
@@ -77,9 +86,20 @@ async fn a_new_agent_is_in_the_others_mesh_at_once() {
     // An agent that leaves stays in the mesh: just when it is gone, others must keep looking.
     let dub_id = dub.agent.clone();
     drop(dub);
-    until("the session ends", || running.shared.roster.load().members[&dub_id].session.is_none()).await;
+    until("the session ends", || {
+        running.shared.roster.load().members[&dub_id]
+            .session
+            .is_none()
+    })
+    .await;
     let mut pdx = installation.agent(running.agents, "pdx", "pdx-1", 1).await;
-    let ids: Vec<_> = pdx.mesh().await.targets.into_iter().map(|target| target.id.to_string()).collect();
+    let ids: Vec<_> = pdx
+        .mesh()
+        .await
+        .targets
+        .into_iter()
+        .map(|target| target.id.to_string())
+        .collect();
     assert_eq!(ids, ["dub-1.v4", "iad-1.v4"]);
     running.stop().await;
 }
@@ -90,11 +110,25 @@ async fn the_roster_tells_how_an_agent_fares() {
     let running = installation.start().await;
     let mut iad = installation.agent(running.agents, "iad", "iad-1", 1).await;
     let version = iad.mesh().await.version;
-    iad.say(&FromAgent::MeshApplied(MeshApplied { version, refused: Vec::new() })).await;
-    iad.say(&FromAgent::Status(AgentStatus { sent: 17, ..AgentStatus::default() })).await;
+    iad.say(&FromAgent::MeshApplied(MeshApplied {
+        version,
+        refused: Vec::new(),
+    }))
+    .await;
+    iad.say(&FromAgent::Status(AgentStatus {
+        sent: 17,
+        ..AgentStatus::default()
+    }))
+    .await;
     let agent = iad.agent.clone();
     let member = || running.shared.roster.load().members[&agent].clone();
-    until("the status arrives", || member().status.as_ref().is_some_and(|(_, status)| status.sent == 17)).await;
+    until("the status arrives", || {
+        member()
+            .status
+            .as_ref()
+            .is_some_and(|(_, status)| status.sent == 17)
+    })
+    .await;
     assert_eq!(member().mesh_applied.as_ref().unwrap().version, version);
     assert_eq!(member().mesh_version, version);
     running.stop().await;
@@ -110,7 +144,13 @@ async fn a_batch_sent_twice_counts_once_even_across_a_restart() {
     iad.send_batch(&batch).await;
     assert_eq!(iad.durable(1).await, [0]);
     assert_eq!(running.shared.view.load().graph_version, version);
-    assert_eq!(counter(&running, "leeward_aggregator_batches_total{agent=\"iad-1\",outcome=\"repeated\"}"), 1);
+    assert_eq!(
+        counter(
+            &running,
+            "leeward_aggregator_batches_total{agent=\"iad-1\",outcome=\"repeated\"}"
+        ),
+        1
+    );
     running.stop().await;
 
     let running = installation.start().await;
@@ -136,7 +176,11 @@ async fn what_is_wrong_on_the_control_stream_ends_that_session_only() {
     garbage.say_bytes(b"GET / HTTP/1.1\r\n\r\n").await;
     let refuse = garbage.refusal().await;
     assert_eq!(refuse.code, RefuseCode::Malformed);
-    assert!(refuse.reason.contains("not a leeward frame"), "{}", refuse.reason);
+    assert!(
+        refuse.reason.contains("not a leeward frame"),
+        "{}",
+        refuse.reason
+    );
 
     let mut oversized = installation.agent(running.agents, "pdx", "pdx-1", 1).await;
     let mut header = frame::frame_from_agent(&FromAgent::Status(AgentStatus::default()));
@@ -155,12 +199,26 @@ async fn what_is_wrong_on_the_control_stream_ends_that_session_only() {
     second.say(&FromAgent::Hello(hello)).await;
     assert!(second.refusal().await.reason.contains("second hello"));
 
-    let mut mute = installation.agent_before_hello(running.agents, "pdx", "pdx-1", 1).await;
+    let mut mute = installation
+        .agent_before_hello(running.agents, "pdx", "pdx-1", 1)
+        .await;
     mute.say(&FromAgent::Status(AgentStatus::default())).await;
     assert!(mute.refusal().await.reason.contains("must be a hello"));
 
-    assert_eq!(counter(&running, "leeward_aggregator_sessions_refused_total{reason=\"malformed\"}"), 4);
-    assert_eq!(counter(&running, "leeward_aggregator_sessions_refused_total{reason=\"limit\"}"), 1);
+    assert_eq!(
+        counter(
+            &running,
+            "leeward_aggregator_sessions_refused_total{reason=\"malformed\"}"
+        ),
+        4
+    );
+    assert_eq!(
+        counter(
+            &running,
+            "leeward_aggregator_sessions_refused_total{reason=\"limit\"}"
+        ),
+        1
+    );
     undisturbed(&mut dub, 1).await;
     running.stop().await;
 }
@@ -171,13 +229,19 @@ async fn an_agent_may_speak_for_itself_only() {
     let running = installation.start().await;
     let [_iad, mut dub] = two_agents(&installation, &running).await;
 
-    let mut elsewhere = installation.agent_before_hello(running.agents, "pdx", "pdx-1", 1).await;
+    let mut elsewhere = installation
+        .agent_before_hello(running.agents, "pdx", "pdx-1", 1)
+        .await;
     elsewhere.region = RegionId::parse("dub").unwrap();
     let hello = elsewhere.hello();
     elsewhere.say(&FromAgent::Hello(hello)).await;
     let refuse = elsewhere.refusal().await;
     assert_eq!(refuse.code, RefuseCode::Identity);
-    assert!(refuse.reason.contains("agent pdx-1 in region pdx"), "{}", refuse.reason);
+    assert!(
+        refuse.reason.contains("agent pdx-1 in region pdx"),
+        "{}",
+        refuse.reason
+    );
 
     let mut other = installation.agent(running.agents, "pdx", "pdx-1", 1).await;
     other.announce(1, vec![path("dub-1.v4", "dub")]).await;
@@ -186,15 +250,25 @@ async fn an_agent_may_speak_for_itself_only() {
     other.send_batch(&batch).await;
     let refuse = other.refusal().await;
     assert_eq!(refuse.code, RefuseCode::Identity);
-    assert!(refuse.reason.contains("the batch is one of agent dub-1"), "{}", refuse.reason);
+    assert!(
+        refuse.reason.contains("the batch is one of agent dub-1"),
+        "{}",
+        refuse.reason
+    );
 
-    let nowhere = installation.agent_before_hello(running.agents, "syd", "syd-1", 1).await;
+    let nowhere = installation
+        .agent_before_hello(running.agents, "syd", "syd-1", 1)
+        .await;
     let mut nowhere = nowhere;
     let hello = nowhere.hello();
     nowhere.say(&FromAgent::Hello(hello)).await;
     let refuse = nowhere.refusal().await;
     assert_eq!(refuse.code, RefuseCode::UnknownRegion);
-    assert!(refuse.reason.contains("add a [[region]]"), "{}", refuse.reason);
+    assert!(
+        refuse.reason.contains("add a [[region]]"),
+        "{}",
+        refuse.reason
+    );
 
     undisturbed(&mut dub, 1).await;
     running.stop().await;
@@ -205,7 +279,9 @@ async fn what_is_wrong_with_a_batch_ends_its_session_only() {
     let installation = Installation::new();
     let running = installation.start().await;
     let [_iad, mut dub] = two_agents(&installation, &running).await;
-    let good = |agent: &Agent| frame::frame_batch(&leeward_common::wire::batch::encode(&agent.batch(7, 1)).unwrap());
+    let good = |agent: &Agent| {
+        frame::frame_batch(&leeward_common::wire::batch::encode(&agent.batch(7, 1)).unwrap())
+    };
     let pdx = async || {
         let mut pdx = installation.agent(running.agents, "pdx", "pdx-1", 1).await;
         pdx.announce(1, vec![path("dub-1.v4", "dub")]).await;
@@ -227,31 +303,70 @@ async fn what_is_wrong_with_a_batch_ends_its_session_only() {
     let mut bytes = good(&agent);
     bytes.push(0);
     agent.send_stream(&bytes).await;
-    assert!(agent.refusal().await.reason.contains("bytes follow the batch"));
+    assert!(
+        agent
+            .refusal()
+            .await
+            .reason
+            .contains("bytes follow the batch")
+    );
 
     let agent = pdx().await;
     agent.send_stream(&frame::frame_batch(&[0x55; 100])).await;
     assert_eq!(agent.refusal().await.code, RefuseCode::Malformed);
 
     let agent = pdx().await;
-    agent.send_stream(&frame::frame_from_agent(&FromAgent::Status(AgentStatus::default()))).await;
-    assert!(agent.refusal().await.reason.contains("does not belong on a batch's stream"));
+    agent
+        .send_stream(&frame::frame_from_agent(&FromAgent::Status(
+            AgentStatus::default(),
+        )))
+        .await;
+    assert!(
+        agent
+            .refusal()
+            .await
+            .reason
+            .contains("does not belong on a batch's stream")
+    );
 
     let agent = pdx().await;
     let mut batch = agent.batch(7, 1);
     batch.table = 9;
     agent.send_batch(&batch).await;
-    assert!(agent.refusal().await.reason.contains("path table 9, which is not durable"));
+    assert!(
+        agent
+            .refusal()
+            .await
+            .reason
+            .contains("path table 9, which is not durable")
+    );
 
     let agent = pdx().await;
     let mut batch = agent.batch(7, 1);
     batch.rows[0].0 = 5;
     agent.send_batch(&batch).await;
-    assert!(agent.refusal().await.reason.contains("row 5 is beyond path table 1"));
+    assert!(
+        agent
+            .refusal()
+            .await
+            .reason
+            .contains("row 5 is beyond path table 1")
+    );
 
     let mut agent = pdx().await;
-    agent.say(&FromAgent::Paths(leeward_common::wire::v1::Paths { table: 1, paths: Vec::new() })).await;
-    assert!(agent.refusal().await.reason.contains("was announced before with other rows"));
+    agent
+        .say(&FromAgent::Paths(leeward_common::wire::v1::Paths {
+            table: 1,
+            paths: Vec::new(),
+        }))
+        .await;
+    assert!(
+        agent
+            .refusal()
+            .await
+            .reason
+            .contains("was announced before with other rows")
+    );
 
     undisturbed(&mut dub, 1).await;
     running.stop().await;
@@ -264,14 +379,23 @@ async fn windows_of_another_time_are_not_counted_and_not_sent_again() {
     let [mut iad, _dub] = two_agents(&installation, &running).await;
     let version = running.shared.view.load().graph_version;
     let day = Duration::from_secs(86_400);
-    for (sequence, start) in [(1, now() + Duration::from_secs(60)), (2, now() - day - Duration::from_secs(60))] {
+    for (sequence, start) in [
+        (1, now() + Duration::from_secs(60)),
+        (2, now() - day - Duration::from_secs(60)),
+    ] {
         let mut batch = iad.batch(sequence, 1);
         batch.window.start = start.floor(batch.window.length);
         iad.send_batch(&batch).await;
         assert_eq!(iad.durable(1).await, [sequence]);
     }
     assert_eq!(running.shared.view.load().graph_version, version);
-    assert_eq!(counter(&running, "leeward_aggregator_batches_total{agent=\"iad-1\",outcome=\"refused\"}"), 2);
+    assert_eq!(
+        counter(
+            &running,
+            "leeward_aggregator_batches_total{agent=\"iad-1\",outcome=\"refused\"}"
+        ),
+        2
+    );
     undisturbed(&mut iad, 3).await;
     running.stop().await;
 }
@@ -305,15 +429,29 @@ async fn strangers_do_not_get_past_the_handshake() {
     }
 
     let agent = installation.authority.issue(uri);
-    let error = installation.dial_as(running.agents, Some(agent), b"leeward/2").await.unwrap_err();
-    assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error}");
+    let error = installation
+        .dial_as(running.agents, Some(agent), b"leeward/2")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ConnectionError::ConnectionClosed(_)),
+        "{error}"
+    );
     let name = "leeward_aggregator_handshakes_refused_total{reason=\"protocol_version\"}";
     until(name, || counter(&running, name) == 1).await;
 
     let nobody = installation.authority.issue("https://example.org/");
-    let connection = installation.dial(running.agents, Some(nobody)).await.unwrap();
-    let ConnectionError::ApplicationClosed(close) = soon(connection.closed()).await else { panic!("not refused") };
-    assert!(String::from_utf8_lossy(&close.reason).contains("no URI leeward://agent/"), "{close}");
+    let connection = installation
+        .dial(running.agents, Some(nobody))
+        .await
+        .unwrap();
+    let ConnectionError::ApplicationClosed(close) = soon(connection.closed()).await else {
+        panic!("not refused")
+    };
+    assert!(
+        String::from_utf8_lossy(&close.reason).contains("no URI leeward://agent/"),
+        "{close}"
+    );
 
     undisturbed(&mut dub, 1).await;
     running.stop().await;
@@ -366,12 +504,22 @@ async fn a_reload_brings_a_new_policy_into_force_and_a_wrong_one_does_not() {
 
     let policy = format!("{}\n[probing]\ninterval = '250ms'", support::POLICY);
     installation.write_config("[::1]:0", "127.0.0.1:0", &policy);
-    running.try_reload(&installation.config_path()).await.unwrap();
-    assert_eq!(running.shared.view.load().policy.probing.interval, Duration::from_millis(250));
+    running
+        .try_reload(&installation.config_path())
+        .await
+        .unwrap();
+    assert_eq!(
+        running.shared.view.load().policy.probing.interval,
+        Duration::from_millis(250)
+    );
     assert_eq!(iad.mesh().await.interval_us, 250_000);
 
     installation.write_config("[::1]:0", "127.0.0.1:0", "[[region]]\nid = 'x'");
-    let error = running.try_reload(&installation.config_path()).await.unwrap_err().to_string();
+    let error = running
+        .try_reload(&installation.config_path())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("aggregator.toml:"), "{error}");
     assert_eq!(running.shared.view.load().policy.regions.len(), 3);
     running.stop().await;
@@ -379,7 +527,10 @@ async fn a_reload_brings_a_new_policy_into_force_and_a_wrong_one_does_not() {
     // The policy that was in force when it stopped is the one that the config must replace.
     installation.write_config("[::1]:0", "127.0.0.1:0", support::POLICY);
     let running = installation.start().await;
-    assert_eq!(running.shared.view.load().policy.probing.interval, Duration::from_millis(100));
+    assert_eq!(
+        running.shared.view.load().policy.probing.interval,
+        Duration::from_millis(100)
+    );
     running.stop().await;
 }
 
@@ -410,6 +561,8 @@ async fn an_agent_hears_when_the_aggregator_stops() {
     let iad = installation.agent(running.agents, "iad", "iad-1", 1).await;
     running.stop().await;
     let reason = soon(iad.connection.closed()).await;
-    let ConnectionError::ApplicationClosed(close) = reason else { panic!("{reason}") };
+    let ConnectionError::ApplicationClosed(close) = reason else {
+        panic!("{reason}")
+    };
     assert_eq!(&*close.reason, b"the aggregator stops");
 }

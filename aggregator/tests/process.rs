@@ -1,5 +1,7 @@
 //! The binary as an operator meets it: `--check`, readiness and watchdog, a graceful end, and the end that is not.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod support;
 
 use std::{
@@ -18,7 +20,10 @@ use support::{Agent, DEADLINE, Installation, path};
 
 fn command(installation: &Installation) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leeward-aggregator"));
-    command.arg("--config").arg(installation.config_path()).env_remove("CREDENTIALS_DIRECTORY");
+    command
+        .arg("--config")
+        .arg(installation.config_path())
+        .env_remove("CREDENTIALS_DIRECTORY");
     command
 }
 
@@ -35,23 +40,36 @@ struct Aggregator {
 impl Aggregator {
     fn start(installation: &Installation, notify: Option<&std::path::Path>) -> Self {
         let mut command = command(installation);
-        command.stderr(Stdio::piped()).stdout(Stdio::null()).env("LEEWARD_LOG", "info");
+        command
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .env("LEEWARD_LOG", "info");
         if let Some(socket) = notify {
-            command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "200000");
+            command
+                .env("NOTIFY_SOCKET", socket)
+                .env("WATCHDOG_USEC", "200000");
         }
         let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
         let agents = lines.by_ref().find_map(|line| {
             let (_, rest) = line.split_once("listening agents=")?;
             rest.split(' ').next()?.parse().ok()
         });
         // Whoever writes to a closed pipe dies of it.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, agents: agents.expect("the log says where it listens") }
+        Self {
+            child,
+            agents: agents.expect("the log says where it listens"),
+        }
     }
 
     fn terminate(mut self) {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        let status = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(status.success());
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
@@ -77,11 +95,18 @@ fn check_accepts_what_a_start_would_and_starts_nothing() {
 #[test]
 fn check_names_the_place_of_a_fault_on_one_line() {
     let installation = Installation::new();
-    installation.write_config("[::1]:0", "127.0.0.1:0", "[[region]]\nid = 'Iad'\nlatitude = 1\nlongitude = 1");
+    installation.write_config(
+        "[::1]:0",
+        "127.0.0.1:0",
+        "[[region]]\nid = 'Iad'\nlatitude = 1\nlongitude = 1",
+    );
     let output = check(&installation);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("aggregator.toml:10:6: \"Iad\" is not a region id"), "{error}");
+    assert!(
+        error.contains("aggregator.toml:10:6: \"Iad\" is not a region id"),
+        "{error}"
+    );
     assert_eq!(error.lines().count(), 1, "{error}");
 }
 
@@ -94,7 +119,9 @@ fn systemd_hears_of_readiness_of_progress_and_of_the_end() {
     let hear = || {
         let mut message = [0; 256];
         let length = socket.recv(&mut message).unwrap();
-        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+        String::from_utf8_lossy(&message[..length])
+            .trim()
+            .to_owned()
     };
     let aggregator = Aggregator::start(&installation, Some(&path));
     assert_eq!(hear(), "READY=1");
@@ -116,9 +143,16 @@ fn a_second_process_on_the_same_data_is_refused() {
 }
 
 /// What one life of the aggregator acknowledged, until it is killed some time after the first acknowledgement.
-async fn live(installation: &Installation, life: u64, unacknowledged: &mut BTreeSet<u64>, next: &mut u64) -> Vec<u64> {
+async fn live(
+    installation: &Installation,
+    life: u64,
+    unacknowledged: &mut BTreeSet<u64>,
+    next: &mut u64,
+) -> Vec<u64> {
     let mut aggregator = Aggregator::start(installation, None);
-    let mut agent = installation.agent(aggregator.agents, "iad", "iad-1", 1).await;
+    let mut agent = installation
+        .agent(aggregator.agents, "iad", "iad-1", 1)
+        .await;
     agent.announce(1, vec![path("dub-1.v4", "dub")]).await;
     for &sequence in unacknowledged.iter() {
         agent.send_batch(&agent.batch(sequence, 1)).await;
@@ -131,7 +165,8 @@ async fn live(installation: &Installation, life: u64, unacknowledged: &mut BTree
             agent.send_batch(&agent.batch(*next, 1)).await;
             *next += 1;
         }
-        let deadline = killed.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_millis(5));
+        let deadline =
+            killed.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_millis(5));
         match tokio::time::timeout_at(deadline, ear.hear(&mut agent)).await {
             Ok(Some(sequences)) => durable.extend(sequences),
             Ok(None) => break,
@@ -170,7 +205,8 @@ impl Ear {
     fn take(&mut self) -> Option<FromAggregator> {
         let header = frame::parse_header(self.0.first_chunk()?).unwrap();
         let end = frame::HEADER_BYTES + header.length;
-        let message = frame::parse_from_aggregator(&header, self.0.get(frame::HEADER_BYTES..end)?).unwrap();
+        let message =
+            frame::parse_from_aggregator(&header, self.0.get(frame::HEADER_BYTES..end)?).unwrap();
         self.0.drain(..end);
         Some(message)
     }
@@ -195,12 +231,17 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
     store
         .scan(Column::Journal, &[], &mut |_, value| {
             if let v1::Record::Batch(record) = rmp_serde::from_slice(value).unwrap() {
-                *journal.entry(batch::peek(&record.bytes).unwrap().sequence).or_insert(0) += 1;
+                *journal
+                    .entry(batch::peek(&record.bytes).unwrap().sequence)
+                    .or_insert(0) += 1;
             }
             ControlFlow::Continue(())
         })
         .unwrap();
     assert!(journal.values().all(|&times| times == 1), "{journal:?}");
-    let lost: Vec<_> = acknowledged.iter().filter(|sequence| !journal.contains_key(sequence)).collect();
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .filter(|sequence| !journal.contains_key(sequence))
+        .collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
 }

@@ -39,7 +39,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// # Errors
 ///
 /// Returns the error of the system, with what was tried.
-pub fn open(listen: SocketAddr, tls: Arc<rustls::ServerConfig>, metrics: &Metrics) -> io::Result<Endpoint> {
+pub fn open(
+    listen: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
+    metrics: &Metrics,
+) -> io::Result<Endpoint> {
     let socket = socket(listen)?;
     let granted = socket.recv_buffer_size()?;
     metrics.ingest.receive_buffer_bytes.set(granted as i64);
@@ -51,7 +55,12 @@ pub fn open(listen: SocketAddr, tls: Arc<rustls::ServerConfig>, metrics: &Metric
              sysctl net.core.rmem_max=4194304 net.core.wmem_max=4194304"
         );
     }
-    Endpoint::new(EndpointConfig::default(), Some(server_config(tls)), socket.into(), Arc::new(TokioRuntime))
+    Endpoint::new(
+        EndpointConfig::default(),
+        Some(server_config(tls)),
+        socket.into(),
+        Arc::new(TokioRuntime),
+    )
 }
 
 /// The settings for a certificate; also for one that replaces another while connections stay.
@@ -80,7 +89,11 @@ fn transport_config() -> TransportConfig {
 }
 
 fn socket(listen: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(listen),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     if listen.is_ipv6() {
         socket.set_only_v6(false)?;
     }

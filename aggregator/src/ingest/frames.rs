@@ -35,7 +35,9 @@ pub(super) async fn header(stream: &mut RecvStream) -> Result<Header, NoFrame> {
     match stream.read_exact(&mut bytes).await {
         Ok(()) => Ok(frame::parse_header(&bytes)?),
         Err(ReadExactError::FinishedEarly(0) | ReadExactError::ReadError(_)) => Err(NoFrame::Ended),
-        Err(ReadExactError::FinishedEarly(have)) => Err(truncated("frame header", have, HEADER_BYTES)),
+        Err(ReadExactError::FinishedEarly(have)) => {
+            Err(truncated("frame header", have, HEADER_BYTES))
+        }
     }
 }
 
@@ -45,7 +47,9 @@ pub(super) async fn payload(stream: &mut RecvStream, header: &Header) -> Result<
     match stream.read_exact(&mut bytes).await {
         Ok(()) => Ok(bytes),
         Err(ReadExactError::ReadError(_)) => Err(NoFrame::Ended),
-        Err(ReadExactError::FinishedEarly(have)) => Err(truncated("frame payload", have, header.length)),
+        Err(ReadExactError::FinishedEarly(have)) => {
+            Err(truncated("frame payload", have, header.length))
+        }
     }
 }
 
@@ -53,7 +57,9 @@ pub(super) async fn payload(stream: &mut RecvStream, header: &Header) -> Result<
 pub(super) async fn end(stream: &mut RecvStream) -> Result<(), NoFrame> {
     match stream.read(&mut [0]).await {
         Ok(None) => Ok(()),
-        Ok(Some(_)) => Err(NoFrame::Refused(Refusal::malformed("bytes follow the batch on its stream"))),
+        Ok(Some(_)) => Err(NoFrame::Refused(Refusal::malformed(
+            "bytes follow the batch on its stream",
+        ))),
         Err(_) => Err(NoFrame::Ended),
     }
 }

@@ -21,6 +21,8 @@ use crate::{
     turn::TurnHandle,
 };
 
+mod control;
+mod conversation;
 pub mod endpoint;
 mod frames;
 pub mod identity;
@@ -125,7 +127,11 @@ impl Ingest {
     async fn session(&self, connection: Connection) {
         let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         match identity(&connection) {
-            Ok(identity) => session::Session::new(self.clone(), connection, identity, id).run().await,
+            Ok(identity) => {
+                session::Session::new(self.clone(), connection, identity, id)
+                    .run()
+                    .await;
+            }
             Err(error) => {
                 let refusal = Refusal::identity(error.to_string());
                 info!(remote = %connection.remote_address(), reason = refusal.reason, "session refused");
@@ -136,23 +142,37 @@ impl Ingest {
     }
 
     fn count_handshake(&self, reason: &'static str) {
-        self.metrics.ingest.handshakes_refused.get_or_create(&Reason { reason }).inc();
+        self.metrics
+            .ingest
+            .handshakes_refused
+            .get_or_create(&Reason { reason })
+            .inc();
     }
 
     fn count_refusal(&self, refusal: &Refusal) {
-        self.metrics.ingest.sessions_refused.get_or_create(&Reason { reason: refusal.word() }).inc();
+        self.metrics
+            .ingest
+            .sessions_refused
+            .get_or_create(&Reason {
+                reason: refusal.word(),
+            })
+            .inc();
     }
 }
 
 impl std::fmt::Debug for Ingest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingest").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Ingest")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 fn identity(connection: &Connection) -> Result<Identity, NoIdentity> {
     let peer = connection.peer_identity().ok_or(NoIdentity::Certificate)?;
-    let chain = peer.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| NoIdentity::Certificate)?;
+    let chain = peer
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .map_err(|_| NoIdentity::Certificate)?;
     Identity::of(chain.first().ok_or(NoIdentity::Certificate)?)
 }
 
@@ -170,7 +190,12 @@ fn handshake_reason(error: &ConnectionError) -> &'static str {
         code if code == alert(45) => "certificate_expired",
         code if code == alert(48) => "certificate_authority",
         code if code == alert(116) => "certificate_missing",
-        code if (42..=46).chain([49, 51]).any(|number| code == alert(number)) => "certificate",
+        code if (42..=46)
+            .chain([49, 51])
+            .any(|number| code == alert(number)) =>
+        {
+            "certificate"
+        }
         _ => "other",
     }
 }

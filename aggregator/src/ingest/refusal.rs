@@ -1,6 +1,9 @@
 //! Why a session is refused or ended: a word for programs, a sentence for people.
 
-use leeward_common::wire::{WireError, v1::{Refuse, RefuseCode}};
+use leeward_common::wire::{
+    WireError,
+    v1::{Refuse, RefuseCode},
+};
 use quinn::VarInt;
 
 /// See the module's documentation.
@@ -12,7 +15,10 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: RefuseCode, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into() }
+        Self {
+            code,
+            reason: reason.into(),
+        }
     }
 
     pub(super) fn identity(reason: impl Into<String>) -> Self {
@@ -29,7 +35,10 @@ impl Refusal {
 
     /// The message on the control stream.
     pub(super) fn message(&self) -> Refuse {
-        Refuse { code: self.code, reason: self.reason.clone() }
+        Refuse {
+            code: self.code,
+            reason: self.reason.clone(),
+        }
     }
 
     /// The metric's label.

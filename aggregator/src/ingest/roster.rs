@@ -4,12 +4,7 @@
 //! sessions with it, and just then the others must keep probing it. One task owns the roster and the meshes that
 //! follow from it ([`crate::mesh`]); everyone else reads the published picture or sends a [`Change`].
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use leeward_common::{
@@ -136,9 +131,20 @@ impl RosterHandle {
     }
 
     /// Takes a place for a session; `None` while the process ends.
-    pub async fn join(&self, registration: Registration, session: u64, remote: SocketAddr) -> Option<Seat> {
+    pub async fn join(
+        &self,
+        registration: Registration,
+        session: u64,
+        remote: SocketAddr,
+    ) -> Option<Seat> {
         let (seat, answer) = oneshot::channel();
-        self.send(Change::Join { registration, session, remote, seat }).await;
+        self.send(Change::Join {
+            registration,
+            session,
+            remote,
+            seat,
+        })
+        .await;
         answer.await.ok()
     }
 }
@@ -174,11 +180,19 @@ impl Keeper {
         let (changes, receiver) = mpsc::channel(CHANGES);
         let member = |(registration, last_seen): (Registration, Timestamp)| {
             let agent = registration.agent.clone();
-            let member =
-                Member { registration, session: None, last_seen, status: None, mesh_version: 0, mesh_applied: None };
+            let member = Member {
+                registration,
+                session: None,
+                last_seen,
+                status: None,
+                mesh_version: 0,
+                mesh_applied: None,
+            };
             (agent, Arc::new(member))
         };
-        let roster = Roster { members: registered.into_iter().map(member).collect() };
+        let roster = Roster {
+            members: registered.into_iter().map(member).collect(),
+        };
         let published = Arc::new(ArcSwap::from_pointee(roster.clone()));
         let keeper = Self {
             changes: receiver,
@@ -215,7 +229,12 @@ impl Keeper {
 
     fn apply(&mut self, change: Change) {
         match change {
-            Change::Join { registration, session, remote, seat } => {
+            Change::Join {
+                registration,
+                session,
+                remote,
+                seat,
+            } => {
                 let place = self.join(registration, session, remote);
                 // A session that is gone by now says so with a leave of its own.
                 let _ = seat.send(place);
@@ -241,8 +260,15 @@ impl Keeper {
         let (supersede, superseded) = oneshot::channel();
         let known = self.meshes.of(&agent).cloned();
         let (mesh, receiver) = watch::channel(known);
-        let seat = Seat { mesh: receiver, superseded };
-        if self.lines.get(&agent).is_some_and(|line| line.session > session) {
+        let seat = Seat {
+            mesh: receiver,
+            superseded,
+        };
+        if self
+            .lines
+            .get(&agent)
+            .is_some_and(|line| line.session > session)
+        {
             // Overtaken by a newer session on the way here: dropping the line supersedes this one.
             return seat;
         }
@@ -253,21 +279,36 @@ impl Keeper {
         let now = self.clock.now();
         let member = Member {
             registration,
-            session: Some(Session { id: session, since: now, remote }),
+            session: Some(Session {
+                id: session,
+                since: now,
+                remote,
+            }),
             last_seen: now,
             status: None,
             mesh_version: self.meshes.of(&agent).map_or(0, |mesh| mesh.version),
             mesh_applied: None,
         };
         self.roster.members.insert(agent.clone(), Arc::new(member));
-        if let Some(line) = self.lines.insert(agent, Line { session, mesh, supersede }) {
+        if let Some(line) = self.lines.insert(
+            agent,
+            Line {
+                session,
+                mesh,
+                supersede,
+            },
+        ) {
             let _ = line.supersede.send(());
         }
         seat
     }
 
     fn leave(&mut self, agent: &AgentId, session: u64) {
-        if self.lines.get(agent).is_none_or(|line| line.session != session) {
+        if self
+            .lines
+            .get(agent)
+            .is_none_or(|line| line.session != session)
+        {
             return;
         }
         self.lines.remove(agent);
@@ -286,10 +327,20 @@ impl Keeper {
 
     fn update_meshes(&mut self) {
         self.due = None;
-        let registered = self.roster.members.values().map(|member| &member.registration);
-        let changed = self.meshes.update(self.clock.now(), &self.policy, registered);
+        let registered = self
+            .roster
+            .members
+            .values()
+            .map(|member| &member.registration);
+        let changed = self
+            .meshes
+            .update(self.clock.now(), &self.policy, registered);
         if !changed.is_empty() {
-            info!(agents = self.roster.members.len(), changed = changed.len(), "the mesh changed");
+            info!(
+                agents = self.roster.members.len(),
+                changed = changed.len(),
+                "the mesh changed"
+            );
         }
         for (agent, mesh) in changed {
             self.change(&agent, |member| member.mesh_version = mesh.version);
@@ -317,7 +368,9 @@ impl Keeper {
 
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keeper").field("roster", &self.roster).finish_non_exhaustive()
+        f.debug_struct("Keeper")
+            .field("roster", &self.roster)
+            .finish_non_exhaustive()
     }
 }
 

@@ -84,7 +84,10 @@ impl Position {
             return Self::at(now);
         }
         match self.counter.checked_add(1) {
-            Some(counter) => Self { time: self.time, counter },
+            Some(counter) => Self {
+                time: self.time,
+                counter,
+            },
             None => Self::at(self.time + std::time::Duration::from_micros(1)),
         }
     }
@@ -104,7 +107,10 @@ impl Position {
         let (time, counter) = key.split_first_chunk::<8>()?;
         let counter: [u8; 4] = counter.try_into().ok()?;
         let time = Timestamp::from_unix_us(u64::from_be_bytes(*time));
-        Some(Self { time, counter: u32::from_be_bytes(counter) })
+        Some(Self {
+            time,
+            counter: u32::from_be_bytes(counter),
+        })
     }
 }
 
@@ -155,7 +161,13 @@ impl Epoch {
         let end = key.iter().position(|&byte| byte == 0)?;
         let agent = AgentId::parse(std::str::from_utf8(&key[..end]).ok()?).ok()?;
         let (boot, rest) = key[end + 1..].split_first_chunk::<8>()?;
-        Some((Self { agent, boot: u64::from_be_bytes(*boot) }, rest))
+        Some((
+            Self {
+                agent,
+                boot: u64::from_be_bytes(*boot),
+            },
+            rest,
+        ))
     }
 }
 
@@ -164,14 +176,28 @@ mod tests {
     use super::*;
 
     fn position(us: u64, counter: u32) -> Position {
-        Position { time: Timestamp::from_unix_us(us), counter }
+        Position {
+            time: Timestamp::from_unix_us(us),
+            counter,
+        }
     }
 
     #[test]
     fn byte_order_is_time_order() {
-        let ordered = [(0, 0), (0, 1), (1, 0), (255, 9), (256, 0), (1 << 40, u32::MAX), (u64::MAX, 0)];
+        let ordered = [
+            (0, 0),
+            (0, 1),
+            (1, 0),
+            (255, 9),
+            (256, 0),
+            (1 << 40, u32::MAX),
+            (u64::MAX, 0),
+        ];
         for pair in ordered.windows(2) {
-            let [a, b] = [position(pair[0].0, pair[0].1), position(pair[1].0, pair[1].1)];
+            let [a, b] = [
+                position(pair[0].0, pair[0].1),
+                position(pair[1].0, pair[1].1),
+            ];
             assert!(a < b && a.key() < b.key());
         }
     }
@@ -187,24 +213,32 @@ mod tests {
 
     #[test]
     fn golden_keys() {
-        assert_eq!(position(0x0102, 3).key(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3]);
-        let epoch = Epoch { agent: AgentId::parse("a1").unwrap(), boot: 0x0102 };
+        assert_eq!(
+            position(0x0102, 3).key(),
+            [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3]
+        );
+        let epoch = Epoch {
+            agent: AgentId::parse("a1").unwrap(),
+            boot: 0x0102,
+        };
         assert_eq!(epoch.key(), b"a1\0\0\0\0\0\0\0\x01\x02");
         assert_eq!(epoch.table_key(5), b"a1\0\0\0\0\0\0\0\x01\x02\0\0\0\x05");
     }
 
     #[test]
     fn any_bytes_are_a_key_or_none_and_a_key_reads_back() {
-        bolero::check!().with_iterations(20_000).for_each(|bytes: &[u8]| {
-            if let Some(position) = Position::from_key(bytes) {
-                assert_eq!(position.key(), bytes);
-            }
-            if let Some(epoch) = Epoch::from_key(bytes) {
-                assert_eq!(epoch.key(), bytes);
-            }
-            if let Some((epoch, table)) = Epoch::from_table_key(bytes) {
-                assert_eq!(epoch.table_key(table), bytes);
-            }
-        });
+        bolero::check!()
+            .with_iterations(20_000)
+            .for_each(|bytes: &[u8]| {
+                if let Some(position) = Position::from_key(bytes) {
+                    assert_eq!(position.key(), bytes);
+                }
+                if let Some(epoch) = Epoch::from_key(bytes) {
+                    assert_eq!(epoch.key(), bytes);
+                }
+                if let Some((epoch, table)) = Epoch::from_table_key(bytes) {
+                    assert_eq!(epoch.table_key(table), bytes);
+                }
+            });
     }
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Store, StoreError, Visit, Writes, key::Column};
+use super::{Entry, Store, StoreError, Visit, Writes, key::Column};
 
 type Columns = BTreeMap<Column, BTreeMap<Vec<u8>, Vec<u8>>>;
 
@@ -28,7 +28,10 @@ impl Memory {
 
     /// Puts bytes anywhere, as a fault of a disk would.
     pub fn put(&self, column: Column, key: &[u8], value: &[u8]) {
-        self.columns().entry(column).or_default().insert(key.to_vec(), value.to_vec());
+        self.columns()
+            .entry(column)
+            .or_default()
+            .insert(key.to_vec(), value.to_vec());
     }
 
     fn columns(&self) -> MutexGuard<'_, Columns> {
@@ -43,7 +46,10 @@ impl Store for Memory {
         }
         let mut columns = self.columns();
         for (column, key, value) in &writes.puts {
-            columns.entry(*column).or_default().insert(key.clone(), value.clone());
+            columns
+                .entry(*column)
+                .or_default()
+                .insert(key.clone(), value.clone());
         }
         for (column, key) in &writes.deletes {
             columns.entry(*column).or_default().remove(key);
@@ -62,7 +68,7 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn last(&self, column: Column) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn last(&self, column: Column) -> Result<Option<Entry>, StoreError> {
         let columns = self.columns();
         let last = columns.get(&column).and_then(|map| map.last_key_value());
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))

@@ -71,6 +71,9 @@ pub enum StoreError {
 /// What a scan calls for each key and value.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// An ordered map with columns.
 pub trait Store: Send {
     /// Writes everything, atomically; returns when it is on disk.
@@ -92,7 +95,7 @@ pub trait Store: Send {
     /// # Errors
     ///
     /// Returns [`StoreError`] when it cannot be read.
-    fn last(&self, column: Column) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn last(&self, column: Column) -> Result<Option<Entry>, StoreError>;
 
     /// Drops the keys of a column before `until`, cheaply and some time soon.
     ///
@@ -120,38 +123,54 @@ impl Writes {
 
     /// Appends to the journal.
     pub fn journal(&mut self, position: Position, record: &v1::Record) {
-        self.puts.push((Column::Journal, position.key().to_vec(), v1::encode(record)));
+        self.puts
+            .push((Column::Journal, position.key().to_vec(), v1::encode(record)));
     }
 
     /// Notes a decision.
     pub fn decided(&mut self, position: Position, decided: &v1::Decided) {
-        self.puts.push((Column::Decisions, position.key().to_vec(), v1::encode(decided)));
+        self.puts.push((
+            Column::Decisions,
+            position.key().to_vec(),
+            v1::encode(decided),
+        ));
     }
 
     /// Keeps a snapshot.
     pub fn snapshot(&mut self, position: Position, snapshot: &v1::Snapshot) {
-        self.puts.push((Column::Snapshots, position.key().to_vec(), v1::encode(snapshot)));
+        self.puts.push((
+            Column::Snapshots,
+            position.key().to_vec(),
+            v1::encode(snapshot),
+        ));
     }
 
     /// Keeps a path table.
     pub fn table(&mut self, epoch: &Epoch, table: u32, paths: &[Path]) {
-        self.puts.push((Column::Tables, epoch.table_key(table), v1::encode(&v1::Table::from(paths))));
+        self.puts.push((
+            Column::Tables,
+            epoch.table_key(table),
+            v1::encode(&v1::Table::from(paths)),
+        ));
     }
 
     /// Keeps a watermark.
     pub fn watermark(&mut self, epoch: &Epoch, watermark: &v1::Watermark) {
-        self.puts.push((Column::Watermarks, epoch.key(), v1::encode(watermark)));
+        self.puts
+            .push((Column::Watermarks, epoch.key(), v1::encode(watermark)));
     }
 
     /// Keeps a registration.
     pub fn registration(&mut self, registration: &v1::Registration) {
         let key = registration.agent.as_str().as_bytes().to_vec();
-        self.puts.push((Column::Registrations, key, v1::encode(registration)));
+        self.puts
+            .push((Column::Registrations, key, v1::encode(registration)));
     }
 
     /// Forgets a registration.
     pub fn forget_registration(&mut self, agent: &AgentId) {
-        self.deletes.push((Column::Registrations, agent.as_str().as_bytes().to_vec()));
+        self.deletes
+            .push((Column::Registrations, agent.as_str().as_bytes().to_vec()));
     }
 
     /// Forgets a boot epoch with its tables.
@@ -162,7 +181,8 @@ impl Writes {
 
     /// Forgets some tables of a boot epoch.
     pub fn forget_tables<'a>(&mut self, epoch: &Epoch, tables: impl Iterator<Item = &'a u32>) {
-        self.deletes.extend(tables.map(|&table| (Column::Tables, epoch.table_key(table))));
+        self.deletes
+            .extend(tables.map(|&table| (Column::Tables, epoch.table_key(table))));
     }
 
     /// Writes something that nobody reads, to learn whether anything can be written.
@@ -189,14 +209,21 @@ pub fn read_all<K, V: serde::de::DeserializeOwned>(
     let mut read = Ok(Vec::new());
     store.scan(column, &[], &mut |key, value| {
         let entry = parse_key(key)
-            .ok_or_else(|| StoreError::Malformed { what, why: format!("key {key:02x?}") })
+            .ok_or_else(|| StoreError::Malformed {
+                what,
+                why: format!("key {key:02x?}"),
+            })
             .and_then(|key| Ok((key, v1::decode(what, value)?)));
         match (&mut read, entry) {
             (Ok(entries), Ok(entry)) => entries.push(entry),
             (_, Err(error)) => read = Err(error),
             (Err(_), Ok(_)) => {}
         }
-        if read.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if read.is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     })?;
     read
 }
@@ -207,7 +234,9 @@ pub fn read_all<K, V: serde::de::DeserializeOwned>(
 ///
 /// Returns [`StoreError`] when it cannot be read.
 pub fn journal_end(store: &dyn Store) -> Result<Option<Position>, StoreError> {
-    Ok(store.last(Column::Journal)?.and_then(|(key, _)| Position::from_key(&key)))
+    Ok(store
+        .last(Column::Journal)?
+        .and_then(|(key, _)| Position::from_key(&key)))
 }
 
 /// Drops what retention no longer covers from the columns that are keyed by time.
@@ -215,7 +244,11 @@ pub fn journal_end(store: &dyn Store) -> Result<Option<Position>, StoreError> {
 /// # Errors
 ///
 /// Returns [`StoreError`] when it cannot be done.
-pub fn drop_before(store: &mut dyn Store, column: Column, until: Timestamp) -> Result<(), StoreError> {
+pub fn drop_before(
+    store: &mut dyn Store,
+    column: Column,
+    until: Timestamp,
+) -> Result<(), StoreError> {
     store.drop_before(column, &Position::at(until).key())
 }
 
@@ -261,19 +294,32 @@ mod tests {
         store.commit(&writes).unwrap();
         assert_eq!(keys(store, 0), [100, 200, 300, 70_000]);
         assert_eq!(keys(store, 200), [200, 300, 70_000]);
-        assert_eq!(store.last(Column::Decisions).unwrap().unwrap().0, position(70_000).key());
+        assert_eq!(
+            store.last(Column::Decisions).unwrap().unwrap().0,
+            position(70_000).key()
+        );
         assert_eq!(store.last(Column::Journal).unwrap(), None);
 
         drop_before(store, Column::Decisions, Timestamp::from_unix_us(300)).unwrap();
         assert_eq!(keys(store, 0), [300, 70_000]);
 
         let agent = AgentId::parse("a").unwrap();
-        let epoch = Epoch { agent: agent.clone(), boot: 1 };
+        let epoch = Epoch {
+            agent: agent.clone(),
+            boot: 1,
+        };
         let mut writes = Writes::default();
         writes.table(&epoch, 1, &[]);
-        writes.watermark(&epoch, &v1::Watermark { runs: vec![(0, 1)], seen_us: 1 });
+        writes.watermark(
+            &epoch,
+            &v1::Watermark {
+                runs: vec![(0, 1)],
+                seen_us: 1,
+            },
+        );
         store.commit(&writes).unwrap();
-        let tables = read_all::<_, v1::Table>(store, Column::Tables, "table", Epoch::from_table_key);
+        let tables =
+            read_all::<_, v1::Table>(store, Column::Tables, "table", Epoch::from_table_key);
         assert_eq!(tables.unwrap().len(), 1);
         let mut writes = Writes::default();
         writes.forget_epoch(&epoch, [1].iter());
@@ -297,10 +343,18 @@ mod tests {
     fn a_malformed_value_is_named() {
         let mut store = Memory::default();
         let mut writes = Writes::default();
-        writes.puts.push((Column::Watermarks, b"a\0\0\0\0\0\0\0\0\x01".to_vec(), vec![0xc1]));
+        writes.puts.push((
+            Column::Watermarks,
+            b"a\0\0\0\0\0\0\0\0\x01".to_vec(),
+            vec![0xc1],
+        ));
         store.commit(&writes).unwrap();
-        let read = read_all::<_, v1::Watermark>(&store, Column::Watermarks, "watermark", Epoch::from_key);
+        let read =
+            read_all::<_, v1::Watermark>(&store, Column::Watermarks, "watermark", Epoch::from_key);
         let error = read.unwrap_err().to_string();
-        assert!(error.starts_with("malformed watermark in the store"), "{error}");
+        assert!(
+            error.starts_with("malformed watermark in the store"),
+            "{error}"
+        );
     }
 }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode,
-    LogLevel, Options, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
+    IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
 };
 
-use super::{FORMAT, FORMAT_KEY, Store, StoreError, Visit, Writes, key::Column};
+use super::{Entry, FORMAT, FORMAT_KEY, Store, StoreError, Visit, Writes, key::Column};
 
 /// Memory before a column is written out as a file: the journal in big steps, so that few files cover an hour.
 const JOURNAL_BUFFER_BYTES: usize = 16 << 20;
@@ -33,15 +33,22 @@ impl Rocks {
     ///
     /// Returns [`StoreError`] when it cannot be opened, is in use, or holds another format.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir)
-            .map_err(|source| StoreError::Directory { dir: dir.to_owned(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| StoreError::Directory {
+            dir: dir.to_owned(),
+            source,
+        })?;
         let is_new = !dir.join("CURRENT").exists();
         if !is_new {
             check_columns(dir)?;
         }
-        let columns = Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)));
-        let db = DB::open_cf_descriptors(&db_options(), dir, columns).map_err(engine(dir, "open the store"))?;
-        let mut store = Self { db, dir: dir.to_owned() };
+        let columns = Column::ALL
+            .map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)));
+        let db = DB::open_cf_descriptors(&db_options(), dir, columns)
+            .map_err(engine(dir, "open the store"))?;
+        let mut store = Self {
+            db,
+            dir: dir.to_owned(),
+        };
         store.check_format(is_new)?;
         Ok(store)
     }
@@ -71,26 +78,42 @@ impl Rocks {
     }
 
     fn format(&self, found: String) -> StoreError {
-        StoreError::Format { dir: self.dir.clone(), found }
+        StoreError::Format {
+            dir: self.dir.clone(),
+            found,
+        }
     }
 
     fn column(&self, column: Column) -> &ColumnFamily {
-        self.db.cf_handle(column.name()).expect("every column was opened")
+        self.db
+            .cf_handle(column.name())
+            .expect("every column was opened")
     }
 }
 
 /// Refuses a RocksDB of somebody else's, or of a later format, before anything in it is touched.
 fn check_columns(dir: &Path) -> Result<(), StoreError> {
     let names = DB::list_cf(&Options::default(), dir).map_err(engine(dir, "read the columns"))?;
-    let known = |name: &String| name == "default" || Column::ALL.iter().any(|column| column.name() == name);
+    let known =
+        |name: &String| name == "default" || Column::ALL.iter().any(|column| column.name() == name);
     match names.iter().find(|name| !known(name)) {
         None => Ok(()),
-        Some(name) => Err(StoreError::Format { dir: dir.to_owned(), found: format!("a column {name:?}") }),
+        Some(name) => Err(StoreError::Format {
+            dir: dir.to_owned(),
+            found: format!("a column {name:?}"),
+        }),
     }
 }
 
-fn engine<'a>(dir: &'a Path, doing: &'static str) -> impl FnOnce(rocksdb::Error) -> StoreError + 'a {
-    move |source| StoreError::Engine { doing, dir: dir.to_owned(), source }
+fn engine<'a>(
+    dir: &'a Path,
+    doing: &'static str,
+) -> impl FnOnce(rocksdb::Error) -> StoreError + 'a {
+    move |source| StoreError::Engine {
+        doing,
+        dir: dir.to_owned(),
+        source,
+    }
 }
 
 fn db_options() -> Options {
@@ -110,9 +133,17 @@ fn db_options() -> Options {
 fn column_options(column: Column) -> Options {
     let mut options = Options::default();
     let is_journal = column == Column::Journal;
-    options.set_write_buffer_size(if is_journal { JOURNAL_BUFFER_BYTES } else { BUFFER_BYTES });
+    options.set_write_buffer_size(if is_journal {
+        JOURNAL_BUFFER_BYTES
+    } else {
+        BUFFER_BYTES
+    });
     // Batches in the journal are compressed already.
-    options.set_compression_type(if is_journal { DBCompressionType::None } else { DBCompressionType::Lz4 });
+    options.set_compression_type(if is_journal {
+        DBCompressionType::None
+    } else {
+        DBCompressionType::Lz4
+    });
     options
 }
 
@@ -127,7 +158,9 @@ impl Store for Rocks {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(engine(&self.dir, "write"))
+        self.db
+            .write_opt(batch, &options)
+            .map_err(engine(&self.dir, "write"))
     }
 
     fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
@@ -141,8 +174,12 @@ impl Store for Rocks {
         Ok(())
     }
 
-    fn last(&self, column: Column) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let entry = self.db.iterator_cf(self.column(column), IteratorMode::End).next().transpose();
+    fn last(&self, column: Column) -> Result<Option<Entry>, StoreError> {
+        let entry = self
+            .db
+            .iterator_cf(self.column(column), IteratorMode::End)
+            .next()
+            .transpose();
         let entry = entry.map_err(engine(&self.dir, "read"))?;
         Ok(entry.map(|(key, value)| (key.into_vec(), value.into_vec())))
     }
@@ -153,7 +190,9 @@ impl Store for Rocks {
         self.db
             .delete_file_in_range_cf(handle, &[][..], until)
             .map_err(engine(&self.dir, doing))?;
-        self.db.delete_range_cf(handle, &[][..], until).map_err(engine(&self.dir, doing))
+        self.db
+            .delete_range_cf(handle, &[][..], until)
+            .map_err(engine(&self.dir, doing))
     }
 }
 
@@ -185,7 +224,10 @@ mod tests {
         writes.meta(FORMAT_KEY, b"leeward-aggregator 2");
         Rocks::open(dir.path()).unwrap().commit(&writes).unwrap();
         let error = Rocks::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("holds \"leeward-aggregator 2\"; this build reads"), "{error}");
+        assert!(
+            error.contains("holds \"leeward-aggregator 2\"; this build reads"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -197,7 +239,10 @@ mod tests {
         drop(DB::open_cf(&options, dir.path(), ["windows"]).unwrap());
         let error = Rocks::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("a column \"windows\""), "{error}");
-        assert_eq!(DB::list_cf(&Options::default(), dir.path()).unwrap().len(), 2);
+        assert_eq!(
+            DB::list_cf(&Options::default(), dir.path()).unwrap().len(),
+            2
+        );
     }
 
     #[test]
@@ -205,6 +250,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _held = Rocks::open(dir.path()).unwrap();
         let error = Rocks::open(dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Engine { doing: "open the store", .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                StoreError::Engine {
+                    doing: "open the store",
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }

@@ -146,7 +146,11 @@ pub enum Outcome {
 impl Settle {
     /// Tells the session. If that is gone, nobody needs to know.
     pub fn with(self, sequence: u64, outcome: Outcome) {
-        let _ = self.session.try_send(Settled { sequence, outcome, permit: self.permit });
+        let _ = self.session.try_send(Settled {
+            sequence,
+            outcome,
+            permit: self.permit,
+        });
     }
 }
 
@@ -181,7 +185,10 @@ impl TurnHandle {
     ///
     /// Returns [`TurnError::Stopping`] when the turn thread is gone.
     pub async fn send(&self, arrival: Arrival) -> Result<(), TurnError> {
-        self.arrivals.send(arrival).await.map_err(|_| TurnError::Stopping)
+        self.arrivals
+            .send(arrival)
+            .await
+            .map_err(|_| TurnError::Stopping)
     }
 
     /// Brings a signal into force; returns when it is durable. Scores follow with the next evaluation.
@@ -199,7 +206,11 @@ impl TurnHandle {
     ///
     /// Returns [`TurnError`] when it did not come into force.
     pub async fn policy(&self, policy: PolicyText) -> Result<(), TurnError> {
-        self.ask(|done| Arrival::Policy { policy: Box::new(policy), done }).await
+        self.ask(|done| Arrival::Policy {
+            policy: Box::new(policy),
+            done,
+        })
+        .await
     }
 
     /// Asks for a last turn. Whatever is handed over after this is refused.

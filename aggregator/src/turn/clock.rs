@@ -18,7 +18,11 @@ impl TurnClock {
     /// A clock that begins no earlier than `floor`: the end of the journal.
     #[must_use]
     pub fn new(wall: Arc<dyn Clock>, floor: Timestamp) -> Self {
-        Self { wall, last: floor, last_at: Instant::now() }
+        Self {
+            wall,
+            last: floor,
+            last_at: Instant::now(),
+        }
     }
 
     /// Time is at least this from now on.
@@ -39,7 +43,9 @@ impl TurnClock {
 
 impl std::fmt::Debug for TurnClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TurnClock").field("last", &self.last).finish_non_exhaustive()
+        f.debug_struct("TurnClock")
+            .field("last", &self.last)
+            .finish_non_exhaustive()
     }
 }
 

@@ -27,13 +27,13 @@ use leeward_common::{
     time::{Clock, Timestamp},
 };
 use leeward_engine::{
-    Engine, STATE_VERSION,
+    Engine,
     effect::Effect,
     input::{AgentConnected, Input},
     view::View,
 };
 use tokio::{runtime::Handle, sync::mpsc};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
 use crate::{
     config::PolicyText,
@@ -44,19 +44,23 @@ use crate::{
     shared::{Readiness, State},
     store::{
         self, Store, Writes,
-        key::{Column, Epoch, Position},
+        key::{Epoch, Position},
         record::v1,
     },
 };
 
+mod answer;
 mod arrival;
 mod clock;
+mod upkeep;
 
 pub use arrival::{
-    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewPaths, Outcome, Settle, Settled, TurnError,
-    TurnHandle,
+    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewPaths, Outcome, Settle,
+    Settled, TurnError, TurnHandle,
 };
 pub use clock::TurnClock;
+
+use answer::Answer;
 
 #[cfg(test)]
 mod tests;
@@ -64,17 +68,8 @@ mod tests;
 /// The most that one turn takes: what is left waits a few milliseconds for the next sync.
 const TURN_ARRIVALS: usize = 1_024;
 
-/// How often the engine is written down whole, so that a restart replays a minute and not two days.
-const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
-
-/// How often an anchor is journaled and retention looks around.
-const ANCHOR_EVERY: Duration = Duration::from_secs(3600);
-
 /// How long after a restart an agent may take to come back before it counts as disconnected.
 const RECONNECT_GRACE: Duration = Duration::from_secs(10);
-
-/// How long decisions are kept.
-const DECISION_RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
 /// How often a store that failed is asked whether it takes writes again, if nobody has anything to write.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -165,17 +160,38 @@ impl Turn {
         journal_retention: Duration,
         outlets: Outlets,
     ) -> Self {
-        let Recovered { engine, policy, end, epochs, registrations, undurable, snapshot, .. } = recovered;
-        let floor = end.map_or(Timestamp::EPOCH, |end| end.time).max(engine.view().now);
+        let Recovered {
+            engine,
+            policy,
+            end,
+            epochs,
+            registrations,
+            undurable,
+            snapshot,
+            ..
+        } = recovered;
+        let floor = end
+            .map_or(Timestamp::EPOCH, |end| end.time)
+            .max(engine.view().now);
         let mut clock = TurnClock::new(wall, floor);
         let started = clock.now();
         let view = engine.view();
-        let connected = |agent: &AgentId| view.agents.get(agent).is_some_and(|agent| agent.connected_since.is_some());
+        let connected = |agent: &AgentId| {
+            view.agents
+                .get(agent)
+                .is_some_and(|agent| agent.connected_since.is_some())
+        };
         let sessions = registrations
             .into_iter()
             .filter(|(registration, _)| connected(&registration.agent))
             .map(|(registration, _)| {
-                (registration.agent.clone(), Session { id: SESSION_BEFORE_RESTART, registration })
+                (
+                    registration.agent.clone(),
+                    Session {
+                        id: SESSION_BEFORE_RESTART,
+                        registration,
+                    },
+                )
             })
             .collect();
         Self {
@@ -189,7 +205,10 @@ impl Turn {
             sessions,
             journal_retention,
             anchored: None,
-            snapshot: SnapshotState { at: started, position: snapshot },
+            snapshot: SnapshotState {
+                at: started,
+                position: snapshot,
+            },
             started,
             owed: Vec::new(),
             undurable,
@@ -243,14 +262,26 @@ impl Turn {
             Ok(staged) => self.settle(arrivals, staged),
             Err(error) => self.refuse(now, arrivals, &error),
         }
-        self.outlets.metrics.turn.seconds.observe(began.elapsed().as_secs_f64());
+        self.outlets
+            .metrics
+            .turn
+            .seconds
+            .observe(began.elapsed().as_secs_f64());
         self.outlets.progress.fetch_add(1, Ordering::Release);
     }
 
     /// Journals what is new in one synced write. Changes nothing else.
-    fn journal(&mut self, now: Timestamp, arrivals: &[Arrival]) -> Result<Staged, store::StoreError> {
+    fn journal(
+        &mut self,
+        now: Timestamp,
+        arrivals: &[Arrival],
+    ) -> Result<Staged, store::StoreError> {
         let anchor = self.anchor_is_due(now).then(|| self.anchor(now));
-        let mut staged = Staged { end: self.end, now, ..Staged::default() };
+        let mut staged = Staged {
+            end: self.end,
+            now,
+            ..Staged::default()
+        };
         if let Some(anchor) = anchor {
             staged.journal(&v1::Record::Anchor(anchor));
             self.sweep(now, &mut staged.writes);
@@ -262,14 +293,15 @@ impl Turn {
         for (epoch, seen) in &staged.epochs {
             staged.writes.watermark(epoch, &watermark(seen));
         }
-        if self.outlets.readiness.state() == State::StoreFailed && now.since(self.probed) >= PROBE_EVERY {
+        if self.outlets.readiness.state() == State::StoreFailed
+            && now.since(self.probed) >= PROBE_EVERY
+        {
             self.probed = now;
             staged.writes.probe(now);
         }
         self.commit(&staged.writes)?;
         if staged.end != self.end && self.anchor_is_due(now) {
-            self.anchored = Some(now.floor(ANCHOR_EVERY));
-            self.retire(now);
+            self.on_anchored(now);
         }
         Ok(staged)
     }
@@ -277,14 +309,26 @@ impl Turn {
     /// Notes one arrival for the journal; whether it is new.
     fn stage(&self, arrival: &Arrival, staged: &mut Staged) -> bool {
         match arrival {
-            Arrival::Connected(Connected { session, registration, .. }) => {
-                if self.session(&registration.agent, staged).is_some_and(|known| known > *session) {
+            Arrival::Connected(Connected {
+                session,
+                registration,
+                ..
+            }) => {
+                if self
+                    .session(&registration.agent, staged)
+                    .is_some_and(|known| known > *session)
+                {
                     return false;
                 }
-                staged.sessions.insert(registration.agent.clone(), Some(*session));
+                staged
+                    .sessions
+                    .insert(registration.agent.clone(), Some(*session));
                 let record = v1::Registration::from(registration);
                 let seen_us = staged.now.as_unix_us();
-                staged.writes.registration(&v1::Registration { seen_us, ..record.clone() });
+                staged.writes.registration(&v1::Registration {
+                    seen_us,
+                    ..record.clone()
+                });
                 staged.journal(&v1::Record::Connected(record));
                 true
             }
@@ -297,12 +341,23 @@ impl Turn {
                 staged.now = staged.now + Duration::from_micros(1);
                 if let Some(known) = self.sessions.get(agent) {
                     let record = v1::Registration::from(&known.registration);
-                    staged.writes.registration(&v1::Registration { seen_us: staged.now.as_unix_us(), ..record });
+                    staged.writes.registration(&v1::Registration {
+                        seen_us: staged.now.as_unix_us(),
+                        ..record
+                    });
                 }
-                staged.journal(&v1::Record::Disconnected(v1::Disconnected { agent: agent.clone() }));
+                staged.journal(&v1::Record::Disconnected(v1::Disconnected {
+                    agent: agent.clone(),
+                }));
                 true
             }
-            Arrival::Paths(NewPaths { epoch, table, paths, forget, .. }) => {
+            Arrival::Paths(NewPaths {
+                epoch,
+                table,
+                paths,
+                forget,
+                ..
+            }) => {
                 staged.writes.table(epoch, *table, paths);
                 staged.writes.forget_tables(epoch, forget.iter());
                 true
@@ -316,7 +371,10 @@ impl Turn {
                     return false;
                 }
                 seen.at = staged.now;
-                let record = v1::Batch { region: batch.region.clone(), bytes: batch.bytes.clone() };
+                let record = v1::Batch {
+                    region: batch.region.clone(),
+                    bytes: batch.bytes.clone(),
+                };
                 staged.journal(&v1::Record::Batch(record));
                 true
             }
@@ -325,7 +383,9 @@ impl Turn {
                 true
             }
             Arrival::Policy { policy, .. } => {
-                staged.journal(&v1::Record::Policy(v1::Policy { toml: policy.toml.clone() }));
+                staged.journal(&v1::Record::Policy(v1::Policy {
+                    toml: policy.toml.clone(),
+                }));
                 true
             }
             Arrival::Stop => false,
@@ -357,7 +417,7 @@ impl Turn {
         }
         effects.extend(self.engine.step(now, &Input::Tick));
         let was_written = !staged.writes.is_empty();
-        self.store_decisions(effects);
+        self.store_decisions(&effects);
         self.publish();
         if was_written && self.undurable.is_empty() {
             self.outlets.readiness.set(State::Ready);
@@ -371,14 +431,27 @@ impl Turn {
     /// What an arrival tells the engine, and how it is answered.
     fn apply(&mut self, arrival: Arrival, fresh: bool) -> (Option<Input>, Answer) {
         match arrival {
-            Arrival::Connected(Connected { session, registration, known }) => {
-                let epoch = Epoch { agent: registration.agent.clone(), boot: registration.boot_epoch };
+            Arrival::Connected(Connected {
+                session,
+                registration,
+                known,
+            }) => {
+                let epoch = Epoch {
+                    agent: registration.agent.clone(),
+                    boot: registration.boot_epoch,
+                };
                 let answer = Answer::Known(known, self.known(&epoch));
                 if !fresh {
                     return (None, answer);
                 }
                 let input = connected_input(&registration);
-                self.sessions.insert(registration.agent.clone(), Session { id: session, registration });
+                self.sessions.insert(
+                    registration.agent.clone(),
+                    Session {
+                        id: session,
+                        registration,
+                    },
+                );
                 (Some(input), answer)
             }
             Arrival::Disconnected(Disconnected { agent, .. }) if fresh => {
@@ -388,19 +461,43 @@ impl Turn {
             Arrival::Disconnected(_) | Arrival::Stop => (None, Answer::None),
             Arrival::Paths(paths) => (None, Answer::Done(paths.done, Ok(()))),
             Arrival::Batch(batch) => {
-                let NewBatch { sequence, reports, received, settle, .. } = *batch;
-                let outcome = if fresh { Outcome::Durable } else { Outcome::Repeated };
+                let NewBatch {
+                    sequence,
+                    reports,
+                    received,
+                    settle,
+                    ..
+                } = *batch;
+                let outcome = if fresh {
+                    Outcome::Durable
+                } else {
+                    Outcome::Repeated
+                };
                 let window_end = reports.window.end();
                 (
                     fresh.then_some(Input::Reports(reports)),
-                    Answer::Batch { settle, sequence, outcome, received, window_end },
+                    Answer::Batch {
+                        settle,
+                        sequence,
+                        outcome,
+                        received,
+                        window_end,
+                    },
                 )
             }
-            Arrival::Signal { signal, done } => (Some(Input::Signal(signal)), Answer::Done(done, Ok(()))),
+            Arrival::Signal { signal, done } => {
+                (Some(Input::Signal(signal)), Answer::Done(done, Ok(())))
+            }
             Arrival::Policy { policy, done } => {
                 self.policy = *policy;
-                info!(regions = self.policy.policy.regions.len(), "a new policy is in force");
-                (Some(Input::Policy(Box::new(self.policy.policy.clone()))), Answer::Done(done, Ok(())))
+                info!(
+                    regions = self.policy.policy.regions.len(),
+                    "a new policy is in force"
+                );
+                (
+                    Some(Input::Policy(Box::new(self.policy.policy.clone()))),
+                    Answer::Done(done, Ok(())),
+                )
             }
         }
     }
@@ -413,7 +510,9 @@ impl Turn {
         self.publish();
         for arrival in arrivals {
             match arrival {
-                Arrival::Connected(connected) => drop(connected.known.send(Err(TurnError::StoreFailed))),
+                Arrival::Connected(connected) => {
+                    drop(connected.known.send(Err(TurnError::StoreFailed)));
+                }
                 Arrival::Disconnected(disconnected) => self.owed.push(disconnected),
                 Arrival::Paths(NewPaths { done, .. })
                 | Arrival::Signal { done, .. }
@@ -425,8 +524,8 @@ impl Turn {
     }
 
     /// Decisions are on disk before anybody acts on them. Those that the store refuses are tried again next turn.
-    fn store_decisions(&mut self, effects: Vec<Effect>) {
-        self.undurable.extend(decided(&effects));
+    fn store_decisions(&mut self, effects: &[Effect]) {
+        self.undurable.extend(decided(effects));
         if self.undurable.is_empty() {
             return;
         }
@@ -438,7 +537,16 @@ impl Turn {
             self.store_failed(&error);
             return;
         }
-        for v1::Decided { id, primary, from, to, reason, summary, .. } in self.undurable.drain(..) {
+        for v1::Decided {
+            id,
+            primary,
+            from,
+            to,
+            reason,
+            summary,
+            ..
+        } in self.undurable.drain(..)
+        {
             self.outlets.metrics.decision(&reason);
             let (from, to) = (name_or_none(from.as_ref()), name_or_none(to.as_ref()));
             info!(decision = id, %primary, from, to, reason, summary, "decided");
@@ -455,8 +563,14 @@ impl Turn {
             error!(agent = %epoch.agent, error = &error as &dyn std::error::Error, "cannot read path tables");
             TurnError::StoreFailed
         })?;
-        let durable_below = self.epochs.get(epoch).map_or(0, |seen| seen.arrived.below());
-        Ok(Known { durable_below, tables })
+        let durable_below = self
+            .epochs
+            .get(epoch)
+            .map_or(0, |seen| seen.arrived.below());
+        Ok(Known {
+            durable_below,
+            tables,
+        })
     }
 
     /// After the grace of a restart, sessions of the process before have ended.
@@ -464,9 +578,15 @@ impl Turn {
         if now.since(self.started) < RECONNECT_GRACE {
             return Vec::new();
         }
-        let gone = self.sessions.iter().filter(|(_, session)| session.id == SESSION_BEFORE_RESTART);
+        let gone = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.id == SESSION_BEFORE_RESTART);
         gone.map(|(agent, session)| {
-            Arrival::Disconnected(Disconnected { session: session.id, agent: agent.clone() })
+            Arrival::Disconnected(Disconnected {
+                session: session.id,
+                agent: agent.clone(),
+            })
         })
         .collect()
     }
@@ -477,150 +597,63 @@ impl Turn {
         }
         let began = Instant::now();
         self.store.commit(writes)?;
-        self.outlets.metrics.store.commit_seconds.observe(began.elapsed().as_secs_f64());
+        self.outlets
+            .metrics
+            .store
+            .commit_seconds
+            .observe(began.elapsed().as_secs_f64());
         Ok(())
     }
 
     fn store_failed(&self, error: &store::StoreError) {
         self.outlets.metrics.store.failures.inc();
         if self.outlets.readiness.state() != State::StoreFailed {
-            error!(error = error as &dyn std::error::Error, "the store refuses writes; nothing is acknowledged");
+            error!(
+                error = error as &dyn std::error::Error,
+                "the store refuses writes; nothing is acknowledged"
+            );
         }
         self.outlets.readiness.set(State::StoreFailed);
-    }
-
-    fn anchor_is_due(&self, now: Timestamp) -> bool {
-        self.anchored.is_none_or(|anchored| now.floor(ANCHOR_EVERY) > anchored)
-    }
-
-    fn anchor(&self, now: Timestamp) -> v1::Anchor {
-        let seen_us = now.as_unix_us();
-        let connected = self.sessions.values();
-        let connected = connected.map(|session| v1::Registration { seen_us, ..(&session.registration).into() });
-        v1::Anchor { policy: v1::Policy { toml: self.policy.toml.clone() }, connected: connected.collect() }
-    }
-
-    /// Notes who is still here and forgets who has been gone for longer than the journal reaches back.
-    fn sweep(&mut self, now: Timestamp, writes: &mut Writes) {
-        for session in self.sessions.values() {
-            let record = v1::Registration::from(&session.registration);
-            writes.registration(&v1::Registration { seen_us: now.as_unix_us(), ..record });
-        }
-        let horizon = now - self.journal_retention;
-        match recover::registrations(&*self.store) {
-            Ok(registrations) => {
-                for (registration, seen) in registrations {
-                    if seen < horizon && !self.sessions.contains_key(&registration.agent) {
-                        writes.forget_registration(&registration.agent);
-                    }
-                }
-            }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot read registrations"),
-        }
-        let sessions = &self.sessions;
-        let live = |epoch: &Epoch| {
-            sessions.get(&epoch.agent).is_some_and(|session| session.registration.boot_epoch == epoch.boot)
-        };
-        let store = &*self.store;
-        self.epochs.retain(|epoch, seen| {
-            let keep = seen.at >= horizon || live(epoch);
-            if !keep {
-                let tables = recover::tables(store, epoch).unwrap_or_default();
-                writes.forget_epoch(epoch, tables.keys());
-            }
-            keep
-        });
-    }
-
-    /// Drops what is older than its retention.
-    fn retire(&mut self, now: Timestamp) {
-        let cuts = [
-            (Column::Journal, (now - self.journal_retention).floor(ANCHOR_EVERY)),
-            (Column::Decisions, now - DECISION_RETENTION),
-        ];
-        for (column, until) in cuts {
-            if let Err(error) = store::drop_before(&mut *self.store, column, until) {
-                warn!(column = column.name(), error = &error as &dyn std::error::Error, "cannot drop old data");
-            }
-        }
-    }
-
-    fn snapshot_if_due(&mut self, now: Timestamp) {
-        if now.since(self.snapshot.at) >= SNAPSHOT_EVERY {
-            self.snapshot.at = now;
-            self.write_snapshot();
-        }
-    }
-
-    /// Writes the engine down, unless the journal has not grown since the last time. A failure costs only time at
-    /// the next start.
-    fn write_snapshot(&mut self) {
-        let Some(end) = self.end.filter(|end| self.snapshot.position != Some(*end)) else { return };
-        let snapshot = v1::Snapshot {
-            state_version: STATE_VERSION,
-            build: crate::BUILD.to_owned(),
-            policy: v1::Policy { toml: self.policy.toml.clone() },
-            state: v1::encode(self.engine.to_snapshot()),
-        };
-        self.outlets.metrics.store.snapshot_bytes.set(snapshot.state.len() as i64);
-        let mut writes = Writes::default();
-        writes.snapshot(end, &snapshot);
-        let written = self
-            .commit(&writes)
-            .and_then(|()| self.store.drop_before(Column::Snapshots, &end.key()));
-        match written {
-            Ok(()) => {
-                debug!(bytes = snapshot.state.len(), "wrote a snapshot");
-                self.snapshot.position = Some(end);
-            }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot write a snapshot"),
-        }
     }
 }
 
 impl std::fmt::Debug for Turn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turn").field("end", &self.end).field("sessions", &self.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("Turn")
+            .field("end", &self.end)
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Staged {
     fn journal(&mut self, record: &v1::Record) {
-        let position = self.end.map_or(Position::at(self.now), |end| end.next(self.now));
+        let position = self
+            .end
+            .map_or(Position::at(self.now), |end| end.next(self.now));
         self.writes.journal(position, record);
         self.end = Some(position);
         self.now = position.time;
     }
 }
 
-/// Who is told what, once everything is published.
-enum Answer {
-    None,
-    Known(tokio::sync::oneshot::Sender<Result<Known, TurnError>>, Result<Known, TurnError>),
-    Done(Done, Result<(), TurnError>),
-    Batch { settle: Settle, sequence: u64, outcome: Outcome, received: Instant, window_end: Timestamp },
-}
-
-impl Answer {
-    /// Whoever is gone by now does not need the answer.
-    fn give(self, metrics: &Metrics, now: Timestamp) {
-        match self {
-            Self::None => {}
-            Self::Known(known, answer) => drop(known.send(answer)),
-            Self::Done(done, answer) => drop(done.send(answer)),
-            Self::Batch { settle, sequence, outcome, received, window_end } => {
-                metrics.turn.batch_seconds.observe(received.elapsed().as_secs_f64());
-                metrics.turn.window_seconds.observe(now.since(window_end).as_secs_f64());
-                settle.with(sequence, outcome);
-            }
-        }
-    }
-}
-
 /// How the engine is told of a session.
 pub(crate) fn connected_input(registration: &Registration) -> Input {
-    let Registration { agent, region, boot_epoch, addresses, answer_port: _, build } = registration.clone();
-    Input::AgentConnected(AgentConnected { agent, region, boot_epoch, addresses, build })
+    let Registration {
+        agent,
+        region,
+        boot_epoch,
+        addresses,
+        answer_port: _,
+        build,
+    } = registration.clone();
+    Input::AgentConnected(AgentConnected {
+        agent,
+        region,
+        boot_epoch,
+        addresses,
+        build,
+    })
 }
 
 /// The decisions among effects, as they are stored.
@@ -633,11 +666,17 @@ pub(crate) fn decided(effects: &[Effect]) -> impl Iterator<Item = v1::Decided> {
 /// Where a decision is stored: taking it again in a replay writes the same key.
 pub(crate) fn decision_position(decided: &v1::Decided) -> Position {
     // Decisions are numbered from 1 without gaps; four thousand million of them do not happen at one instant.
-    Position { time: Timestamp::from_unix_us(decided.at_us), counter: decided.id as u32 }
+    Position {
+        time: Timestamp::from_unix_us(decided.at_us),
+        counter: decided.id as u32,
+    }
 }
 
 fn watermark(seen: &Seen) -> v1::Watermark {
-    v1::Watermark { runs: seen.arrived.runs().to_vec(), seen_us: seen.at.as_unix_us() }
+    v1::Watermark {
+        runs: seen.arrived.runs().to_vec(),
+        seen_us: seen.at.as_unix_us(),
+    }
 }
 
 fn name_or_none(region: Option<&leeward_common::id::RegionId>) -> &str {

@@ -1,10 +1,7 @@
 //! The turn with a store in memory and a clock that the test sets: what is durable is counted once, whatever happens
 //! in between.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use leeward_common::{
     config::Document,
@@ -19,10 +16,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{clock::tests::Set, *};
 use crate::{
     recover::{recover, resolve},
-    store::memory::Memory,
+    store::{key::Column, memory::Memory},
 };
 
-const AGENTS: [(&str, &str); 4] = [("iad-1", "iad"), ("pdx-1", "pdx"), ("dub-1", "dub"), ("dub-2", "dub")];
+const AGENTS: [(&str, &str); 4] = [
+    ("iad-1", "iad"),
+    ("pdx-1", "pdx"),
+    ("dub-1", "dub"),
+    ("dub-2", "dub"),
+];
 
 const POLICY: &str = "
     [[region]]
@@ -57,7 +59,11 @@ const OTHER_POLICY: &str = "
 ";
 
 fn policy(toml: &str) -> PolicyText {
-    PolicyText::parse(&Document { file: "policy", text: toml }).unwrap()
+    PolicyText::parse(&Document {
+        file: "policy",
+        text: toml,
+    })
+    .unwrap()
 }
 
 /// A turn that can be killed.
@@ -72,7 +78,11 @@ impl Bench {
         let wall = Arc::new(Set::default());
         wall.0.store(1_700_000_000_000_000, Ordering::SeqCst);
         let store = Memory::default();
-        Self { turn: start(&store, &wall), store, wall }
+        Self {
+            turn: start(&store, &wall),
+            store,
+            wall,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -80,7 +90,9 @@ impl Bench {
     }
 
     fn advance(&self, span: Duration) {
-        self.wall.0.fetch_add(span.as_micros() as u64, Ordering::SeqCst);
+        self.wall
+            .0
+            .fetch_add(span.as_micros() as u64, Ordering::SeqCst);
     }
 
     /// Dies without a word and starts again from what is on disk.
@@ -97,7 +109,9 @@ impl Bench {
     fn turn(&mut self, plans: &[Plan]) -> Vec<Outcome> {
         let (arrivals, mut answers) = self.arrivals(plans);
         self.turn.turn(arrivals);
-        std::iter::from_fn(|| answers.try_recv().ok()).map(|settled| settled.outcome).collect()
+        std::iter::from_fn(|| answers.try_recv().ok())
+            .map(|settled| settled.outcome)
+            .collect()
     }
 
     fn arrivals(&self, plans: &[Plan]) -> (Vec<Arrival>, mpsc::Receiver<Settled>) {
@@ -111,7 +125,12 @@ impl Bench {
         (arrivals, answers)
     }
 
-    fn arrival(&self, plan: &Plan, session: mpsc::Sender<Settled>, permit: OwnedSemaphorePermit) -> Vec<Arrival> {
+    fn arrival(
+        &self,
+        plan: &Plan,
+        session: mpsc::Sender<Settled>,
+        permit: OwnedSemaphorePermit,
+    ) -> Vec<Arrival> {
         match plan.clone() {
             Plan::Connect(agent) => {
                 let epoch = epoch(agent);
@@ -124,35 +143,69 @@ impl Bench {
                     build: String::new(),
                 };
                 let (known, _) = oneshot::channel();
-                let connected = Connected { session: agent as u64 + 1, registration, known };
+                let connected = Connected {
+                    session: agent as u64 + 1,
+                    registration,
+                    known,
+                };
                 let (done, _) = oneshot::channel();
-                let paths = NewPaths { epoch, table: 1, paths: paths(agent), forget: Vec::new(), done };
+                let paths = NewPaths {
+                    epoch,
+                    table: 1,
+                    paths: paths(agent),
+                    forget: Vec::new(),
+                    done,
+                };
                 vec![Arrival::Connected(connected), Arrival::Paths(paths)]
             }
             Plan::Disconnect(agent) => {
                 let agent = epoch(agent).agent;
                 // Whoever has a session ends it, whatever number it got after a restart.
-                let session = self.turn.sessions.get(&agent).map_or(u64::MAX, |session| session.id);
+                let session = self
+                    .turn
+                    .sessions
+                    .get(&agent)
+                    .map_or(u64::MAX, |session| session.id);
                 vec![Arrival::Disconnected(Disconnected { session, agent })]
             }
-            Plan::Batch { agent, sequence, start, rtt_us, lost } => {
+            Plan::Batch {
+                agent,
+                sequence,
+                start,
+                rtt_us,
+                lost,
+            } => {
                 let (epoch, paths) = (epoch(agent), paths(agent));
                 let batch = Batch {
                     agent: epoch.agent.clone(),
                     boot_epoch: epoch.boot,
                     sequence,
                     table: 1,
-                    window: Window { start, length: Duration::from_secs(1) },
+                    window: Window {
+                        start,
+                        length: Duration::from_secs(1),
+                    },
                     schema: Schema::TwoDigits,
-                    rows: (0..paths.len() as u32).map(|row| (row, report(rtt_us + row * 1_000, lost))).collect(),
+                    rows: (0..paths.len() as u32)
+                        .map(|row| (row, report(rtt_us + row * 1_000, lost)))
+                        .collect(),
                 };
                 let region = region(AGENTS[agent].1);
                 let bytes = batch::encode(&batch).unwrap();
                 // The turn and the replay must see the same, so both see what went through the codec.
-                let reports = resolve(batch::decode(&bytes).unwrap(), region.clone(), &paths).unwrap();
+                let reports =
+                    resolve(batch::decode(&bytes).unwrap(), region.clone(), &paths).unwrap();
                 let settle = Settle { session, permit };
                 let received = Instant::now();
-                vec![Arrival::Batch(Box::new(NewBatch { epoch, sequence, region, bytes, reports, received, settle }))]
+                vec![Arrival::Batch(Box::new(NewBatch {
+                    epoch,
+                    sequence,
+                    region,
+                    bytes,
+                    reports,
+                    received,
+                    settle,
+                }))]
             }
             Plan::Signal { value, at } => {
                 let signal = Signal {
@@ -169,7 +222,10 @@ impl Bench {
             }
             Plan::Policy(toml) => {
                 let (done, _) = oneshot::channel();
-                vec![Arrival::Policy { policy: Box::new(policy(toml)), done }]
+                vec![Arrival::Policy {
+                    policy: Box::new(policy(toml)),
+                    done,
+                }]
             }
         }
     }
@@ -188,7 +244,13 @@ fn start(store: &Memory, wall: &Arc<Set>) -> Turn {
         progress: Arc::default(),
     };
     let wall: Arc<dyn Clock> = Arc::<Set>::clone(wall);
-    Turn::new(Box::new(store.clone()), recovered, wall, Duration::from_secs(48 * 3600), outlets)
+    Turn::new(
+        Box::new(store.clone()),
+        recovered,
+        wall,
+        Duration::from_secs(48 * 3600),
+        outlets,
+    )
 }
 
 /// What arrives, in a form that can be sent again.
@@ -196,8 +258,17 @@ fn start(store: &Memory, wall: &Arc<Set>) -> Turn {
 enum Plan {
     Connect(usize),
     Disconnect(usize),
-    Batch { agent: usize, sequence: u64, start: Timestamp, rtt_us: u32, lost: u32 },
-    Signal { value: f64, at: Timestamp },
+    Batch {
+        agent: usize,
+        sequence: u64,
+        start: Timestamp,
+        rtt_us: u32,
+        lost: u32,
+    },
+    Signal {
+        value: f64,
+        at: Timestamp,
+    },
     Policy(&'static str),
 }
 
@@ -206,7 +277,10 @@ fn region(id: &str) -> RegionId {
 }
 
 fn epoch(agent: usize) -> Epoch {
-    Epoch { agent: AgentId::parse(AGENTS[agent].0).unwrap(), boot: 7 }
+    Epoch {
+        agent: AgentId::parse(AGENTS[agent].0).unwrap(),
+        boot: 7,
+    }
 }
 
 fn paths(agent: usize) -> Arc<[Path]> {
@@ -221,7 +295,10 @@ fn paths(agent: usize) -> Arc<[Path]> {
 }
 
 fn report(rtt_us: u32, lost: u32) -> Report {
-    let mut counts = Counts { scheduled: 10, ..Counts::default() };
+    let mut counts = Counts {
+        scheduled: 10,
+        ..Counts::default()
+    };
     let mut rtt = Rtt::empty(Schema::TwoDigits);
     for probe in 0..10 {
         if probe < lost {
@@ -237,20 +314,36 @@ fn report(rtt_us: u32, lost: u32) -> Report {
 
 /// Everybody connects, then windows arrive for some seconds; `byte` chooses what else happens.
 fn story(bytes: &[u8], begin: Timestamp) -> Vec<(Duration, Vec<Plan>)> {
-    let mut story = vec![(Duration::ZERO, (0..AGENTS.len()).map(Plan::Connect).collect())];
+    let mut story = vec![(
+        Duration::ZERO,
+        (0..AGENTS.len()).map(Plan::Connect).collect(),
+    )];
     let mut sequences = BTreeMap::new();
     for (second, &byte) in bytes.iter().enumerate() {
         let start = (begin + Duration::from_secs(second as u64)).floor(Duration::from_secs(1));
         let mut plans = Vec::new();
         for agent in 0..AGENTS.len() {
             let sequence = sequences.entry(agent).or_insert(0);
-            let lost = if usize::from(byte) % 7 == agent { 10 } else { u32::from(byte) % 3 };
+            let lost = if usize::from(byte) % 7 == agent {
+                10
+            } else {
+                u32::from(byte) % 3
+            };
             let rtt_us = 20_000 + u32::from(byte) * 100;
-            plans.push(Plan::Batch { agent, sequence: *sequence, start, rtt_us, lost });
+            plans.push(Plan::Batch {
+                agent,
+                sequence: *sequence,
+                start,
+                rtt_us,
+                lost,
+            });
             *sequence += 1;
         }
         match byte % 16 {
-            1 => plans.push(Plan::Signal { value: 0.5, at: start }),
+            1 => plans.push(Plan::Signal {
+                value: 0.5,
+                at: start,
+            }),
             2 => plans.push(Plan::Policy(OTHER_POLICY)),
             3 => plans.push(Plan::Policy(POLICY)),
             4 => plans.push(Plan::Disconnect(usize::from(byte / 16) % AGENTS.len())),
@@ -280,48 +373,70 @@ fn assert_same(lived: &Bench, killed: &Bench) {
 /// Kill it anywhere, as often as you like, deliver everything twice: it ends in the same state, byte for byte.
 #[test]
 fn a_killed_turn_ends_in_the_same_state_as_one_that_lived() {
-    bolero::check!().with_iterations(25).with_type::<(Vec<u8>, u64)>().for_each(|(bytes, kills)| {
-        let (mut lived, mut killed) = (Bench::new(), Bench::new());
-        for (at, (span, plans)) in story(&bytes[..bytes.len().min(15)], lived.now()).iter().enumerate() {
-            lived.advance(*span);
-            killed.advance(*span);
-            lived.turn(plans);
-            match (kills >> (2 * (at % 32))) & 3 {
-                // Before anything was written: the agents send again.
-                0 => killed.kill_and_keep_sessions(),
-                // After the journal, before the engine: written, not acknowledged.
-                1 => {
-                    let (now, (arrivals, _)) = (killed.turn.clock.now(), killed.arrivals(plans));
-                    killed.turn.journal(now, &arrivals).unwrap();
-                    killed.kill_and_keep_sessions();
-                    let plans: Vec<_> =
-                        plans.iter().filter(|plan| matches!(plan, Plan::Batch { .. })).cloned().collect();
-                    let outcomes = killed.turn(&plans);
-                    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Repeated), "{outcomes:?}");
-                    continue;
+    bolero::check!()
+        .with_iterations(25)
+        .with_type::<(Vec<u8>, u64)>()
+        .for_each(|(bytes, kills)| {
+            let (mut lived, mut killed) = (Bench::new(), Bench::new());
+            for (at, (span, plans)) in story(&bytes[..bytes.len().min(15)], lived.now())
+                .iter()
+                .enumerate()
+            {
+                lived.advance(*span);
+                killed.advance(*span);
+                lived.turn(plans);
+                match (kills >> (2 * (at % 32))) & 3 {
+                    // Before anything was written: the agents send again.
+                    0 => killed.kill_and_keep_sessions(),
+                    // After the journal, before the engine: written, not acknowledged.
+                    1 => {
+                        let (now, (arrivals, _)) =
+                            (killed.turn.clock.now(), killed.arrivals(plans));
+                        killed.turn.journal(now, &arrivals).unwrap();
+                        killed.kill_and_keep_sessions();
+                        let plans: Vec<_> = plans
+                            .iter()
+                            .filter(|plan| matches!(plan, Plan::Batch { .. }))
+                            .cloned()
+                            .collect();
+                        let outcomes = killed.turn(&plans);
+                        assert!(
+                            outcomes.iter().all(|outcome| *outcome == Outcome::Repeated),
+                            "{outcomes:?}"
+                        );
+                        continue;
+                    }
+                    2 => killed.turn.write_snapshot(),
+                    _ => {}
                 }
-                2 => killed.turn.write_snapshot(),
-                _ => {}
+                killed.turn(plans);
             }
-            killed.turn(plans);
-        }
-        killed.kill_and_keep_sessions();
-        for bench in [&mut lived, &mut killed] {
-            bench.advance(Duration::from_secs(1));
-            bench.turn(&[]);
-        }
-        assert_same(&lived, &killed);
-        let decisions = |bench: &Bench| bench.turn.engine.view().decisions.clone();
-        assert_eq!(decisions(&killed), decisions(&lived));
-    });
+            killed.kill_and_keep_sessions();
+            for bench in [&mut lived, &mut killed] {
+                bench.advance(Duration::from_secs(1));
+                bench.turn(&[]);
+            }
+            assert_same(&lived, &killed);
+            let decisions = |bench: &Bench| bench.turn.engine.view().decisions.clone();
+            assert_eq!(decisions(&killed), decisions(&lived));
+        });
 }
 
 #[test]
 fn a_batch_that_comes_twice_counts_once_and_is_acknowledged_twice() {
     let mut bench = Bench::new();
     bench.turn(&[Plan::Connect(0)]);
-    let batch = Plan::Batch { agent: 0, sequence: 0, start: bench.now(), rtt_us: 30_000, lost: 0 };
-    assert_eq!(bench.turn(&[batch.clone(), batch.clone()]), [Outcome::Durable, Outcome::Repeated]);
+    let batch = Plan::Batch {
+        agent: 0,
+        sequence: 0,
+        start: bench.now(),
+        rtt_us: 30_000,
+        lost: 0,
+    };
+    assert_eq!(
+        bench.turn(&[batch.clone(), batch.clone()]),
+        [Outcome::Durable, Outcome::Repeated]
+    );
     let before = bench.turn.engine.view().graph_version;
     bench.kill();
     assert_eq!(bench.turn(&[batch]), [Outcome::Repeated]);
@@ -334,13 +449,26 @@ fn while_the_store_fails_nothing_is_acknowledged_and_nothing_counts() {
     bench.turn(&[Plan::Connect(0)]);
     let before = bench.turn.engine.view().graph_version;
     bench.store.fail(true);
-    let batch = Plan::Batch { agent: 0, sequence: 0, start: bench.now(), rtt_us: 30_000, lost: 0 };
-    assert_eq!(bench.turn(&[batch.clone()]), [Outcome::NotStored]);
+    let batch = Plan::Batch {
+        agent: 0,
+        sequence: 0,
+        start: bench.now(),
+        rtt_us: 30_000,
+        lost: 0,
+    };
+    assert_eq!(
+        bench.turn(std::slice::from_ref(&batch)),
+        [Outcome::NotStored]
+    );
     assert_eq!(bench.turn.outlets.readiness.state(), State::StoreFailed);
     assert_eq!(bench.turn.engine.view().graph_version, before);
 
     bench.turn(&[]);
-    assert_eq!(bench.turn.outlets.readiness.state(), State::StoreFailed, "an idle turn heals nothing");
+    assert_eq!(
+        bench.turn.outlets.readiness.state(),
+        State::StoreFailed,
+        "an idle turn heals nothing"
+    );
 
     bench.store.fail(false);
     assert_eq!(bench.turn(&[batch]), [Outcome::Durable]);
@@ -369,7 +497,10 @@ fn a_disconnect_that_could_not_be_stored_is_stored_later() {
     bench.store.fail(false);
     bench.turn(&[]);
     let agent = epoch(0).agent;
-    assert_eq!(bench.turn.engine.view().agents[&agent].connected_since, None);
+    assert_eq!(
+        bench.turn.engine.view().agents[&agent].connected_since,
+        None
+    );
 }
 
 #[test]
@@ -379,7 +510,9 @@ fn an_agent_that_does_not_come_back_after_a_restart_is_disconnected() {
     bench.kill();
     bench.turn(&[Plan::Connect(1)]);
     let connected = |bench: &Bench, agent: usize| {
-        bench.turn.engine.view().agents[&epoch(agent).agent].connected_since.is_some()
+        bench.turn.engine.view().agents[&epoch(agent).agent]
+            .connected_since
+            .is_some()
     };
     assert!(connected(&bench, 0));
     bench.advance(RECONNECT_GRACE);
@@ -393,10 +526,16 @@ fn a_session_that_begins_and_ends_within_one_turn_has_ended() {
     let mut bench = Bench::new();
     let agent = epoch(0).agent;
     let (mut arrivals, _) = bench.arrivals(&[Plan::Connect(0)]);
-    arrivals.push(Arrival::Disconnected(Disconnected { session: 1, agent: agent.clone() }));
+    arrivals.push(Arrival::Disconnected(Disconnected {
+        session: 1,
+        agent: agent.clone(),
+    }));
     bench.turn.turn(arrivals);
     assert!(bench.turn.sessions.is_empty());
-    assert_eq!(bench.turn.engine.view().agents[&agent].connected_since, None);
+    assert_eq!(
+        bench.turn.engine.view().agents[&agent].connected_since,
+        None
+    );
 }
 
 #[test]
@@ -414,9 +553,16 @@ fn the_end_of_an_old_session_does_not_end_the_new_one() {
     let mut bench = Bench::new();
     bench.turn(&[Plan::Connect(0)]);
     let agent = epoch(0).agent;
-    let old = Arrival::Disconnected(Disconnected { session: 99, agent: agent.clone() });
+    let old = Arrival::Disconnected(Disconnected {
+        session: 99,
+        agent: agent.clone(),
+    });
     bench.turn.turn(vec![old]);
-    assert!(bench.turn.engine.view().agents[&agent].connected_since.is_some());
+    assert!(
+        bench.turn.engine.view().agents[&agent]
+            .connected_since
+            .is_some()
+    );
 }
 
 #[test]
@@ -432,8 +578,15 @@ fn without_a_snapshot_the_journal_alone_gives_the_same_state() {
     // A snapshot of a build to come.
     let mut writes = Writes::default();
     let end = bench.turn.end.unwrap();
-    let policy = v1::Policy { toml: String::new() };
-    let snapshot = v1::Snapshot { state_version: 99, build: "99".to_owned(), policy, state: vec![0xc1] };
+    let policy = v1::Policy {
+        toml: String::new(),
+    };
+    let snapshot = v1::Snapshot {
+        state_version: 99,
+        build: "99".to_owned(),
+        policy,
+        state: vec![0xc1],
+    };
     writes.snapshot(end, &snapshot);
     bench.store.commit(&writes).unwrap();
     bench.kill();
@@ -446,7 +599,13 @@ fn retention_cuts_the_journal_at_an_anchor_and_the_rest_replays() {
     let mut bench = Bench::new();
     bench.turn(&[Plan::Connect(0), Plan::Connect(2)]);
     bench.advance(Duration::from_secs(50 * 3600));
-    let batch = Plan::Batch { agent: 0, sequence: 0, start: bench.now(), rtt_us: 30_000, lost: 0 };
+    let batch = Plan::Batch {
+        agent: 0,
+        sequence: 0,
+        start: bench.now(),
+        rtt_us: 30_000,
+        lost: 0,
+    };
     assert_eq!(bench.turn(&[batch]), [Outcome::Durable]);
     let mut records = Vec::new();
     bench
@@ -456,11 +615,19 @@ fn retention_cuts_the_journal_at_an_anchor_and_the_rest_replays() {
             std::ops::ControlFlow::Continue(())
         })
         .unwrap();
-    let v1::Record::Anchor(anchor) = &records[0] else { panic!("{records:?}") };
+    let v1::Record::Anchor(anchor) = &records[0] else {
+        panic!("{records:?}")
+    };
     assert_eq!(anchor.connected.len(), 2);
-    assert!(matches!(records[1..], [v1::Record::Batch(_)]), "{records:?}");
+    assert!(
+        matches!(records[1..], [v1::Record::Batch(_)]),
+        "{records:?}"
+    );
 
-    bench.store.drop_before(Column::Snapshots, &[0xff; 12]).unwrap();
+    bench
+        .store
+        .drop_before(Column::Snapshots, &[0xff; 12])
+        .unwrap();
     bench.kill();
     let view = bench.turn.engine.view();
     assert!(view.agents[&epoch(2).agent].connected_since.is_some());
@@ -473,7 +640,9 @@ fn a_malformed_record_is_passed_over() {
     bench.turn(&[Plan::Connect(0)]);
     let state = bench.state();
     let end = bench.turn.end.unwrap();
-    bench.store.put(Column::Journal, &end.next(end.time).key(), &[0xc1]);
+    bench
+        .store
+        .put(Column::Journal, &end.next(end.time).key(), &[0xc1]);
     let recovered = recover(&bench.store, &policy(POLICY)).unwrap();
     assert_eq!(recovered.skipped, 1);
     bench.kill();
@@ -483,7 +652,10 @@ fn a_malformed_record_is_passed_over() {
 
 #[test]
 fn rows_must_match_their_table() {
-    let window = Window { start: Timestamp::EPOCH, length: Duration::from_secs(1) };
+    let window = Window {
+        start: Timestamp::EPOCH,
+        length: Duration::from_secs(1),
+    };
     let batch = Batch {
         agent: epoch(0).agent,
         boot_epoch: 7,
@@ -493,6 +665,8 @@ fn rows_must_match_their_table() {
         schema: Schema::TwoDigits,
         rows: vec![(9, report(1_000, 0))],
     };
-    let error = resolve(batch, region("iad"), &paths(0)).unwrap_err().to_string();
+    let error = resolve(batch, region("iad"), &paths(0))
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "row 9 is beyond path table 1, which has 3");
 }

@@ -23,7 +23,9 @@ use leeward_common::{
         v1::{self, FromAgent, FromAggregator, Hello, Refuse},
     },
 };
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig};
+use quinn::{
+    Connection, ConnectionError, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig,
+};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::{
     RootCertStore,
@@ -36,7 +38,9 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Fails the test instead of hanging.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what).await.expect("it happens before the deadline")
+    tokio::time::timeout(DEADLINE, what)
+        .await
+        .expect("it happens before the deadline")
 }
 
 /// Waits until a condition holds.
@@ -46,7 +50,10 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "in vain: {what}");
+    assert!(
+        tokio::time::timeout(DEADLINE, waiting).await.is_ok(),
+        "in vain: {what}"
+    );
 }
 
 /// A certificate authority.
@@ -76,17 +83,27 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&key).unwrap();
         let (der, pem) = (certificate.der().clone(), certificate.pem());
-        Self { issuer: Issuer::new(params, key), certificate: der, pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            certificate: der,
+            pem,
+        }
     }
 
     pub fn issue(&self, uri: &str) -> Certificate {
         self.issue_with(uri, |_| {})
     }
 
-    pub fn issue_with(&self, uri: &str, change: impl FnOnce(&mut CertificateParams)) -> Certificate {
+    pub fn issue_with(
+        &self,
+        uri: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.try_into().unwrap()));
         change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Certificate {
@@ -125,7 +142,10 @@ pub struct Installation {
 
 impl Installation {
     pub fn new() -> Self {
-        let this = Self { authority: Authority::new(), dir: tempfile::tempdir().unwrap() };
+        let this = Self {
+            authority: Authority::new(),
+            dir: tempfile::tempdir().unwrap(),
+        };
         let certificate = this.authority.issue("leeward://aggregator/main");
         this.write("ca.pem", &this.authority.pem);
         this.write("aggregator.pem", &certificate.pem);
@@ -174,11 +194,17 @@ impl Installation {
     }
 
     pub async fn start_with(&self, store: impl Store + 'static) -> Running {
-        Running::start_with(self.config(), Box::new(store), Arc::new(SystemClock)).await.unwrap()
+        Running::start_with(self.config(), Box::new(store), Arc::new(SystemClock))
+            .await
+            .unwrap()
     }
 
     /// Dials as this agent.
-    pub async fn dial(&self, to: SocketAddr, certificate: Option<Certificate>) -> Result<Connection, ConnectionError> {
+    pub async fn dial(
+        &self,
+        to: SocketAddr,
+        certificate: Option<Certificate>,
+    ) -> Result<Connection, ConnectionError> {
         self.dial_as(to, certificate, ALPN_V1).await
     }
 
@@ -190,10 +216,12 @@ impl Installation {
     ) -> Result<Connection, ConnectionError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate.clone()).unwrap();
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots);
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
         let mut tls = match certificate {
             Some(Certificate { chain, key, .. }) => tls.with_client_auth_cert(chain, key).unwrap(),
             None => tls.with_no_client_auth(),
@@ -217,8 +245,17 @@ impl Installation {
         agent
     }
 
-    pub async fn agent_before_hello(&self, to: SocketAddr, region: &str, agent: &str, boot_epoch: u64) -> Agent {
-        let connection = self.dial(to, Some(self.authority.agent(region, agent))).await.unwrap();
+    pub async fn agent_before_hello(
+        &self,
+        to: SocketAddr,
+        region: &str,
+        agent: &str,
+        boot_epoch: u64,
+    ) -> Agent {
+        let connection = self
+            .dial(to, Some(self.authority.agent(region, agent)))
+            .await
+            .unwrap();
         let (send, receive) = soon(connection.open_bi()).await.unwrap();
         Agent {
             connection,
@@ -265,7 +302,9 @@ impl Agent {
     }
 
     pub async fn hear(&mut self) -> FromAggregator {
-        soon(self.try_hear()).await.expect("the aggregator says something")
+        soon(self.try_hear())
+            .await
+            .expect("the aggregator says something")
     }
 
     async fn try_hear(&mut self) -> Option<FromAggregator> {
@@ -299,7 +338,8 @@ impl Agent {
 
     /// Announces a table and waits until it is durable.
     pub async fn announce(&mut self, table: u32, paths: Vec<Path>) {
-        self.say(&FromAgent::Paths(v1::Paths { table, paths })).await;
+        self.say(&FromAgent::Paths(v1::Paths { table, paths }))
+            .await;
         loop {
             match self.hear().await {
                 FromAggregator::PathsDurable(durable) => return assert_eq!(durable.table, table),
@@ -318,14 +358,18 @@ impl Agent {
             boot_epoch: self.boot_epoch,
             sequence,
             table: 1,
-            window: Window { start, length: second },
+            window: Window {
+                start,
+                length: second,
+            },
             schema: Schema::TwoDigits,
             rows: (0..rows).map(|row| (row, report(80_000))).collect(),
         }
     }
 
     pub async fn send_batch(&self, batch: &Batch) {
-        self.send_stream(&frame::frame_batch(&batch::encode(batch).unwrap())).await;
+        self.send_stream(&frame::frame_batch(&batch::encode(batch).unwrap()))
+            .await;
     }
 
     pub async fn send_stream(&self, bytes: &[u8]) {
@@ -362,7 +406,10 @@ pub fn path(target: &str, region: &str) -> Path {
 }
 
 pub fn report(rtt_us: u32) -> Report {
-    let mut counts = Counts { scheduled: 10, ..Counts::default() };
+    let mut counts = Counts {
+        scheduled: 10,
+        ..Counts::default()
+    };
     let mut rtt = Rtt::empty(Schema::TwoDigits);
     for probe in 0..10 {
         counts.end(Class::Replied);
@@ -375,7 +422,8 @@ pub fn report(rtt_us: u32) -> Report {
 pub fn counter(running: &Running, line_start: &str) -> u64 {
     let text = running.shared.metrics.encode();
     let line = text.lines().find(|line| line.starts_with(line_start));
-    line.and_then(|line| line.rsplit(' ').next()).map_or(0, |value| value.parse().unwrap())
+    line.and_then(|line| line.rsplit(' ').next())
+        .map_or(0, |value| value.parse().unwrap())
 }
 
 /// Whether a directory holds anything.

@@ -13,10 +13,7 @@ use leeward_engine::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    mesh,
-    store::StoreError,
-};
+use crate::{mesh, store::StoreError};
 
 /// Encodes any record.
 pub(crate) fn encode(record: &impl Serialize) -> Vec<u8> {
@@ -28,9 +25,14 @@ pub(crate) fn encode(record: &impl Serialize) -> Vec<u8> {
 /// # Errors
 ///
 /// Returns [`StoreError::Malformed`] when the bytes are none.
-pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
-    rmp_serde::from_slice(bytes)
-        .map_err(|error| StoreError::Malformed { what, why: error.to_string() })
+pub(crate) fn decode<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
+    rmp_serde::from_slice(bytes).map_err(|error| StoreError::Malformed {
+        what,
+        why: error.to_string(),
+    })
 }
 
 /// One thing that arrived; in column `journal`, under the `now` that the engine saw.
@@ -215,21 +217,59 @@ pub struct Watermark {
 
 impl From<&mesh::Registration> for Registration {
     fn from(registration: &mesh::Registration) -> Self {
-        let mesh::Registration { agent, region, boot_epoch, addresses, answer_port, build } = registration.clone();
-        Self { agent, region, boot_epoch, addresses, answer_port, build, seen_us: 0 }
+        let mesh::Registration {
+            agent,
+            region,
+            boot_epoch,
+            addresses,
+            answer_port,
+            build,
+        } = registration.clone();
+        Self {
+            agent,
+            region,
+            boot_epoch,
+            addresses,
+            answer_port,
+            build,
+            seen_us: 0,
+        }
     }
 }
 
 impl From<Registration> for mesh::Registration {
     fn from(record: Registration) -> Self {
-        let Registration { agent, region, boot_epoch, addresses, answer_port, build, seen_us: _ } = record;
-        Self { agent, region, boot_epoch, addresses, answer_port, build }
+        let Registration {
+            agent,
+            region,
+            boot_epoch,
+            addresses,
+            answer_port,
+            build,
+            seen_us: _,
+        } = record;
+        Self {
+            agent,
+            region,
+            boot_epoch,
+            addresses,
+            answer_port,
+            build,
+        }
     }
 }
 
 impl From<&Signal> for SignalRecord {
     fn from(signal: &Signal) -> Self {
-        let Signal { source, subject, metric, value, observed_at, expires_at, idempotency_key } = signal.clone();
+        let Signal {
+            source,
+            subject,
+            metric,
+            value,
+            observed_at,
+            expires_at,
+            idempotency_key,
+        } = signal.clone();
         let (region, to) = match subject {
             Subject::Region(region) => (region, None),
             Subject::Link(from, to) => (from, Some(to)),
@@ -255,7 +295,16 @@ impl From<&Signal> for SignalRecord {
 
 impl From<SignalRecord> for Signal {
     fn from(record: SignalRecord) -> Self {
-        let SignalRecord { source, region, to, metric, value, observed_at_us, expires_at_us, idempotency_key } = record;
+        let SignalRecord {
+            source,
+            region,
+            to,
+            metric,
+            value,
+            observed_at_us,
+            expires_at_us,
+            idempotency_key,
+        } = record;
         let metric = match metric {
             MetricName::Health => Metric::Health,
             MetricName::LatencyUs => Metric::LatencyUs,
@@ -296,14 +345,24 @@ impl From<&Decision> for Decided {
 impl From<&[Path]> for Table {
     fn from(paths: &[Path]) -> Self {
         let row = |path: &Path| {
-            let Path { target, kind, region } = path.clone();
+            let Path {
+                target,
+                kind,
+                region,
+            } = path.clone();
             let kind = match kind {
                 ProbeKind::Icmp => Kind::Icmp,
                 ProbeKind::TcpSyn => Kind::TcpSyn,
             };
-            Row { t: target, k: kind, r: region }
+            Row {
+                t: target,
+                k: kind,
+                r: region,
+            }
         };
-        Self { rows: paths.iter().map(row).collect() }
+        Self {
+            rows: paths.iter().map(row).collect(),
+        }
     }
 }
 
@@ -314,7 +373,11 @@ impl From<Table> for Vec<Path> {
                 Kind::Icmp => ProbeKind::Icmp,
                 Kind::TcpSyn => ProbeKind::TcpSyn,
             };
-            Path { target: t, kind, region: r }
+            Path {
+                target: t,
+                kind,
+                region: r,
+            }
         };
         table.rows.into_iter().map(path).collect()
     }
@@ -345,22 +408,36 @@ mod tests {
     /// What is on disk today must be readable for ever: these bytes never change.
     #[test]
     fn golden_bytes() {
-        let batch = Record::Batch(Batch { region: region("iad"), bytes: vec![1, 2, 0xff] });
+        let batch = Record::Batch(Batch {
+            region: region("iad"),
+            bytes: vec![1, 2, 0xff],
+        });
         let bytes = b"\x81\xa5batch\x82\xa6region\xa3iad\xa5bytes\xc4\x03\x01\x02\xff";
         assert_eq!(encode(&batch), bytes);
         assert_eq!(decode::<Record>("record", bytes).unwrap(), batch);
 
-        let gone = Record::Disconnected(Disconnected { agent: AgentId::parse("iad-1").unwrap() });
+        let gone = Record::Disconnected(Disconnected {
+            agent: AgentId::parse("iad-1").unwrap(),
+        });
         let bytes = b"\x81\xacdisconnected\x81\xa5agent\xa5iad-1";
         assert_eq!(encode(&gone), bytes);
         assert_eq!(decode::<Record>("record", bytes).unwrap(), gone);
 
-        let watermark = Watermark { runs: vec![(0, 17)], seen_us: 5 };
+        let watermark = Watermark {
+            runs: vec![(0, 17)],
+            seen_us: 5,
+        };
         let bytes = b"\x82\xa4runs\x91\x92\x00\x11\xa7seen_us\x05";
         assert_eq!(encode(&watermark), bytes);
         assert_eq!(decode::<Watermark>("watermark", bytes).unwrap(), watermark);
 
-        let table = Table { rows: vec![Row { t: TargetId::parse("a.v4").unwrap(), k: Kind::TcpSyn, r: None }] };
+        let table = Table {
+            rows: vec![Row {
+                t: TargetId::parse("a.v4").unwrap(),
+                k: Kind::TcpSyn,
+                r: None,
+            }],
+        };
         let bytes = b"\x81\xa4rows\x91\x82\xa1t\xa4a.v4\xa1k\xa7tcp_syn";
         assert_eq!(encode(&table), bytes);
         assert_eq!(decode::<Table>("table", bytes).unwrap(), table);
@@ -378,7 +455,10 @@ mod tests {
         assert_eq!(Registration::from(&there), registration());
 
         let link = Subject::Link(region("iad"), region("dub"));
-        for (subject, metric) in [(Subject::Region(region("iad")), Metric::Health), (link, Metric::LossRatio)] {
+        for (subject, metric) in [
+            (Subject::Region(region("iad")), Metric::Health),
+            (link, Metric::LossRatio),
+        ] {
             let signal = Signal {
                 source: SourceId::parse("netops").unwrap(),
                 subject,
@@ -388,7 +468,8 @@ mod tests {
                 expires_at: Timestamp::from_unix_us(2),
                 idempotency_key: Some("k".to_owned()),
             };
-            let record: SignalRecord = decode("signal", &encode(&SignalRecord::from(&signal))).unwrap();
+            let record: SignalRecord =
+                decode("signal", &encode(&SignalRecord::from(&signal))).unwrap();
             assert_eq!(Signal::from(record), signal);
         }
     }
@@ -397,23 +478,29 @@ mod tests {
     fn any_bytes_are_a_record_or_an_error() {
         let seeds = [
             encode(&Record::Connected(registration())),
-            encode(&Record::Batch(Batch { region: region("iad"), bytes: vec![0; 40] })),
+            encode(&Record::Batch(Batch {
+                region: region("iad"),
+                bytes: vec![0; 40],
+            })),
         ];
-        bolero::check!().with_iterations(20_000).with_type().for_each(|(at, bytes): &(u8, Vec<u8>)| {
-            let mut seed = seeds[usize::from(*at) % seeds.len()].clone();
-            let start = usize::from(*at / 2) % seed.len();
-            for (place, byte) in seed[start..].iter_mut().zip(bytes) {
-                *place = *byte;
-            }
-            for bytes in [&seed, bytes] {
-                if let Ok(record) = decode::<Record>("record", bytes) {
-                    assert!(decode::<Record>("record", &encode(&record)).is_ok());
+        bolero::check!()
+            .with_iterations(20_000)
+            .with_type()
+            .for_each(|(at, bytes): &(u8, Vec<u8>)| {
+                let mut seed = seeds[usize::from(*at) % seeds.len()].clone();
+                let start = usize::from(*at / 2) % seed.len();
+                for (place, byte) in seed[start..].iter_mut().zip(bytes) {
+                    *place = *byte;
                 }
-                let _ = decode::<Watermark>("watermark", bytes);
-                let _ = decode::<Table>("table", bytes);
-                let _ = decode::<Snapshot>("snapshot", bytes);
-                let _ = decode::<Decided>("decision", bytes);
-            }
-        });
+                for bytes in [&seed, bytes] {
+                    if let Ok(record) = decode::<Record>("record", bytes) {
+                        assert!(decode::<Record>("record", &encode(&record)).is_ok());
+                    }
+                    let _ = decode::<Watermark>("watermark", bytes);
+                    let _ = decode::<Table>("table", bytes);
+                    let _ = decode::<Snapshot>("snapshot", bytes);
+                    let _ = decode::<Decided>("decision", bytes);
+                }
+            });
     }
 }

@@ -1,0 +1,467 @@
+//! What an agent and the aggregator tell each other once the hello is done.
+//!
+//! Three loops share one connection and the first that ends, ends the session:
+//!
+//! ```text
+//!   control in     path tables ─▶ turn;  status, applied mesh ─▶ roster
+//!   batches in     one task per stream: header, room, payload, checks ─▶ turn
+//!   control out    ◀─ durable batches and tables, a new mesh, a refusal
+//! ```
+//!
+//! What a session may have in flight is bounded by [`IN_FLIGHT_BYTES`]; beyond that, and while the turn's channel is
+//! full, it stops reading and QUIC's flow control reaches the agent.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use leeward_common::{
+    report::{Path, Window},
+    wire::{
+        batch::{self, BatchKey},
+        frame, limits,
+        v1::{self, FromAgent, FromAggregator, RefuseCode},
+    },
+};
+use quinn::{Connection, RecvStream};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use super::{
+    Ingest,
+    control::{ControlOut, Ending, STREAM_TIMEOUT},
+    frames::{self, NoFrame},
+    identity::Identity,
+    refusal::Refusal,
+    roster::{Change, Seat},
+};
+use crate::{
+    metrics,
+    recover::resolve,
+    store::key::Epoch,
+    turn::{Arrival, NewBatch, NewPaths, Outcome, Settle, Settled, TurnError},
+};
+
+/// Bytes of batches that one agent may have received and not yet acknowledged: what it sends in minutes.
+const IN_FLIGHT_BYTES: usize = 4 << 20;
+
+/// The least that a batch counts for, so that no more than 64 are in flight.
+const IN_FLIGHT_LEAST_BYTES: usize = 64 << 10;
+
+/// Batches in flight at most; places in the channel of their answers.
+const IN_FLIGHT_BATCHES: usize = IN_FLIGHT_BYTES / IN_FLIGHT_LEAST_BYTES;
+
+/// Path tables that wait to be acknowledged; more than an agent has under way. The reader waits while it is full.
+const TABLE_ANSWERS: usize = 16;
+
+/// Rows of all path tables of one boot epoch: 16 full tables. Beyond it the oldest tables make room.
+const TABLE_ROWS: usize = 16 * limits::PATHS;
+
+/// How old and how far in the future a window may be.
+const WINDOW_PAST: Duration = Duration::from_secs(24 * 3600);
+const WINDOW_FUTURE: Duration = Duration::from_secs(5);
+
+/// The path tables of the session's boot epoch.
+pub(super) type Tables = BTreeMap<u32, Arc<[Path]>>;
+
+/// What the tasks of a session share.
+pub(super) struct Conversation {
+    ingest: Ingest,
+    connection: Connection,
+    identity: Identity,
+    epoch: Epoch,
+    tables: ArcSwap<Tables>,
+    in_flight: Arc<Semaphore>,
+    settled: mpsc::Sender<Settled>,
+}
+
+/// What a conversation begins with.
+pub(super) struct Parts<'a> {
+    pub(super) ingest: &'a Ingest,
+    pub(super) connection: &'a Connection,
+    pub(super) identity: &'a Identity,
+    pub(super) epoch: Epoch,
+    /// The path tables that are known from before.
+    pub(super) tables: Tables,
+}
+
+impl Conversation {
+    /// Converses until one side ends it.
+    pub(super) async fn run(
+        parts: Parts<'_>,
+        control: &mut ControlOut,
+        seat: Seat,
+        receive: RecvStream,
+    ) -> Ending {
+        let Parts {
+            ingest,
+            connection,
+            identity,
+            epoch,
+            tables,
+        } = parts;
+        let (settled, answers) = mpsc::channel(IN_FLIGHT_BATCHES);
+        let (durable_tables, table_answers) = mpsc::channel(TABLE_ANSWERS);
+        let this = Arc::new(Self {
+            ingest: ingest.clone(),
+            connection: connection.clone(),
+            identity: identity.clone(),
+            epoch,
+            tables: ArcSwap::from_pointee(tables),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
+            settled,
+        });
+        tokio::select! {
+            // What we refuse says more than the end of a connection that follows from it.
+            biased;
+            ending = this.read_control(receive, durable_tables) => ending,
+            ending = Arc::clone(&this).read_batches() => ending,
+            ending = this.write_control(control, seat, answers, table_answers) => ending,
+            _ = connection.closed() => Ending::Gone,
+        }
+    }
+
+    async fn read_control(&self, mut receive: RecvStream, durable: mpsc::Sender<u32>) -> Ending {
+        loop {
+            if let Err(ending) = self.read_one_control(&mut receive, &durable).await {
+                return ending;
+            }
+        }
+    }
+
+    async fn read_one_control(
+        &self,
+        receive: &mut RecvStream,
+        durable: &mpsc::Sender<u32>,
+    ) -> Result<(), Ending> {
+        let header = frames::header(receive).await?;
+        let payload = frames::payload(receive, &header).await?;
+        let agent = self.identity.agent.clone();
+        match frame::parse_from_agent(&header, &payload).map_err(Refusal::from)? {
+            FromAgent::Hello(_) => {
+                return Err(Refusal::malformed("a second hello on one connection").into());
+            }
+            FromAgent::Paths(paths) => {
+                let table = paths.table;
+                self.announce(paths).await?;
+                // The writer ends only with the session.
+                let _ = durable.send(table).await;
+            }
+            FromAgent::MeshApplied(applied) => {
+                for refused in applied.refused.iter().take(3) {
+                    warn!(%agent, target = %refused.target, reason = refused.reason, "the agent refuses a target");
+                }
+                self.ingest
+                    .roster
+                    .send(Change::MeshApplied { agent, applied })
+                    .await;
+            }
+            FromAgent::Status(status) => {
+                self.ingest
+                    .roster
+                    .send(Change::Status { agent, status })
+                    .await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a path table durable, and known to the batches that refer to it.
+    async fn announce(&self, v1::Paths { table, paths }: v1::Paths) -> Result<(), Ending> {
+        let paths: Arc<[Path]> = paths.into();
+        let mut tables = Tables::clone(&self.tables.load());
+        match tables.get(&table) {
+            Some(known) if *known == paths => return Ok(()),
+            Some(_) => {
+                let reason = format!(
+                    "path table {table} was announced before with other rows; use a new number"
+                );
+                return Err(Refusal::malformed(reason).into());
+            }
+            None => {}
+        }
+        tables.insert(table, Arc::clone(&paths));
+        let forget = make_room(&mut tables);
+        let epoch = self.epoch.clone();
+        self.ingest.metrics.turn.arrivals_in.inc();
+        self.ingest
+            .turn
+            .ask(|done| {
+                Arrival::Paths(NewPaths {
+                    epoch,
+                    table,
+                    paths,
+                    forget,
+                    done,
+                })
+            })
+            .await
+            .map_err(Ending::from_turn)?;
+        self.tables.store(Arc::new(tables));
+        self.ingest
+            .metrics
+            .ingest
+            .tables
+            .get_or_create(&self.label())
+            .inc();
+        Ok(())
+    }
+
+    async fn read_batches(self: Arc<Self>) -> Ending {
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.connection.accept_uni() => match accepted {
+                    Ok(stream) => drop(streams.spawn(Arc::clone(&self).read_batch(stream))),
+                    Err(_) => return Ending::Gone,
+                },
+                Some(read) = streams.join_next() => match read {
+                    Ok(Ok(())) => {}
+                    Ok(Err(ending)) => return ending,
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+            }
+        }
+    }
+
+    async fn read_batch(self: Arc<Self>, mut stream: RecvStream) -> Result<(), Ending> {
+        match timeout(STREAM_TIMEOUT, self.read_batch_bytes(&mut stream)).await {
+            Ok(Ok((bytes, permit))) => self.take_batch(bytes, permit).await,
+            // The agent thought better of it and reset the stream, or the connection is gone.
+            Ok(Err(NoFrame::Ended)) => Ok(()),
+            Ok(Err(NoFrame::Refused(refusal))) => Err(refusal.into()),
+            Err(_) => {
+                let reason = format!(
+                    "a batch did not arrive within {} s",
+                    STREAM_TIMEOUT.as_secs()
+                );
+                Err(Refusal::new(RefuseCode::Limit, reason).into())
+            }
+        }
+    }
+
+    async fn read_batch_bytes(
+        &self,
+        stream: &mut RecvStream,
+    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), NoFrame> {
+        let header = frames::header(stream).await?;
+        if header.message_type != frame::number::BATCH {
+            let reason = format!(
+                "message type {} does not belong on a batch's stream",
+                header.message_type
+            );
+            return Err(Refusal::malformed(reason).into());
+        }
+        let cost = header.length.max(IN_FLIGHT_LEAST_BYTES) as u32;
+        let permit = Arc::clone(&self.in_flight).acquire_many_owned(cost).await;
+        let permit = permit.expect("nobody closes this semaphore");
+        let bytes = frames::payload(stream, &header).await?;
+        frames::end(stream).await?;
+        frame::parse_batch(&header, &bytes)?;
+        Ok((bytes, permit))
+    }
+
+    /// Checks a batch and hands it to the turn.
+    async fn take_batch(&self, bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<(), Ending> {
+        let received = Instant::now();
+        let key = batch::peek(&bytes).map_err(Refusal::from)?;
+        self.check_key(&key)?;
+        let settle = Settle {
+            session: self.settled.clone(),
+            permit,
+        };
+        if let Err(reason) = self.check_window(key.window) {
+            warn!(agent = %key.agent, sequence = key.sequence, reason, "batch refused");
+            settle.with(key.sequence, Outcome::Refused);
+            return Ok(());
+        }
+        let Some(table) = self.tables.load().get(&key.table).cloned() else {
+            let reason = format!(
+                "batch {} refers to path table {}, which is not durable",
+                key.sequence, key.table
+            );
+            return Err(Refusal::malformed(reason).into());
+        };
+        let decoded = batch::decode(&bytes).map_err(Refusal::from)?;
+        let region = self.identity.region.clone();
+        let reports = resolve(decoded, region.clone(), &table)
+            .map_err(|error| Refusal::malformed(error.to_string()))?;
+        let label = self.label();
+        self.ingest
+            .metrics
+            .ingest
+            .batch_bytes
+            .get_or_create(&label)
+            .inc_by(bytes.len() as u64);
+        self.ingest
+            .metrics
+            .ingest
+            .windows
+            .get_or_create(&label)
+            .inc_by(reports.reports.len() as u64);
+        self.ingest.metrics.turn.arrivals_in.inc();
+        let (epoch, sequence) = (self.epoch.clone(), key.sequence);
+        let batch = NewBatch {
+            epoch,
+            sequence,
+            region,
+            bytes,
+            reports,
+            received,
+            settle,
+        };
+        self.ingest
+            .turn
+            .send(Arrival::Batch(Box::new(batch)))
+            .await
+            .map_err(Ending::from_turn)
+    }
+
+    /// An agent may report for itself and this start of its process only.
+    fn check_key(&self, key: &BatchKey) -> Result<(), Refusal> {
+        let Epoch { agent, boot } = &self.epoch;
+        if key.agent != *agent {
+            let reason = format!(
+                "the certificate is that of agent {agent}, the batch is one of agent {}",
+                key.agent
+            );
+            return Err(Refusal::identity(reason));
+        }
+        if key.boot_epoch != *boot {
+            let reason = format!(
+                "the hello says boot epoch {boot}, the batch {}",
+                key.boot_epoch
+            );
+            return Err(Refusal::malformed(reason));
+        }
+        Ok(())
+    }
+
+    fn check_window(&self, window: Window) -> Result<(), String> {
+        let now = self.ingest.clock.now();
+        if window.end() > now + WINDOW_FUTURE {
+            return Err(format!(
+                "its window begins at {}, which is in the future; set the agent's clock",
+                window.start
+            ));
+        }
+        if window.start < now - WINDOW_PAST {
+            return Err(format!(
+                "its window begins at {}, which is more than a day ago",
+                window.start
+            ));
+        }
+        Ok(())
+    }
+
+    async fn write_control(
+        &self,
+        control: &mut ControlOut,
+        mut seat: Seat,
+        mut answers: mpsc::Receiver<Settled>,
+        mut tables: mpsc::Receiver<u32>,
+    ) -> Ending {
+        // The mesh that is known already counts as a change.
+        seat.mesh.mark_changed();
+        loop {
+            let written = tokio::select! {
+                _ = &mut seat.superseded => {
+                    let reason = "a newer connection of this agent took over";
+                    return Refusal::new(RefuseCode::Superseded, reason).into();
+                }
+                Some(first) = answers.recv() => self.acknowledge(control, first, &mut answers).await,
+                Some(table) = tables.recv() => {
+                    control.write(&FromAggregator::PathsDurable(v1::PathsDurable { table })).await
+                }
+                Ok(()) = seat.mesh.changed() => {
+                    let mesh = seat.mesh.borrow_and_update().clone();
+                    match mesh {
+                        Some(mesh) => {
+                            debug!(agent = %self.identity.agent, version = mesh.version, "mesh sent");
+                            self.ingest.metrics.ingest.meshes.inc();
+                            control.write(&FromAggregator::Mesh(v1::Mesh::clone(&mesh))).await
+                        }
+                        None => Ok(()),
+                    }
+                }
+            };
+            if let Err(ending) = written {
+                return ending;
+            }
+        }
+    }
+
+    /// Acknowledges everything that is settled by now in one message.
+    async fn acknowledge(
+        &self,
+        control: &mut ControlOut,
+        first: Settled,
+        answers: &mut mpsc::Receiver<Settled>,
+    ) -> Result<(), Ending> {
+        let mut settled = vec![first];
+        while let Ok(next) = answers.try_recv() {
+            settled.push(next);
+        }
+        let mut sequences = Vec::with_capacity(settled.len());
+        let mut not_stored = false;
+        for Settled {
+            sequence,
+            outcome,
+            permit: _,
+        } in settled
+        {
+            self.ingest
+                .metrics
+                .batch(&self.identity.agent, outcome_word(outcome));
+            match outcome {
+                Outcome::Durable | Outcome::Repeated | Outcome::Refused => sequences.push(sequence),
+                Outcome::NotStored => not_stored = true,
+            }
+        }
+        if !sequences.is_empty() {
+            control
+                .write(&FromAggregator::Durable(v1::Durable { sequences }))
+                .await?;
+        }
+        if not_stored {
+            return Err(Ending::from_turn(TurnError::StoreFailed));
+        }
+        Ok(())
+    }
+
+    fn label(&self) -> metrics::Agent {
+        metrics::Agent {
+            agent: self.identity.agent.to_string(),
+        }
+    }
+}
+
+/// Removes the oldest tables until the rest fits, and names them.
+fn make_room(tables: &mut Tables) -> Vec<u32> {
+    let mut rows: usize = tables.values().map(|paths| paths.len()).sum();
+    let mut forget = Vec::new();
+    while rows > TABLE_ROWS && tables.len() > 1 {
+        let Some((number, paths)) = tables.pop_first() else {
+            break;
+        };
+        rows -= paths.len();
+        forget.push(number);
+    }
+    forget
+}
+
+const fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Durable => "durable",
+        Outcome::Repeated => "repeated",
+        Outcome::Refused => "refused",
+        Outcome::NotStored => "not_stored",
+    }
+}

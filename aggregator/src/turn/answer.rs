@@ -1,0 +1,54 @@
+//! Who is told what, once everything is published.
+
+use std::time::Instant;
+
+use leeward_common::time::Timestamp;
+use tokio::sync::oneshot;
+
+use super::{Done, Known, Outcome, Settle, TurnError};
+use crate::metrics::Metrics;
+
+/// Who is told what, once everything is published.
+pub(super) enum Answer {
+    None,
+    Known(
+        oneshot::Sender<Result<Known, TurnError>>,
+        Result<Known, TurnError>,
+    ),
+    Done(Done, Result<(), TurnError>),
+    Batch {
+        settle: Settle,
+        sequence: u64,
+        outcome: Outcome,
+        received: Instant,
+        window_end: Timestamp,
+    },
+}
+
+impl Answer {
+    /// Whoever is gone by now does not need the answer.
+    pub(super) fn give(self, metrics: &Metrics, now: Timestamp) {
+        match self {
+            Self::None => {}
+            Self::Known(known, answer) => drop(known.send(answer)),
+            Self::Done(done, answer) => drop(done.send(answer)),
+            Self::Batch {
+                settle,
+                sequence,
+                outcome,
+                received,
+                window_end,
+            } => {
+                metrics
+                    .turn
+                    .batch_seconds
+                    .observe(received.elapsed().as_secs_f64());
+                metrics
+                    .turn
+                    .window_seconds
+                    .observe(now.since(window_end).as_secs_f64());
+                settle.with(sequence, outcome);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a turn does now and then, besides turning: anchors, retention, snapshots.
+
+use std::time::Duration;
+
+use leeward_common::time::Timestamp;
+use leeward_engine::STATE_VERSION;
+use tracing::{debug, warn};
+
+use super::Turn;
+use crate::{
+    recover,
+    store::{
+        self, Writes,
+        key::{Column, Epoch},
+        record::v1,
+    },
+};
+
+/// How often the engine is written down whole, so that a restart replays a minute and not two days.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+
+/// How often an anchor is journaled and retention looks around.
+const ANCHOR_EVERY: Duration = Duration::from_secs(3600);
+
+/// How long decisions are kept.
+const DECISION_RETENTION: Duration = Duration::from_secs(400 * 86_400);
+
+impl Turn {
+    pub(super) fn anchor_is_due(&self, now: Timestamp) -> bool {
+        self.anchored
+            .is_none_or(|anchored| now.floor(ANCHOR_EVERY) > anchored)
+    }
+
+    /// An anchor is durable: what lies before the oldest one that is needed may go.
+    pub(super) fn on_anchored(&mut self, now: Timestamp) {
+        self.anchored = Some(now.floor(ANCHOR_EVERY));
+        self.retire(now);
+    }
+
+    pub(super) fn anchor(&self, now: Timestamp) -> v1::Anchor {
+        let seen_us = now.as_unix_us();
+        let connected = self.sessions.values();
+        let connected = connected.map(|session| v1::Registration {
+            seen_us,
+            ..(&session.registration).into()
+        });
+        v1::Anchor {
+            policy: v1::Policy {
+                toml: self.policy.toml.clone(),
+            },
+            connected: connected.collect(),
+        }
+    }
+
+    /// Notes who is still here and forgets who has been gone for longer than the journal reaches back.
+    pub(super) fn sweep(&mut self, now: Timestamp, writes: &mut Writes) {
+        for session in self.sessions.values() {
+            let record = v1::Registration::from(&session.registration);
+            writes.registration(&v1::Registration {
+                seen_us: now.as_unix_us(),
+                ..record
+            });
+        }
+        let horizon = now - self.journal_retention;
+        match recover::registrations(&*self.store) {
+            Ok(registrations) => {
+                for (registration, seen) in registrations {
+                    if seen < horizon && !self.sessions.contains_key(&registration.agent) {
+                        writes.forget_registration(&registration.agent);
+                    }
+                }
+            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot read registrations"
+            ),
+        }
+        let sessions = &self.sessions;
+        let live = |epoch: &Epoch| {
+            sessions
+                .get(&epoch.agent)
+                .is_some_and(|session| session.registration.boot_epoch == epoch.boot)
+        };
+        let store = &*self.store;
+        self.epochs.retain(|epoch, seen| {
+            let keep = seen.at >= horizon || live(epoch);
+            if !keep {
+                let tables = recover::tables(store, epoch).unwrap_or_default();
+                writes.forget_epoch(epoch, tables.keys());
+            }
+            keep
+        });
+    }
+
+    /// Drops what is older than its retention.
+    fn retire(&mut self, now: Timestamp) {
+        let cuts = [
+            (
+                Column::Journal,
+                (now - self.journal_retention).floor(ANCHOR_EVERY),
+            ),
+            (Column::Decisions, now - DECISION_RETENTION),
+        ];
+        for (column, until) in cuts {
+            if let Err(error) = store::drop_before(&mut *self.store, column, until) {
+                warn!(
+                    column = column.name(),
+                    error = &error as &dyn std::error::Error,
+                    "cannot drop old data"
+                );
+            }
+        }
+    }
+
+    pub(super) fn snapshot_if_due(&mut self, now: Timestamp) {
+        if now.since(self.snapshot.at) >= SNAPSHOT_EVERY {
+            self.snapshot.at = now;
+            self.write_snapshot();
+        }
+    }
+
+    /// Writes the engine down, unless the journal has not grown since the last time. A failure costs only time at
+    /// the next start.
+    pub(super) fn write_snapshot(&mut self) {
+        let Some(end) = self.end.filter(|end| self.snapshot.position != Some(*end)) else {
+            return;
+        };
+        let snapshot = v1::Snapshot {
+            state_version: STATE_VERSION,
+            build: crate::BUILD.to_owned(),
+            policy: v1::Policy {
+                toml: self.policy.toml.clone(),
+            },
+            state: v1::encode(self.engine.to_snapshot()),
+        };
+        self.outlets
+            .metrics
+            .store
+            .snapshot_bytes
+            .set(snapshot.state.len() as i64);
+        let mut writes = Writes::default();
+        writes.snapshot(end, &snapshot);
+        let written = self
+            .commit(&writes)
+            .and_then(|()| self.store.drop_before(Column::Snapshots, &end.key()));
+        match written {
+            Ok(()) => {
+                debug!(bytes = snapshot.state.len(), "wrote a snapshot");
+                self.snapshot.position = Some(end);
+            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot write a snapshot"
+            ),
+        }
+    }
+}
