@@ -36,6 +36,16 @@ impl Client {
     ///
     /// Returns any answer but 200, and what is wrong with the document.
     pub fn get<T: DeserializeOwned>(&mut self, path: &str) -> anyhow::Result<T> {
+        serde_json::from_slice(&self.bytes(path)?)
+            .with_context(|| format!("GET {path} is answered with something else"))
+    }
+
+    /// Gets a document as it is.
+    ///
+    /// # Errors
+    ///
+    /// Returns any answer but 200.
+    pub fn bytes(&mut self, path: &str) -> anyhow::Result<Vec<u8>> {
         let (status, body) = self.ask(path)?;
         if status != 200 {
             bail!(
@@ -43,8 +53,7 @@ impl Client {
                 String::from_utf8_lossy(&body)
             );
         }
-        serde_json::from_slice(&body)
-            .with_context(|| format!("GET {path} is answered with something else"))
+        Ok(body)
     }
 
     fn ask(&mut self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {

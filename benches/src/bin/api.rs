@@ -1,9 +1,14 @@
 //! What asking for a failover answer costs, beside the same server answering a constant.
 //!
-//! The constant is `/healthz`: the same connection, routing, counting and headers, and no question behind it. An
-//! installation of four regions measures itself meanwhile, so that the answer is a real one and changes.
+//! The constant is answered twice. `/healthz` is the same process: the same connections, routing, counting and headers,
+//! and no question behind it. A bare server of the same library answers with the very bytes of a failover answer and
+//! does nothing else at all. An installation of four regions measures itself meanwhile, so that the answer is a real
+//! one and changes.
 
-use std::{net::SocketAddr, process::Command};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::Command,
+};
 
 use anyhow::Context as _;
 use leeward_benches::{
@@ -44,10 +49,13 @@ fn main() -> anyhow::Result<()> {
             Client::connect(api).and_then(|mut client| client.get::<v1::Failover>(FAILOVER));
         answer.is_ok_and(|answer| answer.selected_region.is_some())
     })?;
-    let (mut failover, mut constant) = (Rounds::default(), Rounds::default());
+    let bare = bare_server(Client::connect(installation.api())?.bytes(FAILOVER)?)?;
+    let mut failover = Rounds::default();
+    let (mut constant, mut library) = (Rounds::default(), Rounds::default());
     for _ in 0..ROUNDS {
         constant.add(wrk(installation.api(), CONSTANT)?);
         failover.add(wrk(installation.api(), FAILOVER)?);
+        library.add(wrk(bare, FAILOVER)?);
     }
     let (rate, constant_rate) = (failover.rate()?, constant.rate()?);
     figures.push(
@@ -57,7 +65,18 @@ fn main() -> anyhow::Result<()> {
     );
     figures.push(
         figures
-            .figure("rate, share of the constant's", rate / constant_rate, "")
+            .figure("share of the constant's rate", rate / constant_rate, "")
+            .target(Target::AtLeast(0.7)),
+    );
+    let library_rate = library.rate()?;
+    figures.push(
+        figures
+            .figure(format!("rate of GET {FAILOVER}"), rate, "1/s")
+            .beside("bare axum, same bytes", library_rate),
+    );
+    figures.push(
+        figures
+            .figure("share of the bare server's rate", rate / library_rate, "")
             .target(Target::AtLeast(0.7)),
     );
     let latency = figures
@@ -70,6 +89,25 @@ fn main() -> anyhow::Result<()> {
     figures.push(latency.target(Target::AtMost(5.0)));
     figures.print();
     Ok(())
+}
+
+/// Serves these bytes at every path, on as many threads as the aggregator has, until this process ends.
+fn bare_server(bytes: Vec<u8>) -> anyhow::Result<SocketAddr> {
+    let runtime = tokio::runtime::Runtime::new().context("start a runtime")?;
+    let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+    let address = listener.local_addr()?;
+    let bytes = axum::body::Bytes::from(bytes);
+    let answer =
+        move || std::future::ready(([("content-type", "application/json")], bytes.clone()));
+    let router = axum::Router::new().fallback(answer);
+    std::thread::spawn(move || {
+        let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+            // As the aggregator does; without it the kernel may hold an answer back.
+            let _ = stream.set_nodelay(true);
+        });
+        runtime.block_on(async { axum::serve(listener, router).await })
+    });
+    Ok(address)
 }
 
 #[derive(Default)]
