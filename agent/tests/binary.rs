@@ -12,7 +12,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    string::Ia5String,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -32,10 +33,18 @@ impl Installation {
         let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
         let key = KeyPair::generate().unwrap();
         let mut leaf = CertificateParams::new(Vec::new()).unwrap();
-        leaf.subject_alt_names = vec![SanType::URI(Ia5String::try_from("leeward://agent/eu/eu-a").unwrap())];
+        leaf.subject_alt_names = vec![SanType::URI(
+            Ia5String::try_from("leeward://agent/eu/eu-a").unwrap(),
+        )];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf_pem = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap().pem();
-        let installation = Self { directory, status_port: free_port() };
+        let leaf_pem = leaf
+            .signed_by(&key, &Issuer::new(ca, ca_key))
+            .unwrap()
+            .pem();
+        let installation = Self {
+            directory,
+            status_port: free_port(),
+        };
         installation.write("ca.pem", &ca_pem);
         installation.write("agent.pem", &leaf_pem);
         installation.write("agent.key", &key.serialize_pem());
@@ -64,7 +73,10 @@ impl Installation {
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_leeward-agent"));
         command.arg("--config").arg(self.path("agent.toml"));
-        command.env_remove("CREDENTIALS_DIRECTORY").env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
+        command
+            .env_remove("CREDENTIALS_DIRECTORY")
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC");
         command
     }
 
@@ -74,7 +86,11 @@ impl Installation {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// The one line that a failed check prints.
@@ -89,19 +105,31 @@ fn complaint(output: &Output) -> String {
 fn a_good_configuration_passes_the_check() {
     let installation = Installation::new();
     let output = installation.check();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("agent.toml: ok\n"));
 }
 
 #[test]
 fn what_is_wrong_is_one_line_and_exit_code_two() {
     let installation = Installation::new();
-    installation.write("agent.toml", &installation.config().replace("answer_port", "answerport"));
-    assert!(complaint(&installation.check()).contains("agent.toml:4:1: unknown field `answerport`"));
+    installation.write(
+        "agent.toml",
+        &installation.config().replace("answer_port", "answerport"),
+    );
+    assert!(
+        complaint(&installation.check()).contains("agent.toml:4:1: unknown field `answerport`")
+    );
     installation.write("agent.toml", &installation.config());
     std::fs::remove_file(installation.path("agent.key")).unwrap();
     let text = complaint(&installation.check());
-    assert!(text.contains("agent.key: cannot be read by this process") && text.contains("No such file"), "{text}");
+    assert!(
+        text.contains("agent.key: cannot be read by this process") && text.contains("No such file"),
+        "{text}"
+    );
     std::fs::remove_file(installation.path("agent.toml")).unwrap();
     assert!(complaint(&installation.check()).contains("agent.toml: cannot be read: No such file"));
 }
@@ -114,8 +142,17 @@ fn credentials_come_from_the_service_managers_directory() {
         std::fs::rename(installation.path(name), elsewhere.path().join(name)).unwrap();
     }
     assert_eq!(installation.check().status.code(), Some(2));
-    let output = installation.command().arg("--check").env("CREDENTIALS_DIRECTORY", elsewhere.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = installation
+        .command()
+        .arg("--check")
+        .env("CREDENTIALS_DIRECTORY", elsewhere.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A child that does not outlive its test.
@@ -129,7 +166,10 @@ impl Drop for Running {
 }
 
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success());
 }
 
@@ -158,7 +198,9 @@ fn page(port: u16, path: &str) -> String {
 
 fn service_manager(directory: &Path) -> UnixDatagram {
     let socket = UnixDatagram::bind(directory.join("notify")).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     socket
 }
 
@@ -167,7 +209,9 @@ fn a_running_agent_is_ready_healthy_watched_reloaded_and_stopped() {
     let installation = Installation::new();
     let manager = service_manager(installation.directory.path());
     let mut command = installation.command();
-    command.env("NOTIFY_SOCKET", installation.path("notify")).env("WATCHDOG_USEC", "2000000");
+    command
+        .env("NOTIFY_SOCKET", installation.path("notify"))
+        .env("WATCHDOG_USEC", "2000000");
     let mut agent = Running(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut stderr = agent.0.stderr.take().unwrap();
     if !raw_sockets_are_allowed() {
@@ -183,7 +227,10 @@ fn a_running_agent_is_ready_healthy_watched_reloaded_and_stopped() {
     assert!(health.starts_with("HTTP/1.1 200 OK"), "{health}");
     assert!(health.contains("aggregators connected: 0 of 1"), "{health}");
     let metrics = page(installation.status_port, "/metrics");
-    assert!(metrics.contains("leeward_agent_aggregator_connected{aggregator=\"127.0.0.1:9\"} 0\n"), "{metrics}");
+    assert!(
+        metrics.contains("leeward_agent_aggregator_connected{aggregator=\"127.0.0.1:9\"} 0\n"),
+        "{metrics}"
+    );
     let held = std::fs::read_to_string(format!("/proc/{}/status", agent.0.id())).unwrap();
     assert!(held.contains("CapPrm:\t0000000000000000\n"), "{held}");
     signal(&agent.0, "HUP");
@@ -200,6 +247,9 @@ fn a_running_agent_is_ready_healthy_watched_reloaded_and_stopped() {
 /// CAP_NET_RAW is bit 13 of the effective set.
 fn raw_sockets_are_allowed() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"))
+        .unwrap();
     u64::from_str_radix(effective, 16).unwrap() >> 13 & 1 == 1
 }

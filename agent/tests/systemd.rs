@@ -11,20 +11,30 @@ fn unit() -> PathBuf {
 
 #[test]
 fn the_service_is_hardened() {
-    let analyzed =
-        Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(unit()).output();
+    let analyzed = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager"])
+        .arg(unit())
+        .output();
     let Ok(output) = analyzed else {
         eprintln!("SKIPPED: the_service_is_hardened: systemd-analyze is not installed");
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    let verdict = text.lines().find(|line| line.contains("Overall exposure level"));
+    let verdict = text
+        .lines()
+        .find(|line| line.contains("Overall exposure level"));
     let Some(verdict) = verdict else {
         let why = String::from_utf8_lossy(&output.stderr);
-        eprintln!("SKIPPED: the_service_is_hardened: systemd-analyze cannot judge service files here: {why}");
+        eprintln!(
+            "SKIPPED: the_service_is_hardened: systemd-analyze cannot judge service files here: {why}"
+        );
         return;
     };
-    let exposure: f32 = verdict.split_whitespace().filter_map(|word| word.parse().ok()).next_back().expect("a number");
+    let exposure: f32 = verdict
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .next_back()
+        .expect("a number");
     assert!(exposure <= EXPOSURE_MAX, "{verdict}\n{text}");
 }
 
@@ -34,7 +44,10 @@ fn the_service_hands_over_the_credentials_of_the_sample() {
     let unit = std::fs::read_to_string(unit()).expect("the service file is there");
     let sample = include_str!("../agent.sample.toml");
     for key in ["ca", "certificate", "key"] {
-        let line = sample.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).expect("a key of the sample");
+        let line = sample
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{key} = ")))
+            .expect("a key of the sample");
         let name = line.trim_matches('"');
         assert!(unit.contains(&format!("LoadCredential={name}:")), "{name}");
     }

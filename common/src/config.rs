@@ -48,7 +48,11 @@ impl Document<'_> {
             let message = error.message().trim_end().replace('\n', "; ");
             match error.span() {
                 Some(span) => self.error(span, message),
-                None => ConfigError { file: self.file.to_owned(), at: None, message },
+                None => ConfigError {
+                    file: self.file.to_owned(),
+                    at: None,
+                    message,
+                },
             }
         })
     }
@@ -58,8 +62,16 @@ impl Document<'_> {
     pub fn error(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
-        ConfigError { file: self.file.to_owned(), at: Some((line, column)), message: message.into() }
+        let column = before
+            .rsplit('\n')
+            .next()
+            .map_or(0, |tail| tail.chars().count())
+            + 1;
+        ConfigError {
+            file: self.file.to_owned(),
+            at: Some((line, column)),
+            message: message.into(),
+        }
     }
 }
 
@@ -90,18 +102,30 @@ mod tests {
     }
 
     fn error(text: &str) -> String {
-        Document { file: "agent.toml", text }.parse::<Raw>().unwrap_err().to_string()
+        Document {
+            file: "agent.toml",
+            text,
+        }
+        .parse::<Raw>()
+        .unwrap_err()
+        .to_string()
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_place() {
         let error = error("interval = \"1s\"\nintreval = 3\n");
-        assert!(error.starts_with("agent.toml:2:1: unknown field `intreval`"), "{error}");
+        assert!(
+            error.starts_with("agent.toml:2:1: unknown field `intreval`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_wrong_unit_says_what_to_write() {
         let error = error("interval = \"50\"\n");
-        assert!(error.starts_with("agent.toml:1:12: \"50\" is not a span of time; write"), "{error}");
+        assert!(
+            error.starts_with("agent.toml:1:12: \"50\" is not a span of time; write"),
+            "{error}"
+        );
     }
 }

@@ -102,7 +102,10 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the wall clock"
+    )]
     fn now(&self) -> Timestamp {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let us = since_epoch.unwrap_or_default().as_micros();
@@ -118,7 +121,10 @@ mod tests {
     fn a_timestamp_is_written_and_read_as_rfc3339() {
         let time = Timestamp::from_unix_us(1_763_000_000_250_000);
         assert_eq!(time.to_string(), "2025-11-13T02:13:20.250Z");
-        assert_eq!(Timestamp::parse_rfc3339("2025-11-13T02:13:20.25Z"), Ok(time));
+        assert_eq!(
+            Timestamp::parse_rfc3339("2025-11-13T02:13:20.25Z"),
+            Ok(time)
+        );
     }
 
     #[test]
@@ -131,6 +137,9 @@ mod tests {
     #[test]
     fn time_never_runs_below_zero() {
         assert_eq!(Timestamp::EPOCH - Duration::from_secs(1), Timestamp::EPOCH);
-        assert_eq!(Timestamp::EPOCH.since(Timestamp::from_unix_us(5)), Duration::ZERO);
+        assert_eq!(
+            Timestamp::EPOCH.since(Timestamp::from_unix_us(5)),
+            Duration::ZERO
+        );
     }
 }
