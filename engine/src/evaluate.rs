@@ -10,8 +10,8 @@ use crate::{
     effect::Effect,
     fault::{self, Judgement},
     select::{self, Picture},
-    selection::Move,
-    state::State,
+    selection::{Move, Selection},
+    state::{Quiet, State},
     summary::summarise,
     view::{MAX_DECISIONS, RegionView, Vote},
 };
@@ -45,26 +45,50 @@ impl State {
     }
 
     fn evaluate(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
-        let swept_at = self.evaluated_at.floor(SWEEP_EVERY);
+        let sweep = at.floor(SWEEP_EVERY) != self.evaluated_at.floor(SWEEP_EVERY);
         self.evaluated_at = at;
+        if !sweep && self.is_quiet(at) {
+            return;
+        }
         let policy = Arc::clone(&self.policy);
         self.signals.expire(at);
-        if at.floor(SWEEP_EVERY) != swept_at {
+        if sweep {
             self.graph.forget_old(at, &policy);
         }
-        self.judge_faults(at);
+        let fresh_until = self.judge_faults(at);
         for primary in policy.regions.keys() {
             if let Some(decision) = self.evaluate_primary(at, primary) {
                 effects.push(Effect::Decided(Box::new(decision)));
             }
         }
+        self.quiet = self.next_quiet(fresh_until);
     }
 
-    fn judge_faults(&mut self, at: Timestamp) {
+    /// Whether nothing can have changed since the last evaluation.
+    fn is_quiet(&self, at: Timestamp) -> bool {
+        self.quiet.version == self.graph_version
+            && self.quiet.until.is_some_and(|until| at <= until)
+    }
+
+    fn next_quiet(&self, fresh_until: Timestamp) -> Quiet {
+        let restless = self.selections.values().any(Selection::is_restless);
+        let expiry = self
+            .signals
+            .next_expiry()
+            .map(|at| at - Duration::from_micros(1));
+        Quiet {
+            version: self.graph_version,
+            until: (!restless).then(|| expiry.map_or(fresh_until, |at| at.min(fresh_until))),
+        }
+    }
+
+    /// Returns until when no evidence that is fresh now becomes stale.
+    fn judge_faults(&mut self, at: Timestamp) -> Timestamp {
         let Judgement {
             regions,
             votes,
             exclusions,
+            fresh_until,
         } = fault::judge(at, &self.policy, &self.graph);
         let mut fresh_agents: BTreeMap<&RegionId, u32> = BTreeMap::new();
         for (region, _) in votes.values() {
@@ -89,10 +113,11 @@ impl State {
         }
         if exclusions == self.exclusions {
             self.graph.refresh(&self.policy, &self.exclusions);
-            return;
+        } else {
+            self.exclusions = exclusions;
+            self.graph.refresh_all(&self.policy, &self.exclusions);
         }
-        self.exclusions = exclusions;
-        self.graph.refresh_all(&self.policy, &self.exclusions);
+        fresh_until
     }
 
     fn evaluate_primary(&mut self, at: Timestamp, primary: &RegionId) -> Option<Decision> {

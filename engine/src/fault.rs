@@ -32,6 +32,8 @@ pub struct Judgement {
     pub votes: BTreeMap<AgentId, (RegionId, Vote)>,
     /// What is left out of the estimates.
     pub exclusions: Exclusions,
+    /// Until when no evidence that is fresh now becomes stale.
+    pub fresh_until: Timestamp,
 }
 
 /// What one agent sees: of each other region and of each target there.
@@ -44,7 +46,7 @@ struct Sights {
 /// Puts the agents' views at `now` together.
 #[must_use]
 pub fn judge(now: Timestamp, policy: &Policy, graph: &Graph) -> Judgement {
-    let sights = sights(now, policy, graph);
+    let (sights, fresh_until) = sights(now, policy, graph);
     let at_fault: BTreeSet<AgentId> = sights
         .iter()
         .filter(|(agent, own)| is_at_fault(agent, own, &sights))
@@ -80,15 +82,23 @@ pub fn judge(now: Timestamp, policy: &Policy, graph: &Graph) -> Judgement {
             targets: dead_targets(policy, &voters),
             agents: at_fault,
         },
+        fresh_until,
     }
 }
 
-fn sights(now: Timestamp, policy: &Policy, graph: &Graph) -> BTreeMap<AgentId, Sights> {
+/// What each agent sees, and until when none of it becomes stale.
+fn sights(
+    now: Timestamp,
+    policy: &Policy,
+    graph: &Graph,
+) -> (BTreeMap<AgentId, Sights>, Timestamp) {
     let mut all = BTreeMap::new();
+    let mut fresh_until = Timestamp::from_unix_us(u64::MAX);
     for (id, path) in graph.paths() {
-        let Some(sight) = graph.sight(now, policy, id, path) else {
+        let Some((sight, until)) = graph.sight(now, policy, id, path) else {
             continue;
         };
+        fresh_until = fresh_until.min(until);
         let own = all.entry(id.agent.clone()).or_insert_with(|| Sights {
             region: path.from.clone(),
             regions: BTreeMap::new(),
@@ -102,7 +112,7 @@ fn sights(now: Timestamp, policy: &Policy, graph: &Graph) -> BTreeMap<AgentId, S
             .or_insert(sight);
         *target = target.and(sight);
     }
-    all
+    (all, fresh_until)
 }
 
 fn is_at_fault(agent: &AgentId, own: &Sights, sights: &BTreeMap<AgentId, Sights>) -> bool {

@@ -169,7 +169,11 @@ impl Graph {
             return;
         }
         let arrivals = self.arrivals.entry(reports.agent.clone()).or_default();
+        let before_us = arrivals.quickest_us();
         let lag_us = arrivals.on_window(now, reports.window.end());
+        if arrivals.quickest_us() != before_us {
+            self.age_anew(&reports.agent);
+        }
         for (path, report) in &reports.reports {
             let known = path
                 .region
@@ -188,6 +192,13 @@ impl Graph {
             self.on_link_window(&link, reports.window, &evidence, &report.rtt);
             self.on_path_window(id, link, evidence, policy);
         }
+    }
+
+    /// The ages of all of an agent's evidence have changed.
+    fn age_anew(&mut self, agent: &AgentId) {
+        let mine = self.paths.iter().filter(|(id, _)| id.agent == *agent);
+        let pairs = mine.map(|(_, path)| Pair::new(&path.from, &path.to));
+        self.made.dirty.extend(pairs);
     }
 
     fn on_path_window(
@@ -286,7 +297,7 @@ impl Graph {
         self.paths.iter()
     }
 
-    /// What a path's agent sees of its target at `now`; `None` if it is silent or its evidence stale.
+    /// What a path's agent sees of its target at `now`, and until when that is fresh; `None` if it is stale.
     #[must_use]
     pub fn sight(
         &self,
@@ -294,12 +305,12 @@ impl Graph {
         policy: &Policy,
         id: &PathId,
         path: &PathEvidence,
-    ) -> Option<Sight> {
+    ) -> Option<(Sight, Timestamp)> {
         let quickest_us = self.quickest_us(&id.agent);
         let last = path.windows.back()?;
         let until = last.measured_at(quickest_us);
-        let fresh = now.since(until) <= policy.evidence.stale_after;
-        fresh.then(|| path.sight(policy, until))
+        let fresh_until = until + policy.evidence.stale_after;
+        (now <= fresh_until).then(|| (path.sight(policy, until), fresh_until))
     }
 
     fn quickest_us(&self, agent: &AgentId) -> i64 {

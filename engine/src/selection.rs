@@ -93,6 +93,12 @@ impl Selection {
         (self.beaten_since, self.unknown_since) = (None, None);
     }
 
+    /// Whether time alone may bring about a move: something is waited for.
+    pub(crate) const fn is_restless(&self) -> bool {
+        let choosing = self.since.is_none() && self.choice_since.is_some();
+        choosing || self.beaten_since.is_some() || self.unknown_since.is_some()
+    }
+
     /// The picture for readers.
     pub(crate) fn view(&self, now: Timestamp) -> SelectionView {
         SelectionView {

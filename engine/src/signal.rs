@@ -132,6 +132,12 @@ impl Signals {
         }
     }
 
+    /// When the next one expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.active.iter().map(|signal| signal.expires_at).min()
+    }
+
     /// The signals in force.
     #[must_use]
     pub const fn active(&self) -> &Arc<Vec<ActiveSignal>> {

@@ -51,6 +51,18 @@ pub struct State {
     pub(crate) selections: BTreeMap<RegionId, Selection>,
     pub(crate) decisions: Arc<VecDeque<Arc<Decision>>>,
     pub(crate) next_decision: u64,
+    /// See [`Quiet`]; not needed to go on, only to go on quickly.
+    #[serde(skip)]
+    pub(crate) quiet: Quiet,
+}
+
+/// Until when an evaluation would find what the last one found, unless an input comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quiet {
+    /// As of this graph version.
+    pub(crate) version: u64,
+    /// Up to then, inclusive; `None` if it may change at any time.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// What is remembered of an agent.
@@ -83,6 +95,7 @@ impl State {
             selections: BTreeMap::new(),
             decisions: Arc::default(),
             next_decision: 1,
+            quiet: Quiet::default(),
         };
         state.know_regions();
         state
