@@ -1,8 +1,11 @@
 //! The real router over views of the real engine, which was told what virtual agents reported.
 
-use std::sync::{
-    Arc, LazyLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -22,7 +25,7 @@ use leeward_engine::{
 };
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tower::ServiceExt;
 
 use super::router;
@@ -40,6 +43,9 @@ mod overview;
 mod service;
 mod signals;
 mod sockets;
+
+/// Nothing here takes longer, unless it never ends.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 const WORLD: &str = include_str!("world.toml");
 
@@ -90,7 +96,7 @@ impl Story {
 }
 
 fn at(seconds: f64) -> Timestamp {
-    simulate::START + std::time::Duration::from_secs_f64(seconds)
+    simulate::START + Duration::from_secs_f64(seconds)
 }
 
 /// A clock that stands until it is set.
@@ -176,7 +182,11 @@ impl Aggregator {
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.router.clone().oneshot(request);
+        let response = timeout(DEADLINE, response)
+            .await
+            .expect("an answer before the deadline")
+            .unwrap();
         let (parts, body) = response.into_parts();
         Answer {
             status: parts.status,

@@ -1,6 +1,6 @@
 //! Real sockets on loopback: plain, TLS, garbage, an orderly end.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -11,13 +11,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
     task::JoinHandle,
-    time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
 use super::*;
-
-const DEADLINE: Duration = Duration::from_secs(10);
 
 struct Server {
     address: SocketAddr,
