@@ -20,6 +20,9 @@
 //! when it went unanswered while a receive queue overflowed, when its answer came but the wall clock had stepped
 //! under it, or when a new plan left no room for it.
 
+mod matching;
+mod place;
+
 use std::{net::IpAddr, time::Duration};
 
 use leeward_common::{
@@ -34,70 +37,17 @@ use crate::{
         tcp_syn,
         token::{Identity, TokenKey},
     },
-    prober::{
-        Counters, Family, Plan, PlannedPath,
-        counters::{StampSource, Stray},
-    },
+    prober::{Counters, Family, Plan, PlannedPath, counters::Stray},
     window::{Begin, Tally},
 };
+use place::{NO_STAMP, Probe, State};
+
+pub use place::{Arrival, Departure};
 
 /// How far apart a SYN/ACK and its retransmission are at least, nanoseconds: Linux begins with a second.
 const RETRANSMISSION_NS: u64 = 900_000_000;
 
-/// The clocks as a probe leaves.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Departure {
-    /// Monotonic clock, nanoseconds.
-    pub mono_ns: u64,
-    /// Wall clock, nanoseconds since the Unix epoch.
-    pub wall_ns: u64,
-    /// Counts the steps of the wall clock so far.
-    pub clock_era: u8,
-}
-
-/// The clocks as an answer is read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Arrival {
-    /// Monotonic clock at reading, nanoseconds.
-    pub mono_ns: u64,
-    /// When the kernel stamped it, nanoseconds of the wall clock; `None` without a stamp.
-    pub stamp_ns: Option<u64>,
-    /// Counts the steps of the wall clock so far.
-    pub clock_era: u8,
-}
-
-/// One probe's place.
-#[derive(Clone, Copy, Debug, Default)]
-struct Probe {
-    mono_ns: u64,
-    wall_ns: u64,
-    sequence: u32,
-    /// Kernel's transmit stamp less `wall_ns`; [`NO_STAMP`] until there is one.
-    stamp_after_ns: u32,
-    deadline_us: u32,
-    /// The window that counted it; meaningful once answered.
-    window: u16,
-    clock_era: u8,
-    state: State,
-}
-
-const NO_STAMP: u32 = u32::MAX;
 const NO_ROW: u32 = u32::MAX;
-
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum State {
-    /// No probe, or one that is no longer of interest.
-    #[default]
-    Empty,
-    /// Under way.
-    Open,
-    /// Under way; its deadline has passed and was counted.
-    Overdue,
-    /// Ended as replied.
-    Replied,
-    /// Ended with an answer of another kind, or answered more than once.
-    Done,
-}
 
 /// One path.
 #[derive(Clone, Debug)]
@@ -112,12 +62,6 @@ struct Line {
     /// Probes due or sent that have not ended.
     open: u32,
     deadline: Deadline,
-}
-
-impl Probe {
-    const fn is_under_way(&self) -> bool {
-        matches!(self.state, State::Open | State::Overdue)
-    }
 }
 
 /// What leaves, and whereto.
@@ -432,136 +376,6 @@ impl Tracker {
         self.tally.begin(start);
     }
 
-    fn match_echo(&mut self, from: IpAddr, echo: &Echo, arrival: Arrival) -> Result<(), Stray> {
-        let Identity {
-            slot,
-            sequence,
-            sent_ns,
-            token,
-        } = echo.identity;
-        if echo.ident != self.ident {
-            return Err(Stray::Foreign);
-        }
-        // The token first: whoever cannot compute it learns nothing from what is counted about the rest.
-        if token != self.key.token(slot, sequence, sent_ns) {
-            return Err(Stray::WrongToken);
-        }
-        // A slot may have passed to another path by now: then its place holds another probe, or none.
-        let row = self.row_of(slot).ok_or(Stray::UnknownProbe)?;
-        let probe = self.probe_mut(row, sequence).ok_or(Stray::UnknownProbe)?;
-        if probe.wall_ns != sent_ns {
-            return Err(Stray::UnknownProbe);
-        }
-        if self.lines[row as usize].address != from {
-            return Err(Stray::WrongAddress);
-        }
-        self.answered(row, sequence, Answered::Reply, arrival)
-    }
-
-    fn match_tcp(
-        &mut self,
-        from: IpAddr,
-        answer: &tcp_syn::Answer,
-        arrival: Arrival,
-    ) -> Result<(), Stray> {
-        let answered = match answer.kind {
-            tcp_syn::Kind::SynAck => Answered::Reply,
-            tcp_syn::Kind::Reset => Answered::Reset,
-        };
-        let mut found = Err(Stray::WrongAddress);
-        for at in self.range_by_address((ProbeKind::TcpSyn, from, answer.port)) {
-            let row = self.by_address[at];
-            // Some hosts reset with the SYN's own number.
-            let numbers = [answer.acknowledged.wrapping_sub(1), answer.acknowledged];
-            let numbers = &numbers[..if answered == Answered::Reset { 2 } else { 1 }];
-            let same = |identity: Identity| numbers.contains(&identity.syn_sequence());
-            match self.find_syn(row, answer.source_port, same) {
-                Some(sequence) => return self.answered(row, sequence, answered, arrival),
-                None => found = Err(Stray::WrongToken),
-            }
-        }
-        found
-    }
-
-    fn match_error(&mut self, quoted: &Quoted, arrival: Arrival) -> Result<(), Stray> {
-        let (row, sequence) = match *quoted {
-            Quoted::Echo {
-                to,
-                ident,
-                sequence,
-                checksum,
-                identity,
-            } if ident == self.ident => self.find_quoted_echo(to, sequence, checksum, identity),
-            Quoted::Echo { .. } => None,
-            Quoted::Syn {
-                to,
-                source_port,
-                port,
-                sequence,
-            } => self
-                .range_by_address((ProbeKind::TcpSyn, to, port))
-                .map(|at| self.by_address[at])
-                .find_map(|row| {
-                    let same = |identity: Identity| identity.syn_sequence() == sequence;
-                    self.find_syn(row, source_port, same)
-                        .map(|sequence| (row, sequence))
-                }),
-        }
-        .ok_or(Stray::ErrorUnattributed)?;
-        self.answered(row, sequence, Answered::Error, arrival)
-    }
-
-    /// The probe that an error about an echo request quotes: by its token where that is quoted, else, over IPv4, by
-    /// the checksum, which the token went into.
-    fn find_quoted_echo(
-        &self,
-        to: IpAddr,
-        low: u16,
-        checksum: u16,
-        quoted: Option<Identity>,
-    ) -> Option<(u32, u32)> {
-        for at in self.range_by_address((ProbeKind::Icmp, to, 0)) {
-            let row = self.by_address[at];
-            for probe in self.ring(row) {
-                if probe.state == State::Empty || probe.sequence as u16 != low {
-                    continue;
-                }
-                let identity =
-                    self.key
-                        .identity(self.lines[row as usize].slot, probe.sequence, probe.wall_ns);
-                let fits = match quoted {
-                    Some(quoted) => quoted == identity,
-                    None => {
-                        to.is_ipv4()
-                            && Echo {
-                                ident: self.ident,
-                                identity,
-                            }
-                            .checksum_v4()
-                                == checksum
-                    }
-                };
-                if fits {
-                    return Some((row, probe.sequence));
-                }
-            }
-        }
-        None
-    }
-
-    fn find_syn(&self, row: u32, source_port: u16, same: impl Fn(Identity) -> bool) -> Option<u32> {
-        let sent_from = |probe: &&Probe| {
-            self::source_port(self.first_port, self.ports, probe.sequence) == source_port
-        };
-        let slot = self.lines[row as usize].slot;
-        self.ring(row)
-            .iter()
-            .filter(|probe| probe.state != State::Empty)
-            .filter(sent_from)
-            .find(|probe| same(self.key.identity(slot, probe.sequence, probe.wall_ns)))
-            .map(|probe| probe.sequence)
-    }
-
     /// A probe was truly answered.
     fn answered(
         &mut self,
@@ -603,7 +417,7 @@ impl Tracker {
             );
             return Ok(());
         }
-        let Some((rtt_ns, source)) = rtt(probe, arrival) else {
+        let Some((rtt_ns, source)) = probe.rtt(arrival) else {
             probe.state = State::Done;
             self.counters.clock_discards += 1;
             end(
@@ -660,17 +474,6 @@ impl Tracker {
         }
         let probe = &mut self.probes[place(self.depth, row, sequence)];
         (probe.sequence == sequence && probe.mono_ns != 0).then_some(probe)
-    }
-
-    /// Where in `by_address` the paths of this key are.
-    fn range_by_address(&self, key: (ProbeKind, IpAddr, u16)) -> std::ops::Range<usize> {
-        let of = |row: &u32| self.lines[*row as usize].found_by();
-        let start = self.by_address.partition_point(|row| of(row) < key);
-        let length = self.by_address[start..]
-            .iter()
-            .take_while(|row| of(row) == key)
-            .count();
-        start..start + length
     }
 }
 
@@ -747,26 +550,6 @@ fn unanswered(overflowed_ns: &[[Option<u64>; 2]; 2], line: &Line, probe: &Probe)
     } else {
         Class::Lost
     }
-}
-
-/// The round-trip time in nanoseconds and where its stamps came from; `None` when the wall clock stepped under it.
-fn rtt(probe: &Probe, arrival: Arrival) -> Option<(u64, StampSource)> {
-    let Some(stamp_ns) = arrival.stamp_ns else {
-        return Some((
-            arrival.mono_ns.saturating_sub(probe.mono_ns),
-            StampSource::User,
-        ));
-    };
-    if probe.clock_era != arrival.clock_era {
-        return None;
-    }
-    if probe.stamp_after_ns != NO_STAMP {
-        let sent_ns = probe.wall_ns + u64::from(probe.stamp_after_ns);
-        if let Some(rtt) = stamp_ns.checked_sub(sent_ns) {
-            return Some((rtt, StampSource::KernelBoth));
-        }
-    }
-    Some((stamp_ns.checked_sub(probe.wall_ns)?, StampSource::KernelRx))
 }
 
 #[cfg(test)]

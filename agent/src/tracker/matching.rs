@@ -1,0 +1,162 @@
+//! Which probe an answer answers: what it must know, and where it must come from.
+//!
+//! Whoever cannot compute a token gets a stray counted and nothing else. An echo brings the whole token back; a TCP answer
+//! acknowledges half of it, at the address, port and source port of the probe; an error quotes whatever the router
+//! chose to, of which at least 48 bits depend on what only this process knows.
+
+use std::net::IpAddr;
+
+use leeward_common::report::ProbeKind;
+
+use super::{Answered, Arrival, Probe, State, Tracker};
+use crate::{
+    probe::{
+        icmp::{Echo, Quoted},
+        tcp_syn,
+        token::Identity,
+    },
+    prober::counters::Stray,
+};
+
+impl Tracker {
+    pub(super) fn match_echo(
+        &mut self,
+        from: IpAddr,
+        echo: &Echo,
+        arrival: Arrival,
+    ) -> Result<(), Stray> {
+        let Identity {
+            slot,
+            sequence,
+            sent_ns,
+            token,
+        } = echo.identity;
+        if echo.ident != self.ident {
+            return Err(Stray::Foreign);
+        }
+        // The token first: whoever cannot compute it learns nothing from what is counted about the rest.
+        if token != self.key.token(slot, sequence, sent_ns) {
+            return Err(Stray::WrongToken);
+        }
+        // A slot may have passed to another path by now: then its place holds another probe, or none.
+        let row = self.row_of(slot).ok_or(Stray::UnknownProbe)?;
+        let probe = self.probe_mut(row, sequence).ok_or(Stray::UnknownProbe)?;
+        if probe.wall_ns != sent_ns {
+            return Err(Stray::UnknownProbe);
+        }
+        if self.lines[row as usize].address != from {
+            return Err(Stray::WrongAddress);
+        }
+        self.answered(row, sequence, Answered::Reply, arrival)
+    }
+
+    pub(super) fn match_tcp(
+        &mut self,
+        from: IpAddr,
+        answer: &tcp_syn::Answer,
+        arrival: Arrival,
+    ) -> Result<(), Stray> {
+        let answered = match answer.kind {
+            tcp_syn::Kind::SynAck => Answered::Reply,
+            tcp_syn::Kind::Reset => Answered::Reset,
+        };
+        let mut found = Err(Stray::WrongAddress);
+        for at in self.range_by_address((ProbeKind::TcpSyn, from, answer.port)) {
+            let row = self.by_address[at];
+            // Some hosts reset with the SYN's own number.
+            let numbers = [answer.acknowledged.wrapping_sub(1), answer.acknowledged];
+            let numbers = &numbers[..if answered == Answered::Reset { 2 } else { 1 }];
+            let same = |identity: Identity| numbers.contains(&identity.syn_sequence());
+            match self.find_syn(row, answer.source_port, same) {
+                Some(sequence) => return self.answered(row, sequence, answered, arrival),
+                None => found = Err(Stray::WrongToken),
+            }
+        }
+        found
+    }
+
+    pub(super) fn match_error(&mut self, quoted: &Quoted, arrival: Arrival) -> Result<(), Stray> {
+        let (row, sequence) = match *quoted {
+            Quoted::Echo {
+                to,
+                ident,
+                sequence,
+                checksum,
+                identity,
+            } if ident == self.ident => self.find_quoted_echo(to, sequence, checksum, identity),
+            Quoted::Echo { .. } => None,
+            Quoted::Syn {
+                to,
+                source_port,
+                port,
+                sequence,
+            } => self
+                .range_by_address((ProbeKind::TcpSyn, to, port))
+                .map(|at| self.by_address[at])
+                .find_map(|row| {
+                    let same = |identity: Identity| identity.syn_sequence() == sequence;
+                    self.find_syn(row, source_port, same)
+                        .map(|sequence| (row, sequence))
+                }),
+        }
+        .ok_or(Stray::ErrorUnattributed)?;
+        self.answered(row, sequence, Answered::Error, arrival)
+    }
+
+    /// The probe that an error about an echo request quotes: by its token where that is quoted, else, over IPv4, by
+    /// the checksum, which the token went into.
+    fn find_quoted_echo(
+        &self,
+        to: IpAddr,
+        low: u16,
+        checksum: u16,
+        quoted: Option<Identity>,
+    ) -> Option<(u32, u32)> {
+        for at in self.range_by_address((ProbeKind::Icmp, to, 0)) {
+            let row = self.by_address[at];
+            let slot = self.lines[row as usize].slot;
+            for probe in self.ring(row) {
+                if probe.state == State::Empty || probe.sequence as u16 != low {
+                    continue;
+                }
+                let identity = self.key.identity(slot, probe.sequence, probe.wall_ns);
+                let echo = Echo {
+                    ident: self.ident,
+                    identity,
+                };
+                let fits = match quoted {
+                    Some(quoted) => quoted == identity,
+                    None => to.is_ipv4() && echo.checksum_v4() == checksum,
+                };
+                if fits {
+                    return Some((row, probe.sequence));
+                }
+            }
+        }
+        None
+    }
+
+    fn find_syn(&self, row: u32, source_port: u16, same: impl Fn(Identity) -> bool) -> Option<u32> {
+        let sent_from = |probe: &&Probe| {
+            super::source_port(self.first_port, self.ports, probe.sequence) == source_port
+        };
+        let slot = self.lines[row as usize].slot;
+        self.ring(row)
+            .iter()
+            .filter(|probe| probe.state != State::Empty)
+            .filter(sent_from)
+            .find(|probe| same(self.key.identity(slot, probe.sequence, probe.wall_ns)))
+            .map(|probe| probe.sequence)
+    }
+
+    /// Where in `by_address` the paths of this key are.
+    fn range_by_address(&self, key: (ProbeKind, IpAddr, u16)) -> std::ops::Range<usize> {
+        let of = |row: &u32| self.lines[*row as usize].found_by();
+        let start = self.by_address.partition_point(|row| of(row) < key);
+        let length = self.by_address[start..]
+            .iter()
+            .take_while(|row| of(row) == key)
+            .count();
+        start..start + length
+    }
+}
