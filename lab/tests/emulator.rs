@@ -17,6 +17,9 @@ use leeward_lab::{
 
 const MS: Duration = Duration::from_millis(1);
 
+/// Seen once in some ten thousand echoes on a very busy machine: one is never answered though the emulator lost nothing.
+const OTHERS_LOSE: u32 = 1;
+
 /// Why this test cannot run here, said aloud; `None` when it can.
 fn skipped(test: &str) -> Option<()> {
     let root = std::fs::read_to_string("/proc/self/status")
@@ -123,7 +126,8 @@ fn delays_are_exact_in_both_families() {
                 seen.quantile(0.99),
                 stats.summary()
             );
-            assert_eq!(seen.answered, seen.sent);
+            assert_eq!((stats.lost, stats.refused), (0, 0));
+            assert!(seen.sent - seen.answered <= OTHERS_LOSE, "{seen:?}");
             assert!(
                 least >= asked,
                 "{least} ms is less than the {asked} ms asked for"
@@ -149,12 +153,17 @@ fn loss_is_as_asked_and_only_where_asked() {
         let lost = 1.0 - f64::from(seen.answered) / f64::from(seen.sent);
         eprintln!("loss {loss}: saw {lost:.3}; {}", stats.summary());
         // Four standard deviations of a binomial share.
-        let slack = 4.0 * (loss * (1.0 - loss) / f64::from(seen.sent)).sqrt();
+        let slack = 4.0 * (loss * (1.0 - loss) / f64::from(seen.sent)).sqrt()
+            + f64::from(OTHERS_LOSE) / f64::from(seen.sent);
         assert!(
             (lost - loss).abs() <= slack,
             "{lost} instead of {loss} ± {slack}"
         );
-        assert_eq!(stats.lost, u64::from(seen.sent - seen.answered));
+        let others = u64::from(seen.sent - seen.answered) - stats.lost;
+        assert!(
+            others <= u64::from(OTHERS_LOSE),
+            "{others} were lost elsewhere"
+        );
     }
 }
 
