@@ -35,7 +35,7 @@ struct Args {
     /// Only these parts.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// File with `[policy]` sections to put in the place of the made-up trace's.
+    /// File with `[policy]` sections to put in the place of ours; best with one part.
     #[arg(long)]
     policy: Option<PathBuf>,
     /// Say on stderr why each false move of ours was made.
@@ -44,6 +44,16 @@ struct Args {
     /// One JSON object per line instead of tables.
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    fn policy_or(&self, ours: &str) -> anyhow::Result<String> {
+        match &self.policy {
+            None => Ok(ours.to_owned()),
+            Some(file) => std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -84,11 +94,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn made_up(args: &Args, variant: Variant, figures: &mut Figures) -> anyhow::Result<()> {
-    let policy = match &args.policy {
-        None => SCORE.to_owned(),
-        Some(file) => std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?,
-    };
+    let policy = args.policy_or(SCORE)?;
     let mut contestants = peers::all();
     contestants.push(Box::new(Ours::new("Leeward", &policy)?));
     let outcome = trace::run(args.seed, args.days, variant, contestants);
@@ -201,7 +207,8 @@ fn atlas(args: &Args, data: &Recordings, figures: &mut Figures) -> anyhow::Resul
         }
     };
     let panels = atlas::panels(&atlas::read(&folder)?);
-    let ours = atlas::judge(&panels, || atlas::Ours::new(atlas::POLICY))?;
+    let policy = args.policy_or(atlas::POLICY)?;
+    let ours = atlas::judge(&panels, || atlas::Ours::new(&policy))?;
     let peers = [
         ("static", atlas::judge(&panels, || Ok(atlas::Static))?),
         (

@@ -224,7 +224,7 @@ pub const POLICY: &str = "
 evaluate_every = \"1s\"
 
 [policy.evidence]
-memory = \"5s\"
+memory = \"4s\"
 min_probes = 1
 
 [policy.weights]
@@ -237,7 +237,7 @@ jitter = 0.0
 loss = 0.2
 
 [policy.steadiness]
-margin = 1.03
+margin = 1.05
 confirm = \"0s\"
 hold_first = \"0s\"
 hold_max = \"0s\"
