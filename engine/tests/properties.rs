@@ -128,7 +128,7 @@ fn reports(from: usize, start: Timestamp, weathers: &[Weather; 4]) -> Input {
     };
     // Now and then a path is not probed.
     let second = start.as_unix_us() / 1_000_000;
-    let skipped = |to: usize| (second + to as u64 * 3 + from as u64) % 11 == 0;
+    let skipped = |to: usize| (second + to as u64 * 3 + from as u64).is_multiple_of(11);
     let others = (0..REGIONS.len()).filter(|&to| to != from && !skipped(to));
     Input::Reports(Reports {
         agent: AgentId::parse(&format!("{}-1", REGIONS[from])).unwrap(),
