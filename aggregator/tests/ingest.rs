@@ -489,9 +489,12 @@ async fn while_the_store_fails_agents_keep_their_batches() {
     drop(dub);
 
     store.fail(false);
+    until("the store is revived", || {
+        running.shared.readiness.state() == State::Ready
+    })
+    .await;
     let mut iad = installation.agent(running.agents, "iad", "iad-1", 1).await;
     undisturbed(&mut iad, 1).await;
-    assert_eq!(running.shared.readiness.state(), State::Ready);
     running.stop().await;
 }
 

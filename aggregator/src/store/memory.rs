@@ -74,6 +74,13 @@ impl Store for Memory {
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
 
+    fn revive(&mut self) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Told);
+        }
+        Ok(())
+    }
+
     fn drop_before(&mut self, column: Column, until: &[u8]) -> Result<(), StoreError> {
         if let Some(map) = self.columns().get_mut(&column) {
             *map = map.split_off(until);

@@ -63,6 +63,9 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// It failed before and was not revived yet.
+    #[error("the store failed a moment ago and is tried again soon")]
+    Failed,
     /// Only for tests: the memory store was told to fail.
     #[error("the store was told to fail")]
     Told,
@@ -96,6 +99,13 @@ pub trait Store: Send {
     ///
     /// Returns [`StoreError`] when it cannot be read.
     fn last(&self, column: Column) -> Result<Option<Entry>, StoreError>;
+
+    /// Makes the store usable again after a write failed.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it is not usable yet.
+    fn revive(&mut self) -> Result<(), StoreError>;
 
     /// Drops the keys of a column before `until`, cheaply and some time soon.
     ///

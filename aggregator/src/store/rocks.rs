@@ -22,7 +22,8 @@ const WAL_BYTES: u64 = 128 << 20;
 /// A directory opened by RocksDB. Only one process at a time can.
 #[derive(Debug)]
 pub struct Rocks {
-    db: DB,
+    /// `None` only after a failed attempt to open it again.
+    db: Option<DB>,
     dir: PathBuf,
 }
 
@@ -41,12 +42,8 @@ impl Rocks {
         if !is_new {
             check_columns(dir)?;
         }
-        let columns = Column::ALL
-            .map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)));
-        let db = DB::open_cf_descriptors(&db_options(), dir, columns)
-            .map_err(engine(dir, "open the store"))?;
         let mut store = Self {
-            db,
+            db: Some(open_db(dir)?),
             dir: dir.to_owned(),
         };
         store.check_format(is_new)?;
@@ -54,7 +51,8 @@ impl Rocks {
     }
 
     fn check_format(&mut self, is_new: bool) -> Result<(), StoreError> {
-        let value = self.db.get_cf(self.column(Column::Meta), FORMAT_KEY);
+        let db = self.db()?;
+        let value = db.get_cf(column(db, Column::Meta), FORMAT_KEY);
         match value.map_err(engine(&self.dir, "read the format version"))? {
             Some(value) if value == FORMAT.as_bytes() => Ok(()),
             Some(value) => Err(self.format(format!("{:?}", String::from_utf8_lossy(&value)))),
@@ -84,11 +82,20 @@ impl Rocks {
         }
     }
 
-    fn column(&self, column: Column) -> &ColumnFamily {
-        self.db
-            .cf_handle(column.name())
-            .expect("every column was opened")
+    fn db(&self) -> Result<&DB, StoreError> {
+        self.db.as_ref().ok_or(StoreError::Failed)
     }
+}
+
+fn column(db: &DB, column: Column) -> &ColumnFamily {
+    db.cf_handle(column.name())
+        .expect("every column was opened")
+}
+
+fn open_db(dir: &Path) -> Result<DB, StoreError> {
+    let columns = Column::ALL
+        .map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)));
+    DB::open_cf_descriptors(&db_options(), dir, columns).map_err(engine(dir, "open the store"))
 }
 
 /// Refuses a RocksDB of somebody else's, or of a later format, before anything in it is touched.
@@ -149,23 +156,24 @@ fn column_options(column: Column) -> Options {
 
 impl Store for Rocks {
     fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
+        let db = self.db()?;
         let mut batch = WriteBatch::default();
-        for (column, key, value) in &writes.puts {
-            batch.put_cf(self.column(*column), key, value);
+        for (name, key, value) in &writes.puts {
+            batch.put_cf(column(db, *name), key, value);
         }
-        for (column, key) in &writes.deletes {
-            batch.delete_cf(self.column(*column), key);
+        for (name, key) in &writes.deletes {
+            batch.delete_cf(column(db, *name), key);
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db
-            .write_opt(batch, &options)
+        db.write_opt(batch, &options)
             .map_err(engine(&self.dir, "write"))
     }
 
-    fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+    fn scan(&self, name: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        let db = self.db()?;
         let mode = IteratorMode::From(from, Direction::Forward);
-        for entry in self.db.iterator_cf(self.column(column), mode) {
+        for entry in db.iterator_cf(column(db, name), mode) {
             let (key, value) = entry.map_err(engine(&self.dir, "read"))?;
             if let ControlFlow::Break(()) = visit(&key, &value) {
                 break;
@@ -174,24 +182,29 @@ impl Store for Rocks {
         Ok(())
     }
 
-    fn last(&self, column: Column) -> Result<Option<Entry>, StoreError> {
-        let entry = self
-            .db
-            .iterator_cf(self.column(column), IteratorMode::End)
+    fn last(&self, name: Column) -> Result<Option<Entry>, StoreError> {
+        let db = self.db()?;
+        let mut entries = db.iterator_cf(column(db, name), IteratorMode::End);
+        let entry = entries
             .next()
-            .transpose();
-        let entry = entry.map_err(engine(&self.dir, "read"))?;
+            .transpose()
+            .map_err(engine(&self.dir, "read"))?;
         Ok(entry.map(|(key, value)| (key.into_vec(), value.into_vec())))
     }
 
-    fn drop_before(&mut self, column: Column, until: &[u8]) -> Result<(), StoreError> {
-        let handle = self.column(column);
-        let doing = "drop old data";
-        self.db
-            .delete_file_in_range_cf(handle, &[][..], until)
+    /// A database whose log could not be written stays failed until it is opened again.
+    fn revive(&mut self) -> Result<(), StoreError> {
+        drop(self.db.take());
+        self.db = Some(open_db(&self.dir)?);
+        Ok(())
+    }
+
+    fn drop_before(&mut self, name: Column, until: &[u8]) -> Result<(), StoreError> {
+        let (db, doing) = (self.db()?, "drop old data");
+        let handle = column(db, name);
+        db.delete_file_in_range_cf(handle, &[][..], until)
             .map_err(engine(&self.dir, doing))?;
-        self.db
-            .delete_range_cf(handle, &[][..], until)
+        db.delete_range_cf(handle, &[][..], until)
             .map_err(engine(&self.dir, doing))
     }
 }
@@ -243,6 +256,77 @@ mod tests {
             DB::list_cf(&Options::default(), dir.path()).unwrap().len(),
             2
         );
+    }
+
+    /// A small file system of its own, unmounted at the end.
+    struct Small(tempfile::TempDir);
+
+    impl Small {
+        fn mount() -> Option<Self> {
+            let dir = tempfile::tempdir().unwrap();
+            let mut mount = std::process::Command::new("mount");
+            mount
+                .args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"])
+                .arg(dir.path());
+            let mounted = mount.output().is_ok_and(|output| output.status.success());
+            mounted.then_some(Self(dir))
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            let umount = std::process::Command::new("umount")
+                .arg("--lazy")
+                .arg(self.0.path())
+                .status();
+            assert!(
+                umount.is_ok_and(|status| status.success()),
+                "the file system stays mounted"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() {
+        let Some(small) = Small::mount() else {
+            eprintln!(
+                "SKIPPED: a_full_disk_refuses_writes_…: cannot mount a tmpfs, which needs root"
+            );
+            return;
+        };
+        let mut store = Rocks::open(&small.0.path().join("data")).unwrap();
+        let large = |id: u64| {
+            let mut writes = Writes::default();
+            let explanation = vec![id as u8; 1 << 20];
+            writes.decided(
+                position(id),
+                &v1::Decided {
+                    explanation,
+                    ..decided(id)
+                },
+            );
+            writes
+        };
+        store.commit(&large(1)).unwrap();
+        let filler = small.0.path().join("filler");
+        // It takes all that the store has not reserved for its log.
+        assert!(std::fs::write(&filler, vec![0; 96 << 20]).is_err());
+        let refused = (2..300)
+            .find(|&id| store.commit(&large(id)).is_err())
+            .expect("the disk is full");
+        assert!(store.commit(&large(refused)).is_err());
+        assert!(
+            store.last(Column::Decisions).unwrap().is_some(),
+            "what is there can be read"
+        );
+
+        std::fs::remove_file(&filler).unwrap();
+        store.revive().unwrap();
+        store.commit(&large(refused)).unwrap();
+        drop(store);
+        let store = Rocks::open(&small.0.path().join("data")).unwrap();
+        let (key, _) = store.last(Column::Decisions).unwrap().unwrap();
+        assert_eq!(Position::from_key(&key), Some(position(refused)));
     }
 
     #[test]

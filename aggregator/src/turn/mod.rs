@@ -52,6 +52,7 @@ use crate::{
 mod answer;
 mod arrival;
 mod clock;
+mod revive;
 mod upkeep;
 
 pub use arrival::{
@@ -71,8 +72,8 @@ const TURN_ARRIVALS: usize = 1_024;
 /// How long after a restart an agent may take to come back before it counts as disconnected.
 const RECONNECT_GRACE: Duration = Duration::from_secs(10);
 
-/// How often a store that failed is asked whether it takes writes again, if nobody has anything to write.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is tried to revive a store that failed.
+const REVIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The number of a session of the process before: any real one takes over.
 const SESSION_BEFORE_RESTART: u64 = 0;
@@ -110,8 +111,8 @@ pub struct Turn {
     owed: Vec<Disconnected>,
     /// Decisions that the store would not take.
     undurable: Vec<v1::Decided>,
-    /// When the store last failed or was asked whether it still does.
-    probed: Timestamp,
+    /// When it was last tried to revive the store, if it failed.
+    failed: Option<Timestamp>,
 }
 
 /// Which batches of a boot epoch arrived, and when the last one did.
@@ -212,7 +213,7 @@ impl Turn {
             started,
             owed: Vec::new(),
             undurable,
-            probed: Timestamp::EPOCH,
+            failed: None,
         }
     }
 
@@ -258,7 +259,10 @@ impl Turn {
         let (began, now) = (Instant::now(), self.clock.now());
         arrivals.extend(self.owed.drain(..).map(Arrival::Disconnected));
         arrivals.extend(self.overdue_reconnects(now));
-        match self.journal(now, &arrivals) {
+        let journaled = self
+            .revive_store(now)
+            .and_then(|()| self.journal(now, &arrivals));
+        match journaled {
             Ok(staged) => self.settle(arrivals, staged),
             Err(error) => self.refuse(now, arrivals, &error),
         }
@@ -292,12 +296,6 @@ impl Turn {
         }
         for (epoch, seen) in &staged.epochs {
             staged.writes.watermark(epoch, &watermark(seen));
-        }
-        if self.outlets.readiness.state() == State::StoreFailed
-            && now.since(self.probed) >= PROBE_EVERY
-        {
-            self.probed = now;
-            staged.writes.probe(now);
         }
         self.commit(&staged.writes)?;
         if staged.end != self.end && self.anchor_is_due(now) {
@@ -417,7 +415,7 @@ impl Turn {
         }
         effects.extend(self.engine.step(now, &Input::Tick));
         let was_written = !staged.writes.is_empty();
-        self.store_decisions(&effects);
+        self.store_decisions(now, &effects);
         self.publish();
         if was_written && self.undurable.is_empty() {
             self.outlets.readiness.set(State::Ready);
@@ -504,7 +502,7 @@ impl Turn {
 
     /// The store would not take it: only time goes on.
     fn refuse(&mut self, now: Timestamp, arrivals: Vec<Arrival>, error: &store::StoreError) {
-        self.store_failed(error);
+        self.store_failed(now, error);
         let effects = self.engine.step(now, &Input::Tick);
         self.undurable.extend(decided(&effects));
         self.publish();
@@ -513,7 +511,12 @@ impl Turn {
                 Arrival::Connected(connected) => {
                     drop(connected.known.send(Err(TurnError::StoreFailed)));
                 }
-                Arrival::Disconnected(disconnected) => self.owed.push(disconnected),
+                // Overdue reconnects are found again in every turn.
+                Arrival::Disconnected(disconnected) => {
+                    if disconnected.session != SESSION_BEFORE_RESTART {
+                        self.owed.push(disconnected);
+                    }
+                }
                 Arrival::Paths(NewPaths { done, .. })
                 | Arrival::Signal { done, .. }
                 | Arrival::Policy { done, .. } => drop(done.send(Err(TurnError::StoreFailed))),
@@ -524,7 +527,7 @@ impl Turn {
     }
 
     /// Decisions are on disk before anybody acts on them. Those that the store refuses are tried again next turn.
-    fn store_decisions(&mut self, effects: &[Effect]) {
+    fn store_decisions(&mut self, now: Timestamp, effects: &[Effect]) {
         self.undurable.extend(decided(effects));
         if self.undurable.is_empty() {
             return;
@@ -534,7 +537,7 @@ impl Turn {
             writes.decided(decision_position(decided), decided);
         }
         if let Err(error) = self.commit(&writes) {
-            self.store_failed(&error);
+            self.store_failed(now, &error);
             return;
         }
         for v1::Decided {
@@ -603,17 +606,6 @@ impl Turn {
             .commit_seconds
             .observe(began.elapsed().as_secs_f64());
         Ok(())
-    }
-
-    fn store_failed(&self, error: &store::StoreError) {
-        self.outlets.metrics.store.failures.inc();
-        if self.outlets.readiness.state() != State::StoreFailed {
-            error!(
-                error = error as &dyn std::error::Error,
-                "the store refuses writes; nothing is acknowledged"
-            );
-        }
-        self.outlets.readiness.set(State::StoreFailed);
     }
 }
 

@@ -471,6 +471,7 @@ fn while_the_store_fails_nothing_is_acknowledged_and_nothing_counts() {
     );
 
     bench.store.fail(false);
+    bench.advance(REVIVE_EVERY);
     assert_eq!(bench.turn(&[batch]), [Outcome::Durable]);
     assert_eq!(bench.turn.outlets.readiness.state(), State::Ready);
 }
@@ -483,9 +484,50 @@ fn a_store_that_takes_writes_again_is_noticed_without_any_arrival() {
     bench.store.fail(true);
     bench.turn(&[Plan::Connect(0)]);
     bench.store.fail(false);
-    bench.advance(PROBE_EVERY);
+    bench.advance(REVIVE_EVERY);
     bench.turn(&[]);
     assert_eq!(bench.turn.outlets.readiness.state(), State::Ready);
+}
+
+/// A write may fail after everything of it reached the disk.
+#[test]
+fn what_a_failed_write_left_on_disk_counts_once_when_the_store_is_back() {
+    let (mut bench, mut lived) = (Bench::new(), Bench::new());
+    for bench in [&mut bench, &mut lived] {
+        bench.turn(&[Plan::Connect(0), Plan::Connect(2)]);
+        bench.advance(REVIVE_EVERY);
+    }
+    let batch = Plan::Batch {
+        agent: 0,
+        sequence: 0,
+        start: bench.now(),
+        rtt_us: 30_000,
+        lost: 0,
+    };
+    lived.turn(std::slice::from_ref(&batch));
+    let (now, (arrivals, _)) = (bench.now(), bench.arrivals(std::slice::from_ref(&batch)));
+    bench.turn.journal(now, &arrivals).unwrap();
+    bench.turn.refuse(now, arrivals, &store::StoreError::Told);
+
+    for bench in [&mut bench, &mut lived] {
+        bench.advance(REVIVE_EVERY);
+    }
+    lived.turn(&[]);
+    assert_eq!(bench.turn(&[batch]), [Outcome::Repeated]);
+    assert_same(&lived, &bench);
+}
+
+#[test]
+fn while_the_store_fails_what_is_owed_does_not_grow() {
+    let mut bench = Bench::new();
+    bench.turn(&[Plan::Connect(0), Plan::Connect(1)]);
+    bench.kill();
+    bench.store.fail(true);
+    bench.advance(RECONNECT_GRACE);
+    for _ in 0..10 {
+        bench.turn(&[]);
+    }
+    assert!(bench.turn.owed.is_empty());
 }
 
 #[test]
@@ -495,6 +537,7 @@ fn a_disconnect_that_could_not_be_stored_is_stored_later() {
     bench.store.fail(true);
     bench.turn(&[Plan::Disconnect(0)]);
     bench.store.fail(false);
+    bench.advance(REVIVE_EVERY);
     bench.turn(&[]);
     let agent = epoch(0).agent;
     assert_eq!(
