@@ -118,6 +118,15 @@ fn made_up(args: &Args, variant: Variant, figures: &mut Figures) -> anyhow::Resu
     Ok(())
 }
 
+/// A figure's name and unit, the factor from the score to the unit, where the score has it, and its limit.
+type Row = (
+    &'static str,
+    &'static str,
+    f64,
+    fn(&Score) -> Option<f64>,
+    f64,
+);
+
 fn beside(
     figures: &Figures,
     variant: Variant,
@@ -131,7 +140,7 @@ fn beside(
         Variant::Partitioned => 0.0,
         _ => 0.02,
     };
-    let rows: [(&str, &str, f64, fn(&Score) -> Option<f64>, f64); 7] = [
+    let rows: [Row; 7] = [
         (
             "false moves",
             "1/day",
