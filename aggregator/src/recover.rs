@@ -19,7 +19,7 @@ use crate::{
     dedupe::Arrived,
     mesh::Registration,
     store::{
-        self, Store, StoreError,
+        self, Read, StoreError,
         key::{Column, Epoch, Position},
         record::v1,
     },
@@ -54,7 +54,7 @@ pub struct Recovered {
 /// # Errors
 ///
 /// Returns [`StoreError`] when the store cannot be read.
-pub fn recover(store: &dyn Store, configured: &PolicyText) -> Result<Recovered, StoreError> {
+pub fn recover(store: &dyn Read, configured: &PolicyText) -> Result<Recovered, StoreError> {
     let end = store::journal_end(store)?;
     let last_decision = store
         .last(Column::Decisions)?
@@ -111,7 +111,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn begin(store: &dyn Store, configured: &PolicyText) -> Result<Self, StoreError> {
+    fn begin(store: &dyn Read, configured: &PolicyText) -> Result<Self, StoreError> {
         let from_snapshot = match store.last(Column::Snapshots)? {
             None => None,
             Some((key, value)) => match read_snapshot(&key, &value) {
@@ -146,7 +146,7 @@ impl Replay {
         })
     }
 
-    fn record(&mut self, store: &dyn Store, key: &[u8], value: &[u8]) {
+    fn record(&mut self, store: &dyn Read, key: &[u8], value: &[u8]) {
         let Some(position) = Position::from_key(key) else {
             self.skip(&StoreError::Malformed {
                 what: "journal key",
@@ -177,7 +177,7 @@ impl Replay {
 
     fn apply(
         &mut self,
-        store: &dyn Store,
+        store: &dyn Read,
         now: Timestamp,
         record: v1::Record,
     ) -> Result<(), StoreError> {
@@ -221,7 +221,7 @@ impl Replay {
         self.taken.extend(decided(&effects));
     }
 
-    fn reports(&mut self, store: &dyn Store, record: v1::Batch) -> Result<Reports, StoreError> {
+    fn reports(&mut self, store: &dyn Read, record: v1::Batch) -> Result<Reports, StoreError> {
         let malformed = |why: String| StoreError::Malformed { what: "batch", why };
         let batch = batch::decode(&record.bytes).map_err(|error| malformed(error.to_string()))?;
         let epoch = Epoch {
@@ -315,7 +315,7 @@ fn parse_policy(record: &v1::Policy) -> Result<PolicyText, StoreError> {
 /// # Errors
 ///
 /// Returns [`StoreError`] when they cannot be read.
-pub fn tables(store: &dyn Store, epoch: &Epoch) -> Result<BTreeMap<u32, Arc<[Path]>>, StoreError> {
+pub fn tables(store: &dyn Read, epoch: &Epoch) -> Result<BTreeMap<u32, Arc<[Path]>>, StoreError> {
     let mut tables = BTreeMap::new();
     let mut malformed = Ok(());
     store.scan(Column::Tables, &epoch.key(), &mut |key, value| {
@@ -332,7 +332,7 @@ pub fn tables(store: &dyn Store, epoch: &Epoch) -> Result<BTreeMap<u32, Arc<[Pat
     malformed.map(|()| tables)
 }
 
-fn table(store: &dyn Store, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Path]>>, StoreError> {
+fn table(store: &dyn Read, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Path]>>, StoreError> {
     let wanted = epoch.table_key(number);
     let mut found = Ok(None);
     store.scan(Column::Tables, &wanted, &mut |key, value| {
@@ -350,7 +350,7 @@ fn table(store: &dyn Store, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Pa
 /// # Errors
 ///
 /// Returns [`StoreError`] when they cannot be read.
-pub fn registrations(store: &dyn Store) -> Result<Vec<(Registration, Timestamp)>, StoreError> {
+pub fn registrations(store: &dyn Read) -> Result<Vec<(Registration, Timestamp)>, StoreError> {
     let read = store::read_all(store, Column::Registrations, "registration", |_| Some(()))?;
     let convert = |((), record): ((), v1::Registration)| {
         let seen = Timestamp::from_unix_us(record.seen_us);
@@ -359,7 +359,7 @@ pub fn registrations(store: &dyn Store) -> Result<Vec<(Registration, Timestamp)>
     Ok(read.into_iter().map(convert).collect())
 }
 
-fn epochs(store: &dyn Store) -> Result<BTreeMap<Epoch, Seen>, StoreError> {
+fn epochs(store: &dyn Read) -> Result<BTreeMap<Epoch, Seen>, StoreError> {
     let read = store::read_all(store, Column::Watermarks, "watermark", Epoch::from_key)?;
     let convert = |(epoch, record): (Epoch, v1::Watermark)| {
         let at = Timestamp::from_unix_us(record.seen_us);

@@ -17,7 +17,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use leeward_common::time::{Clock, SystemClock};
 use quinn::{Endpoint, VarInt};
 use sd_notify::NotifyState;
@@ -40,7 +39,7 @@ use crate::{
     },
     metrics::Metrics,
     recover::recover,
-    shared::{Readiness, Shared, State},
+    shared::{Published, Readiness, Shared, State},
     store::{Store, rocks::Rocks},
     turn::{Outlets, Turn, TurnHandle},
 };
@@ -118,6 +117,7 @@ impl Running {
             .await
             .with_context(|| format!("cannot listen on {} for the HTTP API", config.api.listen))?;
 
+        let reader = store.reader();
         let configured = config.policy.clone();
         let (store, recovered) = task::spawn_blocking(move || {
             let recovered = recover(&*store, &configured);
@@ -134,7 +134,7 @@ impl Running {
             Arc::clone(&clock),
         );
 
-        let view = Arc::new(ArcSwap::from_pointee(recovered.engine.view()));
+        let view = Arc::new(Published::new(recovered.engine.view()));
         let (turn_handle, arrivals) = TurnHandle::channel();
         let outlets = Outlets {
             view: Arc::clone(&view),
@@ -165,6 +165,7 @@ impl Running {
         let name: Arc<str> = config.name.as_str().into();
         let shared = Shared {
             view: Arc::clone(&view),
+            store: reader,
             roster: members,
             turn: turn_handle.clone(),
             metrics: Arc::clone(&metrics),

@@ -11,17 +11,20 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use leeward_common::time::Clock;
 use leeward_engine::view::View;
+use tokio::sync::watch;
 
-use crate::{config::Api, ingest::roster::Roster, metrics::Metrics, turn::TurnHandle};
+use crate::{config::Api, ingest::roster::Roster, metrics::Metrics, store::Read, turn::TurnHandle};
 
 /// Everything that a request handler may use. Cheap to clone.
 #[derive(Clone)]
 pub struct Shared {
     /// The newest picture of the engine.
-    pub view: Arc<ArcSwap<View>>,
+    pub view: Arc<Published>,
+    /// What was written down, for threads that may block.
+    pub store: Arc<dyn Read>,
     /// The agents that registered: their sessions, and how each fares by its own account.
     pub roster: Arc<ArcSwap<Roster>>,
     /// The way to the turn thread, for signals.
@@ -43,6 +46,48 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+/// The newest picture of the engine, and a way to wait for the next.
+#[derive(Debug)]
+pub struct Published {
+    view: ArcSwap<View>,
+    /// How many were published. Whoever waits for the next one is woken, and sees the newest only.
+    count: watch::Sender<u64>,
+}
+
+impl Published {
+    /// This picture to begin with.
+    #[must_use]
+    pub fn new(view: View) -> Self {
+        Self {
+            view: ArcSwap::from_pointee(view),
+            count: watch::Sender::new(0),
+        }
+    }
+
+    /// The newest picture, for a moment.
+    pub fn load(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// The newest picture, for as long as one likes.
+    #[must_use]
+    pub fn load_full(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Publishes a picture.
+    pub fn store(&self, view: Arc<View>) {
+        self.view.store(view);
+        self.count.send_modify(|count| *count += 1);
+    }
+
+    /// Changes with every picture that is published from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.count.subscribe()
     }
 }
 

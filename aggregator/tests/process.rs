@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use leeward_aggregator::store::{Store as _, key::Column, record::v1, rocks::Rocks};
+use leeward_aggregator::store::{Read as _, key::Column, record::v1, rocks::Rocks};
 use leeward_common::wire::{batch, frame, v1::FromAggregator};
 use support::{Agent, DEADLINE, Installation, path};
 

@@ -8,9 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use arc_swap::ArcSwap;
 use leeward_common::time::Clock;
-use leeward_engine::view::View;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
 use tokio::{task::JoinSet, time::timeout};
@@ -18,6 +16,7 @@ use tracing::{debug, info};
 
 use crate::{
     metrics::{Metrics, Reason},
+    shared::Published,
     turn::TurnHandle,
 };
 
@@ -52,7 +51,7 @@ pub struct Ingest {
     /// The way to the roster.
     pub roster: RosterHandle,
     /// The newest picture: it holds the policy with the known regions.
-    pub view: Arc<ArcSwap<View>>,
+    pub view: Arc<Published>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The wall clock, which bounds the windows of batches.

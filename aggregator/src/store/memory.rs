@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Entry, Store, StoreError, Visit, Writes, key::Column};
+use super::{Entry, Read, Store, StoreError, Visit, Writes, key::Column};
 
 type Columns = BTreeMap<Column, BTreeMap<Vec<u8>, Vec<u8>>>;
 
@@ -39,7 +39,40 @@ impl Memory {
     }
 }
 
+impl Read for Memory {
+    fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        // A copy, because whoever visits may scan another column meanwhile.
+        let map = self.columns().get(&column).cloned().unwrap_or_default();
+        for (key, value) in map.range(from.to_vec()..) {
+            if let ControlFlow::Break(()) = visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_back(&self, column: Column, until: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        let map = self.columns().get(&column).cloned().unwrap_or_default();
+        for (key, value) in map.range(..until.to_vec()).rev() {
+            if let ControlFlow::Break(()) = visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, column: Column) -> Result<Option<Entry>, StoreError> {
+        let columns = self.columns();
+        let last = columns.get(&column).and_then(|map| map.last_key_value());
+        Ok(last.map(|(key, value)| (key.clone(), value.clone())))
+    }
+}
+
 impl Store for Memory {
+    fn reader(&self) -> Arc<dyn Read> {
+        Arc::new(self.clone())
+    }
+
     fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
         if self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::Told);
@@ -55,23 +88,6 @@ impl Store for Memory {
             columns.entry(*column).or_default().remove(key);
         }
         Ok(())
-    }
-
-    fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
-        // A copy, because whoever visits may scan another column meanwhile.
-        let map = self.columns().get(&column).cloned().unwrap_or_default();
-        for (key, value) in map.range(from.to_vec()..) {
-            if let ControlFlow::Break(()) = visit(key, value) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn last(&self, column: Column) -> Result<Option<Entry>, StoreError> {
-        let columns = self.columns();
-        let last = columns.get(&column).and_then(|map| map.last_key_value());
-        Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
 
     fn revive(&mut self) -> Result<(), StoreError> {

@@ -1,11 +1,12 @@
 //! What survives a restart: the journal, what was decided, and what dedupe needs.
 //!
-//! [`Store`] is a small ordered map with columns; it blocks, because the turn thread calls it and nobody else does.
+//! [`Store`] is a small ordered map with columns; it blocks, because the turn thread calls it and nobody else writes.
+//! Whoever wants to look something up gets a [`Read`] of it, for a thread that may block.
 //! What is in it stands in [`key`] (keys) and [`record`] (values); the typed reading and writing around the trait is
 //! here. One [`Writes`] is one atomic, synced write: the batches of a turn and the watermarks that say they arrived
 //! are on disk together or not at all.
 
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use leeward_common::{id::AgentId, report::Path, time::Timestamp};
 
@@ -77,15 +78,8 @@ pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
-/// An ordered map with columns.
-pub trait Store: Send {
-    /// Writes everything, atomically; returns when it is on disk.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`StoreError`] when nothing of it can be relied upon.
-    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError>;
-
+/// An ordered map with columns, for reading from any thread that may block.
+pub trait Read: Send + Sync {
     /// Visits the keys of a column in order, beginning with the first that is not before `from`.
     ///
     /// # Errors
@@ -93,12 +87,32 @@ pub trait Store: Send {
     /// Returns [`StoreError`] when the column cannot be read on.
     fn scan(&self, column: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError>;
 
+    /// Visits the keys of a column backwards, beginning with the last that is before `until`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when the column cannot be read on.
+    fn scan_back(&self, column: Column, until: &[u8], visit: Visit<'_>) -> Result<(), StoreError>;
+
     /// The last key of a column and its value.
     ///
     /// # Errors
     ///
     /// Returns [`StoreError`] when it cannot be read.
     fn last(&self, column: Column) -> Result<Option<Entry>, StoreError>;
+}
+
+/// An ordered map with columns and one writer.
+pub trait Store: Read {
+    /// The same store, for others to read.
+    fn reader(&self) -> Arc<dyn Read>;
+
+    /// Writes everything, atomically; returns when it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when nothing of it can be relied upon.
+    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError>;
 
     /// Makes the store usable again after a write failed.
     ///
@@ -211,7 +225,7 @@ impl Writes {
 ///
 /// Returns [`StoreError`] when the column cannot be read or a value is not what it should be.
 pub fn read_all<K, V: serde::de::DeserializeOwned>(
-    store: &dyn Store,
+    store: &dyn Read,
     column: Column,
     what: &'static str,
     parse_key: impl Fn(&[u8]) -> Option<K>,
@@ -243,7 +257,7 @@ pub fn read_all<K, V: serde::de::DeserializeOwned>(
 /// # Errors
 ///
 /// Returns [`StoreError`] when it cannot be read.
-pub fn journal_end(store: &dyn Store) -> Result<Option<Position>, StoreError> {
+pub fn journal_end(store: &dyn Read) -> Result<Option<Position>, StoreError> {
     Ok(store
         .last(Column::Journal)?
         .and_then(|(key, _)| Position::from_key(&key)))
@@ -294,6 +308,18 @@ mod tests {
         keys
     }
 
+    fn keys_back(store: &dyn Store, until: u64) -> Vec<u64> {
+        let mut keys = Vec::new();
+        let until = position(until).key();
+        store
+            .scan_back(Column::Decisions, &until, &mut |key, _| {
+                keys.push(Position::from_key(key).unwrap().time.as_unix_us());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        keys
+    }
+
     /// What every store must do.
     fn conforms(store: &mut dyn Store) {
         assert_eq!(store.last(Column::Decisions).unwrap(), None);
@@ -304,6 +330,16 @@ mod tests {
         store.commit(&writes).unwrap();
         assert_eq!(keys(store, 0), [100, 200, 300, 70_000]);
         assert_eq!(keys(store, 200), [200, 300, 70_000]);
+        assert_eq!(keys_back(store, 301), [300, 200, 100]);
+        assert_eq!(keys_back(store, 300), [200, 100]);
+        assert_eq!(keys_back(store, u64::MAX), [70_000, 300, 200, 100]);
+        assert!(keys_back(store, 0).is_empty());
+        let reader = store.reader();
+        let last = move || reader.last(Column::Decisions).unwrap().unwrap().0;
+        assert_eq!(
+            std::thread::spawn(last).join().unwrap(),
+            position(70_000).key()
+        );
         assert_eq!(
             store.last(Column::Decisions).unwrap().unwrap().0,
             position(70_000).key()

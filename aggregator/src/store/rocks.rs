@@ -1,8 +1,9 @@
 //! The store in RocksDB; the only place that knows of it.
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Deref},
     path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use rocksdb::{
@@ -10,7 +11,7 @@ use rocksdb::{
     IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
 };
 
-use super::{Entry, FORMAT, FORMAT_KEY, Store, StoreError, Visit, Writes, key::Column};
+use super::{Entry, FORMAT, FORMAT_KEY, Read, Store, StoreError, Visit, Writes, key::Column};
 
 /// Memory before a column is written out as a file: the journal in big steps, so that few files cover an hour.
 const JOURNAL_BUFFER_BYTES: usize = 16 << 20;
@@ -21,10 +22,39 @@ const WAL_BYTES: u64 = 128 << 20;
 
 /// A directory opened by RocksDB. Only one process at a time can.
 #[derive(Debug)]
-pub struct Rocks {
-    /// `None` only after a failed attempt to open it again.
-    db: Option<DB>,
+pub struct Rocks(Arc<Opened>);
+
+/// What the writer and its readers share.
+#[derive(Debug)]
+struct Opened {
+    /// `None` only after a failed attempt to open it again. Locked for writing only by the one who revives, which waits
+    /// for readers, since a directory can only be opened again once it is closed.
+    db: RwLock<Option<DB>>,
     dir: PathBuf,
+}
+
+/// An open database for as long as it is held.
+struct Held<'a>(RwLockReadGuard<'a, Option<DB>>);
+
+impl Deref for Held<'_> {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        self.0
+            .as_ref()
+            .expect("it was there when it was taken hold of")
+    }
+}
+
+impl Opened {
+    fn db(&self) -> Result<Held<'_>, StoreError> {
+        // Nothing is left half done behind this lock, so that a panic elsewhere says nothing about the database.
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        if db.is_none() {
+            return Err(StoreError::Failed);
+        }
+        Ok(Held(db))
+    }
 }
 
 impl Rocks {
@@ -42,18 +72,20 @@ impl Rocks {
         if !is_new {
             check_columns(dir)?;
         }
-        let mut store = Self {
-            db: Some(open_db(dir)?),
+        let mut store = Self(Arc::new(Opened {
+            db: RwLock::new(Some(open_db(dir)?)),
             dir: dir.to_owned(),
-        };
+        }));
         store.check_format(is_new)?;
         Ok(store)
     }
 
     fn check_format(&mut self, is_new: bool) -> Result<(), StoreError> {
-        let db = self.db()?;
-        let value = db.get_cf(column(db, Column::Meta), FORMAT_KEY);
-        match value.map_err(engine(&self.dir, "read the format version"))? {
+        let value = {
+            let db = self.0.db()?;
+            db.get_cf(column(&db, Column::Meta), FORMAT_KEY)
+        };
+        match value.map_err(engine(&self.0.dir, "read the format version"))? {
             Some(value) if value == FORMAT.as_bytes() => Ok(()),
             Some(value) => Err(self.format(format!("{:?}", String::from_utf8_lossy(&value)))),
             None if is_new || self.is_empty()? => {
@@ -77,13 +109,9 @@ impl Rocks {
 
     fn format(&self, found: String) -> StoreError {
         StoreError::Format {
-            dir: self.dir.clone(),
+            dir: self.0.dir.clone(),
             found,
         }
-    }
-
-    fn db(&self) -> Result<&DB, StoreError> {
-        self.db.as_ref().ok_or(StoreError::Failed)
     }
 }
 
@@ -154,26 +182,38 @@ fn column_options(column: Column) -> Options {
     options
 }
 
-impl Store for Rocks {
-    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
-        let db = self.db()?;
-        let mut batch = WriteBatch::default();
-        for (name, key, value) in &writes.puts {
-            batch.put_cf(column(db, *name), key, value);
-        }
-        for (name, key) in &writes.deletes {
-            batch.delete_cf(column(db, *name), key);
-        }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        db.write_opt(batch, &options)
-            .map_err(engine(&self.dir, "write"))
+impl Read for Opened {
+    fn scan(&self, name: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.iterate(name, IteratorMode::From(from, Direction::Forward), visit)
     }
 
-    fn scan(&self, name: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+    fn scan_back(&self, name: Column, until: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        let mode = IteratorMode::From(until, Direction::Reverse);
+        self.iterate(name, mode, &mut |key, value| match key == until {
+            true => ControlFlow::Continue(()),
+            false => visit(key, value),
+        })
+    }
+
+    fn last(&self, name: Column) -> Result<Option<Entry>, StoreError> {
+        let mut last = None;
+        self.iterate(name, IteratorMode::End, &mut |key, value| {
+            last = Some((key.to_vec(), value.to_vec()));
+            ControlFlow::Break(())
+        })?;
+        Ok(last)
+    }
+}
+
+impl Opened {
+    fn iterate(
+        &self,
+        name: Column,
+        mode: IteratorMode<'_>,
+        visit: Visit<'_>,
+    ) -> Result<(), StoreError> {
         let db = self.db()?;
-        let mode = IteratorMode::From(from, Direction::Forward);
-        for entry in db.iterator_cf(column(db, name), mode) {
+        for entry in db.iterator_cf(column(&db, name), mode) {
             let (key, value) = entry.map_err(engine(&self.dir, "read"))?;
             if let ControlFlow::Break(()) = visit(&key, &value) {
                 break;
@@ -181,31 +221,57 @@ impl Store for Rocks {
         }
         Ok(())
     }
+}
+
+impl Read for Rocks {
+    fn scan(&self, name: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.0.scan(name, from, visit)
+    }
+
+    fn scan_back(&self, name: Column, until: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.0.scan_back(name, until, visit)
+    }
 
     fn last(&self, name: Column) -> Result<Option<Entry>, StoreError> {
-        let db = self.db()?;
-        let mut entries = db.iterator_cf(column(db, name), IteratorMode::End);
-        let entry = entries
-            .next()
-            .transpose()
-            .map_err(engine(&self.dir, "read"))?;
-        Ok(entry.map(|(key, value)| (key.into_vec(), value.into_vec())))
+        self.0.last(name)
+    }
+}
+
+impl Store for Rocks {
+    fn reader(&self) -> Arc<dyn Read> {
+        Arc::<Opened>::clone(&self.0)
+    }
+
+    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
+        let db = self.0.db()?;
+        let mut batch = WriteBatch::default();
+        for (name, key, value) in &writes.puts {
+            batch.put_cf(column(&db, *name), key, value);
+        }
+        for (name, key) in &writes.deletes {
+            batch.delete_cf(column(&db, *name), key);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        db.write_opt(batch, &options)
+            .map_err(engine(&self.0.dir, "write"))
     }
 
     /// A database whose log could not be written stays failed until it is opened again.
     fn revive(&mut self) -> Result<(), StoreError> {
-        drop(self.db.take());
-        self.db = Some(open_db(&self.dir)?);
+        let mut db = self.0.db.write().unwrap_or_else(PoisonError::into_inner);
+        drop(db.take());
+        *db = Some(open_db(&self.0.dir)?);
         Ok(())
     }
 
     fn drop_before(&mut self, name: Column, until: &[u8]) -> Result<(), StoreError> {
-        let (db, doing) = (self.db()?, "drop old data");
-        let handle = column(db, name);
+        let (db, doing) = (self.0.db()?, "drop old data");
+        let handle = column(&db, name);
         db.delete_file_in_range_cf(handle, &[][..], until)
-            .map_err(engine(&self.dir, doing))?;
+            .map_err(engine(&self.0.dir, doing))?;
         db.delete_range_cf(handle, &[][..], until)
-            .map_err(engine(&self.dir, doing))
+            .map_err(engine(&self.0.dir, doing))
     }
 }
 

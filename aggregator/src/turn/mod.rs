@@ -21,7 +21,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use leeward_common::{
     id::AgentId,
     time::{Clock, Timestamp},
@@ -30,7 +29,6 @@ use leeward_engine::{
     Engine,
     effect::Effect,
     input::{AgentConnected, Input},
-    view::View,
 };
 use tokio::{runtime::Handle, sync::mpsc};
 use tracing::{error, info};
@@ -41,7 +39,7 @@ use crate::{
     mesh::Registration,
     metrics::Metrics,
     recover::{self, Recovered},
-    shared::{Readiness, State},
+    shared::{Published, Readiness, State},
     store::{
         self, Store, Writes,
         key::{Epoch, Position},
@@ -82,7 +80,7 @@ const SESSION_BEFORE_RESTART: u64 = 0;
 #[derive(Clone, Debug)]
 pub struct Outlets {
     /// The picture for readers.
-    pub view: Arc<ArcSwap<View>>,
+    pub view: Arc<Published>,
     /// Whether the store takes writes.
     pub readiness: Arc<Readiness>,
     /// Counters.

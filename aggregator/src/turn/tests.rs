@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{clock::tests::Set, *};
 use crate::{
     recover::{recover, resolve},
-    store::{key::Column, memory::Memory},
+    store::{Read as _, key::Column, memory::Memory},
 };
 
 const AGENTS: [(&str, &str); 4] = [
@@ -238,7 +238,7 @@ impl Bench {
 fn start(store: &Memory, wall: &Arc<Set>) -> Turn {
     let recovered = recover(store, &policy(POLICY)).unwrap();
     let outlets = Outlets {
-        view: Arc::new(ArcSwap::from_pointee(recovered.engine.view())),
+        view: Arc::new(Published::new(recovered.engine.view())),
         readiness: Arc::default(),
         metrics: Arc::default(),
         progress: Arc::default(),

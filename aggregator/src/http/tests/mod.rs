@@ -33,7 +33,8 @@ use crate::{
     config::{Api, Role, Token},
     ingest::roster::Roster,
     metrics::Metrics,
-    shared::{Readiness, Shared, State},
+    shared::{Published, Readiness, Shared, State},
+    store::{Store as _, memory::Memory},
     turn::{Arrival, TurnHandle},
 };
 
@@ -128,7 +129,8 @@ impl Aggregator {
         let readiness = Arc::new(Readiness::default());
         readiness.set(State::Ready);
         let shared = Shared {
-            view: Arc::new(ArcSwap::from_pointee(view)),
+            view: Arc::new(Published::new(view)),
+            store: Memory::default().reader(),
             roster: Arc::new(ArcSwap::from_pointee(Roster::default())),
             turn,
             metrics: Arc::new(Metrics::default()),
