@@ -149,9 +149,14 @@ impl Selection {
             RefusalCode::Unreachable => Some(leave(Some(best?), Reason::Unreachable)),
             RefusalCode::UnknownRegion | RefusalCode::IsPrimary => Some(leave(best, because())),
             RefusalCode::NoEvidence | RefusalCode::Stale | RefusalCode::TooFewProbes => {
+                // While nobody better is known either, it is the observers who are silent: that says nothing of it.
+                let Some(best) = best else {
+                    self.unknown_since = None;
+                    return None;
+                };
                 let since = *self.unknown_since.get_or_insert(now);
                 let waited = now.since(since) >= steadiness.silence;
-                (waited && self.may_move(now)).then_some(leave(Some(best?), because()))
+                (waited && self.may_move(now)).then_some(leave(Some(best), because()))
             }
         }
     }

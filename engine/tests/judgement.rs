@@ -308,6 +308,17 @@ fn observers_that_all_see_nothing_are_cut_off_themselves() {
 }
 
 #[test]
+fn observers_that_come_back_one_by_one_move_nothing() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let before = bench.decisions.len();
+    bench.run(30, |_, _| None);
+    bench.run(3, |from, _| from.starts_with('c').then_some((10, 20_000)));
+    bench.run(10, WELL);
+    assert_eq!(bench.decisions.len(), before);
+}
+
+#[test]
 fn a_cut_between_primary_and_candidate_is_left_at_once() {
     let mut bench = Bench::four();
     bench.run(5, WELL);
