@@ -141,6 +141,26 @@ id!(
     "a service"
 );
 id!(
+    /// Something that a region has so much of: `vcpu`, `gpu`, `units`.
+    ResourceId,
+    "a resource"
+);
+id!(
+    /// An offer of capacity.
+    OfferId,
+    "an offer"
+);
+id!(
+    /// A reservation of capacity.
+    ReservationId,
+    "a reservation"
+);
+id!(
+    /// An operator's override.
+    OverrideId,
+    "an override"
+);
+id!(
     /// Who injected a signal.
     SourceId,
     "a source"

@@ -1,9 +1,12 @@
 //! What was decided, and every reason: a decision is an explanation, not a log line.
 
-use leeward_common::{id::RegionId, time::Timestamp};
+use leeward_common::{
+    id::{RegionId, ServiceId},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::select::Ranking;
+use crate::{intent::Owner, select::Ranking};
 
 /// One decision: from `at` on, `primary` fails over to `to`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -12,8 +15,11 @@ pub struct Decision {
     pub id: u64,
     /// When: a multiple of the policy's `evaluate_every`.
     pub at: Timestamp,
-    /// Whose failover it is.
+    /// Whose failover it is; for a service, its home.
     pub primary: RegionId,
+    /// The service, if the selection is one's.
+    #[serde(default)]
+    pub service: Option<ServiceId>,
     /// The selection before; `None` if there was none.
     pub from: Option<RegionId>,
     /// The selection from now on; `None` if no candidate is left.
@@ -26,6 +32,17 @@ pub struct Decision {
     pub graph_version: u64,
     /// The decision in one sentence.
     pub summary: String,
+}
+
+impl Decision {
+    /// Whose selection it is.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        match &self.service {
+            Some(service) => Owner::Service(service.clone()),
+            None => Owner::Region(self.primary.clone()),
+        }
+    }
 }
 
 /// Why a selection changed.

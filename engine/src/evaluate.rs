@@ -9,7 +9,7 @@ use crate::{
     decision::Decision,
     effect::Effect,
     fault::{self, Judgement},
-    select::{self, Picture},
+    select::{self, Picture, Request},
     selection::{Move, Selection},
     state::{Quiet, State},
     summary::summarise,
@@ -56,8 +56,16 @@ impl State {
             self.graph.forget_old(at, &policy);
         }
         let fresh_until = self.judge_faults(at);
-        for primary in policy.regions.keys() {
-            if let Some(decision) = self.evaluate_primary(at, primary) {
+        if self.intents.next_expiry().is_some_and(|until| until <= at) {
+            Arc::make_mut(&mut self.intents).expire(at);
+        }
+        let intents = Arc::clone(&self.intents);
+        let regions = policy.regions.keys();
+        let regions = regions.map(|primary| Request::of_region(&policy, primary));
+        let services = intents.services.iter();
+        let services = services.map(|(id, known)| Request::of_service(&policy, id, &known.what));
+        for request in regions.chain(services) {
+            if let Some(decision) = self.evaluate_owner(at, &request) {
                 effects.push(Effect::Decided(Box::new(decision)));
             }
         }
@@ -72,10 +80,9 @@ impl State {
 
     fn next_quiet(&self, fresh_until: Timestamp) -> Quiet {
         let restless = self.selections.values().any(Selection::is_restless);
-        let expiry = self
-            .signals
-            .next_expiry()
-            .map(|at| at - Duration::from_micros(1));
+        let expiries = [self.signals.next_expiry(), self.intents.next_expiry()];
+        let expiry = expiries.into_iter().flatten().min();
+        let expiry = expiry.map(|at| at - Duration::from_micros(1));
         Quiet {
             version: self.graph_version,
             until: (!restless).then(|| expiry.map_or(fresh_until, |at| at.min(fresh_until))),
@@ -120,14 +127,8 @@ impl State {
         fresh_until
     }
 
-    fn evaluate_primary(&mut self, at: Timestamp, primary: &RegionId) -> Option<Decision> {
+    fn evaluate_owner(&mut self, at: Timestamp, request: &Request<'_>) -> Option<Decision> {
         let policy = Arc::clone(&self.policy);
-        let none = BTreeMap::new();
-        let weights = policy
-            .failovers
-            .get(primary)
-            .map_or(&none, |failover| &failover.weights);
-        let candidates = policy.candidates(primary);
         let picture = Picture {
             now: at,
             policy: &policy,
@@ -135,11 +136,11 @@ impl State {
             pairs: self.graph.pairs(),
             signals: self.signals.active(),
         };
-        let (_, appraisals) = select::appraise(&picture, primary, &candidates, weights);
-        let selection = self.selections.entry(primary.clone()).or_default();
+        let (_, appraisals) = select::appraise(&picture, request);
+        let selection = self.selections.entry(request.owner.clone()).or_default();
         let wanted = selection.evaluate(at, &policy.steadiness, &appraisals)?;
-        let evidence = select::rank(&picture, primary, &candidates, weights);
-        let summary = summarise(primary, &wanted, &evidence);
+        let evidence = select::rank(&picture, request);
+        let summary = summarise(request, &wanted, &evidence);
         let Move { from, to, reason } = wanted;
         let id = self.next_decision;
         self.next_decision += 1;
@@ -147,7 +148,8 @@ impl State {
         let decision = Decision {
             id,
             at,
-            primary: primary.clone(),
+            primary: request.primary.clone(),
+            service: request.service().cloned(),
             from,
             to,
             reason,

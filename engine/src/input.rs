@@ -28,6 +28,8 @@ pub enum Input {
     Signal(Signal),
     /// A new policy is in force.
     Policy(Box<crate::policy::Policy>),
+    /// Somebody changed a service, an offer, a reservation or an override.
+    Change(Box<crate::intent::Change>),
 }
 
 /// An agent's session began.

@@ -7,6 +7,7 @@
 //!
 //! - [`input`], [`effect`]: what goes in, what comes out.
 //! - [`policy`]: regions, failover sets and the numbers that a decision uses.
+//! - [`intent`]: services, capacity and overrides: what people ask for beside the policy.
 //! - [`graph`]: regions and links; which reports are evidence for a link, and how old they are.
 //! - [`fault`]: whose fault it is: the observer, a target, or a region.
 //! - [`baseline`], [`weight`]: geography and capacity; the live quality of a link.
@@ -18,6 +19,7 @@
 //! - [`scenario`], [`simulate`]: a world in a file, run in virtual time.
 
 pub mod baseline;
+mod clients;
 pub mod decision;
 pub mod effect;
 mod evaluate;
@@ -25,6 +27,7 @@ pub mod fault;
 pub mod graph;
 pub mod holddown;
 pub mod input;
+pub mod intent;
 pub mod near;
 mod pairs;
 pub mod policy;
@@ -81,6 +84,7 @@ impl Engine {
             Input::Reports(reports) => self.state.on_reports(now, reports),
             Input::Signal(signal) => self.state.on_signal(now, signal),
             Input::Policy(policy) => self.state.on_policy(now, policy),
+            Input::Change(change) => self.state.on_change(now, change),
         }
         effects
     }

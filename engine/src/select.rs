@@ -14,12 +14,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use leeward_common::{id::RegionId, time::Timestamp};
+use leeward_common::{
+    id::{RegionId, ServiceId},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     baseline::baseline,
-    policy::Policy,
+    clients,
+    intent::{Owner, Service},
+    policy::{Policy, Weights},
     signal::{self, ActiveSignal},
     view::{Estimate, Knowledge, Pair, PairView, RegionState, RegionView},
     weight::{self, Addend, Sum},
@@ -40,6 +45,74 @@ pub struct Picture<'a> {
     pub signals: &'a [ActiveSignal],
 }
 
+/// Whose candidates are to be judged, and by what.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// Whose selection it is.
+    pub owner: Owner,
+    /// The primary region; a service's home.
+    pub primary: &'a RegionId,
+    /// The candidates.
+    pub candidates: Vec<RegionId>,
+    /// Multipliers of the baseline weight, 1 where absent.
+    pub multipliers: Option<&'a BTreeMap<RegionId, f64>>,
+    /// The numbers of both weights.
+    pub weights: Weights,
+    /// The service, if the selection is one's.
+    pub described: Option<&'a Service>,
+}
+
+impl<'a> Request<'a> {
+    /// Who stands in for a primary region, as configured.
+    #[must_use]
+    pub fn of_region(policy: &'a Policy, primary: &'a RegionId) -> Self {
+        let multipliers = policy.failovers.get(primary).map(|own| &own.weights);
+        Self {
+            multipliers,
+            ..Self::of_candidates(policy, primary, policy.candidates(primary))
+        }
+    }
+
+    /// Who of these would stand in for a primary region.
+    #[must_use]
+    pub fn of_candidates(
+        policy: &Policy,
+        primary: &'a RegionId,
+        candidates: Vec<RegionId>,
+    ) -> Self {
+        Self {
+            owner: Owner::Region(primary.clone()),
+            primary,
+            candidates,
+            multipliers: None,
+            weights: policy.weights.clone(),
+            described: None,
+        }
+    }
+
+    /// Where a service should run.
+    #[must_use]
+    pub fn of_service(policy: &Policy, id: &ServiceId, service: &'a Service) -> Self {
+        Self {
+            owner: Owner::Service(id.clone()),
+            primary: &service.home,
+            candidates: service.regions(policy),
+            multipliers: Some(&service.multipliers),
+            weights: service.weights(policy),
+            described: Some(service),
+        }
+    }
+
+    /// The service's id, if the selection is one's.
+    #[must_use]
+    pub const fn service(&self) -> Option<&ServiceId> {
+        match &self.owner {
+            Owner::Region(_) => None,
+            Owner::Service(service) => Some(service),
+        }
+    }
+}
+
 /// Candidates, best first; those not eligible last, in the order of their ids.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Ranking {
@@ -58,6 +131,8 @@ pub enum Perspective {
     Primary,
     /// The primary is down or silent: by the median link between the other regions and each candidate.
     Survivors,
+    /// By the links between a service's clients and each candidate, by their shares.
+    Clients,
 }
 
 /// One candidate of a ranking.
@@ -208,15 +283,10 @@ impl Candidate {
     }
 }
 
-/// Ranks candidates for a primary. `weights` are multipliers of the baseline weight, 1 where absent.
+/// Ranks the candidates of a request.
 #[must_use]
-pub fn rank(
-    picture: &Picture<'_>,
-    primary: &RegionId,
-    candidates: &[RegionId],
-    weights: &BTreeMap<RegionId, f64>,
-) -> Ranking {
-    let (perspective, appraisals) = appraise(picture, primary, candidates, weights);
+pub fn rank(picture: &Picture<'_>, request: &Request<'_>) -> Ranking {
+    let (perspective, appraisals) = appraise(picture, request);
     let best = appraisals.first().filter(|best| best.refusal.is_none());
     let best = best.and_then(Appraisal::log_score);
     Ranking {
@@ -242,17 +312,16 @@ pub(crate) struct Appraisal {
 /// Appraises candidates and puts them in order: those that may be selected first, best first; then by id.
 pub(crate) fn appraise(
     picture: &Picture<'_>,
-    primary: &RegionId,
-    candidates: &[RegionId],
-    weights: &BTreeMap<RegionId, f64>,
+    request: &Request<'_>,
 ) -> (Perspective, Vec<Appraisal>) {
-    let perspective = perspective(picture, primary);
-    let mut appraisals: Vec<_> = candidates
+    let perspective = match request.owner {
+        Owner::Region(_) => perspective(picture, request.primary),
+        Owner::Service(_) => Perspective::Clients,
+    };
+    let mut appraisals: Vec<_> = request
+        .candidates
         .iter()
-        .map(|candidate| {
-            let configured = weights.get(candidate).copied();
-            appraise_one(picture, perspective, primary, candidate, configured)
-        })
+        .map(|candidate| appraise_one(picture, request, perspective, candidate))
         .collect();
     appraisals.sort_by(|a, b| {
         let refused = |own: &Appraisal| own.refusal.is_some();
@@ -297,11 +366,15 @@ fn perspective(picture: &Picture<'_>, primary: &RegionId) -> Perspective {
 
 fn appraise_one(
     picture: &Picture<'_>,
+    request: &Request<'_>,
     perspective: Perspective,
-    primary: &RegionId,
     candidate: &RegionId,
-    configured: Option<f64>,
 ) -> Appraisal {
+    let primary = request.primary;
+    let configured = request
+        .multipliers
+        .and_then(|all| all.get(candidate))
+        .copied();
     let mut own = Appraisal {
         region: candidate.clone(),
         refusal: None,
@@ -313,36 +386,75 @@ fn appraise_one(
     let policy = picture.policy;
     if let (Some(home), Some(region)) = (policy.regions.get(primary), policy.regions.get(candidate))
     {
-        baseline(&policy.weights, home, region, configured, &mut own.baseline);
+        baseline(
+            &request.weights,
+            home,
+            region,
+            configured,
+            &mut own.baseline,
+        );
     }
     if let Some(observed) = match perspective {
-        Perspective::Primary => observe(picture, primary, candidate),
-        Perspective::Survivors => observe_by_survivors(picture, primary, candidate),
+        Perspective::Primary => observe(picture, &request.weights, primary, candidate),
+        Perspective::Survivors => {
+            observe_by_survivors(picture, &request.weights, primary, candidate)
+        }
+        Perspective::Clients => observe_by_clients(picture, request, candidate),
     } {
-        own.seen_from = Some(observed.from);
+        own.seen_from = observed.from;
         own.pair = Some(observed.pair);
         own.network = observed.network;
     }
-    own.refusal = refusal(picture, primary, &own);
+    own.refusal = refusal(picture, request, &own);
     own
 }
 
 /// A candidate as seen from one region.
 struct Observed {
-    from: RegionId,
+    /// `None` if it is seen from several.
+    from: Option<RegionId>,
     pair: Arc<PairView>,
     network: Option<Sum>,
 }
 
-fn observe(picture: &Picture<'_>, from: &RegionId, candidate: &RegionId) -> Option<Observed> {
+fn observe(
+    picture: &Picture<'_>,
+    weights: &Weights,
+    from: &RegionId,
+    candidate: &RegionId,
+) -> Option<Observed> {
     let pair = picture.pairs.get(&Pair::new(from, candidate))?;
-    let mut network = weight::network(&picture.policy.weights, &pair.estimates);
+    let mut network = weight::network(weights, &pair.estimates);
     if let Some(network) = &mut network {
         signal::pull(picture.policy, picture.signals, from, candidate, network);
     }
     Some(Observed {
-        from: from.clone(),
+        from: Some(from.clone()),
         pair: Arc::clone(pair),
+        network,
+    })
+}
+
+/// As the service's clients see it; signals about links count as seen from its home.
+fn observe_by_clients(
+    picture: &Picture<'_>,
+    request: &Request<'_>,
+    candidate: &RegionId,
+) -> Option<Observed> {
+    let pair = clients::seen(picture, request.described?, candidate)?;
+    let mut network = weight::network(&request.weights, &pair.estimates);
+    if let Some(network) = &mut network {
+        signal::pull(
+            picture.policy,
+            picture.signals,
+            request.primary,
+            candidate,
+            network,
+        );
+    }
+    Some(Observed {
+        from: None,
+        pair,
         network,
     })
 }
@@ -350,6 +462,7 @@ fn observe(picture: &Picture<'_>, from: &RegionId, candidate: &RegionId) -> Opti
 /// The median of what the regions that are left see, the lower of the two middle ones if they are even in number.
 fn observe_by_survivors(
     picture: &Picture<'_>,
+    weights: &Weights,
     primary: &RegionId,
     candidate: &RegionId,
 ) -> Option<Observed> {
@@ -360,7 +473,7 @@ fn observe_by_survivors(
         .regions
         .iter()
         .filter(is_left)
-        .filter_map(|(from, _)| observe(picture, from, candidate))
+        .filter_map(|(from, _)| observe(picture, weights, from, candidate))
         .filter(|seen| {
             seen.pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh
         })
@@ -372,7 +485,8 @@ fn observe_by_survivors(
 }
 
 /// The first gate that a candidate does not pass; see the module's documentation.
-fn refusal(picture: &Picture<'_>, primary: &RegionId, own: &Appraisal) -> Option<Refusal> {
+fn refusal(picture: &Picture<'_>, request: &Request<'_>, own: &Appraisal) -> Option<Refusal> {
+    let primary = request.primary;
     let refuse = |code, detail: String| Some(Refusal { code, detail });
     let policy = picture.policy;
     for region in [primary, &own.region] {
@@ -383,7 +497,7 @@ fn refusal(picture: &Picture<'_>, primary: &RegionId, own: &Appraisal) -> Option
             );
         }
     }
-    if own.region == *primary {
+    if own.region == *primary && matches!(request.owner, Owner::Region(_)) {
         return refuse(
             RefusalCode::IsPrimary,
             "it is the primary itself".to_owned(),

@@ -45,6 +45,15 @@ pub(crate) struct Move {
 }
 
 impl Selection {
+    /// The selection of a service that runs in `region`, as its owner says.
+    pub(crate) fn running(now: Timestamp, region: RegionId) -> Self {
+        Self {
+            selected: Some(region),
+            since: Some(now),
+            ..Self::default()
+        }
+    }
+
     /// Looks at the candidates in their order, best first, and says whether to move. The caller then records it with
     /// [`Selection::on_decision`].
     pub(crate) fn evaluate(

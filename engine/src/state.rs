@@ -16,6 +16,7 @@ use crate::{
     decision::Decision,
     graph::{Exclusions, Graph},
     input::{AgentConnected, Reports, Signal},
+    intent::{Change, Intents, Owner},
     policy::Policy,
     selection::Selection,
     signal::Signals,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// The version of [`State`] that this build writes and reads.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// A snapshot of another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -48,7 +49,9 @@ pub struct State {
     pub(crate) signals: Signals,
     pub(crate) regions: Arc<BTreeMap<RegionId, RegionView>>,
     pub(crate) exclusions: Exclusions,
-    pub(crate) selections: BTreeMap<RegionId, Selection>,
+    #[serde(with = "crate::pairs")]
+    pub(crate) selections: BTreeMap<Owner, Selection>,
+    pub(crate) intents: Arc<Intents>,
     pub(crate) decisions: Arc<VecDeque<Arc<Decision>>>,
     pub(crate) next_decision: u64,
     /// See [`Quiet`]; not needed to go on, only to go on quickly.
@@ -93,6 +96,7 @@ impl State {
             regions: Arc::default(),
             exclusions: Exclusions::default(),
             selections: BTreeMap::new(),
+            intents: Arc::default(),
             decisions: Arc::default(),
             next_decision: 1,
             quiet: Quiet::default(),
@@ -104,12 +108,22 @@ impl State {
     /// Every region of the policy has a state and a selection, and no other has.
     fn know_regions(&mut self) {
         let policy = Arc::clone(&self.policy);
-        self.selections
-            .retain(|primary, _| policy.regions.contains_key(primary));
+        let services = &self.intents.services;
+        self.selections.retain(|owner, _| match owner {
+            Owner::Region(primary) => policy.regions.contains_key(primary),
+            Owner::Service(service) => services.contains_key(service),
+        });
+        for (id, service) in services {
+            self.selections
+                .entry(Owner::Service(id.clone()))
+                .or_insert_with(|| Selection::running(self.now, service.what.home.clone()));
+        }
         let regions = Arc::make_mut(&mut self.regions);
         regions.retain(|region, _| policy.regions.contains_key(region));
         for region in policy.regions.keys() {
-            self.selections.entry(region.clone()).or_default();
+            self.selections
+                .entry(Owner::Region(region.clone()))
+                .or_default();
             regions.entry(region.clone()).or_insert_with(|| RegionView {
                 state: RegionState::Unknown,
                 since: self.now,
@@ -172,6 +186,12 @@ impl State {
         self.graph.refresh_all(policy, &self.exclusions);
     }
 
+    pub(crate) fn on_change(&mut self, now: Timestamp, change: &Change) {
+        self.on_input(now);
+        Arc::make_mut(&mut self.intents).on_change(now, change);
+        self.know_regions();
+    }
+
     fn on_input(&mut self, now: Timestamp) {
         self.last_input_at = Some(now);
         self.graph_version += 1;
@@ -195,10 +215,14 @@ impl State {
             .agents
             .iter()
             .map(|(id, agent)| (id.clone(), agent.view()));
-        let selections = self
-            .selections
-            .iter()
-            .map(|(primary, selection)| (primary.clone(), Arc::new(selection.view(self.now))));
+        let (mut selections, mut services) = (BTreeMap::new(), BTreeMap::new());
+        for (owner, selection) in &self.selections {
+            let view = Arc::new(selection.view(self.now));
+            match owner {
+                Owner::Region(primary) => selections.insert(primary.clone(), view),
+                Owner::Service(service) => services.insert(service.clone(), view),
+            };
+        }
         View {
             now: self.now,
             graph_version: self.graph_version,
@@ -207,7 +231,9 @@ impl State {
             regions: Arc::clone(&self.regions),
             links: Arc::clone(self.graph.links()),
             pairs: Arc::clone(self.graph.pairs()),
-            selections: Arc::new(selections.collect()),
+            selections: Arc::new(selections),
+            services: Arc::new(services),
+            intents: Arc::clone(&self.intents),
             decisions: Arc::clone(&self.decisions),
             signals: Arc::clone(self.signals.active()),
         }

@@ -1,15 +1,19 @@
 //! A decision in one sentence.
 
-use leeward_common::id::RegionId;
+use leeward_common::id::{RegionId, ServiceId};
 
 use crate::{
     decision::Reason,
-    select::{Candidate, Contribution, Perspective, Ranking, Term},
+    select::{Candidate, Contribution, Perspective, Ranking, Request, Term},
     selection::Move,
 };
 
 /// What was decided and why, in one sentence.
-pub(crate) fn summarise(primary: &RegionId, wanted: &Move, ranking: &Ranking) -> String {
+pub(crate) fn summarise(request: &Request<'_>, wanted: &Move, ranking: &Ranking) -> String {
+    if let Some(service) = request.service() {
+        return summarise_service(service, wanted, ranking);
+    }
+    let primary = request.primary;
     let sentence = match (&wanted.from, &wanted.to) {
         (None, None) => format!("{primary} has no failover region"),
         (Some(from), None) => format!(
@@ -26,10 +30,29 @@ pub(crate) fn summarise(primary: &RegionId, wanted: &Move, ranking: &Ranking) ->
         }
     };
     match ranking.perspective {
-        Perspective::Primary => sentence,
+        Perspective::Primary | Perspective::Clients => sentence,
         Perspective::Survivors => {
             format!("{sentence} ({primary} itself is not reached: judged from the other regions)")
         }
+    }
+}
+
+/// Where a service runs from now on and why.
+fn summarise_service(service: &ServiceId, wanted: &Move, ranking: &Ranking) -> String {
+    match (&wanted.from, &wanted.to) {
+        (Some(from), Some(to)) => {
+            let why = why_moved(from, to, &wanted.reason, ranking);
+            format!("{service} should run in {to} instead of {from}: {why}")
+        }
+        (Some(from), None) => format!(
+            "{service} has nowhere left to run: {}",
+            why_not(from, ranking)
+        ),
+        (None, Some(to)) => format!(
+            "{service} should run in {to}{}",
+            why_first(to, &wanted.reason, ranking)
+        ),
+        (None, None) => format!("{service} has nowhere to run"),
     }
 }
 

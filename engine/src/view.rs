@@ -9,7 +9,7 @@ use std::{
 };
 
 use leeward_common::{
-    id::{AgentId, RegionId},
+    id::{AgentId, RegionId, ServiceId},
     report::Window,
     time::Timestamp,
 };
@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     decision::Decision,
+    intent::{Intents, Owner},
     policy::Policy,
-    select::{Picture, Ranking},
+    select::{Picture, Ranking, Request},
     signal::ActiveSignal,
 };
 
@@ -63,6 +64,10 @@ pub struct View {
     pub pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
     /// Selections by primary.
     pub selections: Arc<BTreeMap<RegionId, Arc<SelectionView>>>,
+    /// Selections by service: where each should run now.
+    pub services: Arc<BTreeMap<ServiceId, Arc<SelectionView>>>,
+    /// Services, capacity and overrides.
+    pub intents: Arc<Intents>,
     /// The last decisions, oldest first; at most [`MAX_DECISIONS`].
     pub decisions: Arc<VecDeque<Arc<Decision>>>,
     /// Signals in force.
@@ -92,11 +97,25 @@ impl View {
     /// only. A primary that the policy does not know has no candidates.
     #[must_use]
     pub fn ranking(&self, primary: &RegionId) -> Ranking {
-        let none = BTreeMap::new();
-        let failover = self.policy.failovers.get(primary);
-        let weights = failover.map_or(&none, |failover| &failover.weights);
-        let candidates = self.policy.candidates(primary);
-        crate::select::rank(&self.picture(), primary, &candidates, weights)
+        let request = Request::of_region(&self.policy, primary);
+        crate::select::rank(&self.picture(), &request)
+    }
+
+    /// The regions where a service may run, ranked now; `None` for a service that nobody has described.
+    #[must_use]
+    pub fn service_ranking(&self, service: &ServiceId) -> Option<Ranking> {
+        let known = self.intents.services.get(service)?;
+        let request = Request::of_service(&self.policy, service, &known.what);
+        Some(crate::select::rank(&self.picture(), &request))
+    }
+
+    /// What is selected for a region or a service.
+    #[must_use]
+    pub fn selection(&self, owner: &Owner) -> Option<&Arc<SelectionView>> {
+        match owner {
+            Owner::Region(region) => self.selections.get(region),
+            Owner::Service(service) => self.services.get(service),
+        }
     }
 }
 

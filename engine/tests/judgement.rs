@@ -2,186 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{collections::BTreeMap, time::Duration};
+mod bench;
 
+use std::collections::BTreeMap;
+
+use bench::{Bench, SECOND, START, WELL, path, region, report};
 use leeward_common::{
-    histogram::Schema,
-    id::{AgentId, RegionId, SourceId, TargetId},
-    report::{Class, Counts, Path, ProbeKind, Report, Rtt, Window},
-    time::Timestamp,
+    id::{AgentId, RegionId, SourceId},
+    report::Window,
 };
 use leeward_engine::{
-    Engine,
-    decision::{Decision, Reason},
-    effect::Effect,
-    input::{Input, Metric, Reports, Signal, Subject},
-    policy::{Policy, Probing, Region, SignalSource, defaults},
-    select::{Candidate, Perspective, RefusalCode, Term},
+    decision::Reason,
+    input::{Input, Metric, Reports, Subject},
+    select::{Candidate, Perspective, Ranking, RefusalCode, Request, Term},
     view::{RegionState, View, Vote},
 };
-
-const START: Timestamp = Timestamp::from_unix_us(1_767_225_600_000_000);
-const SECOND: Duration = Duration::from_secs(1);
-
-fn region(id: &str) -> RegionId {
-    RegionId::parse(id).unwrap()
-}
-
-fn policy(regions: &[&str]) -> Policy {
-    let place = |(n, id): (usize, &&str)| {
-        let region = Region {
-            latitude: 0.0,
-            longitude: 10.0 * n as f64,
-            capacity: 1.0,
-            labels: BTreeMap::new(),
-        };
-        (RegionId::parse(id).unwrap(), region)
-    };
-    let source = |max_factor| SignalSource {
-        max_factor,
-        max_ttl: SECOND * 60,
-    };
-    Policy {
-        regions: regions.iter().enumerate().map(place).collect(),
-        failovers: BTreeMap::new(),
-        probing: Probing {
-            interval: Duration::from_millis(100),
-            window: SECOND,
-            expiry: SECOND * 3,
-            kinds: vec![ProbeKind::Icmp],
-            schema: Schema::TwoDigits,
-        },
-        targets: Vec::new(),
-        signal_sources: BTreeMap::from([
-            (SourceId::parse("strong").unwrap(), source(100.0)),
-            (SourceId::parse("weak").unwrap(), source(1.5)),
-        ]),
-        evaluate_every: Duration::from_millis(50),
-        evidence: defaults::evidence(Duration::from_millis(100), SECOND),
-        weights: defaults::weights(),
-        steadiness: defaults::steadiness(),
-    }
-}
-
-/// An engine, and the hosts whose agents report to it: `a1` is the first of region `a`.
-struct Bench {
-    engine: Engine,
-    hosts: Vec<&'static str>,
-    second: u32,
-    decisions: Vec<Decision>,
-}
-
-/// What became of ten probes from one host to another: how many were answered, in microseconds; `None` if the agent is
-/// silent.
-type Rule = fn(&str, &str) -> Option<(u32, u32)>;
-
-const WELL: Rule = |_, _| Some((10, 20_000));
-
-impl Bench {
-    fn new(regions: &[&str], hosts: &[&'static str]) -> Self {
-        Self {
-            engine: Engine::new(policy(regions)),
-            hosts: hosts.to_vec(),
-            second: 0,
-            decisions: Vec::new(),
-        }
-    }
-
-    /// Four regions, two agents each.
-    fn four() -> Self {
-        Self::new(
-            &["a", "b", "c", "d"],
-            &["a1", "a2", "b1", "b2", "c1", "c2", "d1", "d2"],
-        )
-    }
-
-    fn now(&self) -> Timestamp {
-        START + SECOND * self.second
-    }
-
-    fn step(&mut self, at: Timestamp, input: &Input) {
-        let effects = self.engine.step(at, input);
-        self.decisions.extend(
-            effects
-                .into_iter()
-                .map(|Effect::Decided(decision)| *decision),
-        );
-    }
-
-    /// Lets seconds pass under a rule.
-    fn run(&mut self, seconds: u32, rule: Rule) -> View {
-        for _ in 0..seconds {
-            let window = Window {
-                start: self.now(),
-                length: SECOND,
-            };
-            self.second += 1;
-            for from in self.hosts.clone() {
-                let paths: Vec<_> = self
-                    .hosts
-                    .iter()
-                    .filter(|to| to[..1] != from[..1])
-                    .filter_map(|to| Some((path(to), report(rule(from, to)?))))
-                    .collect();
-                if paths.is_empty() {
-                    continue;
-                }
-                let reports = Reports {
-                    agent: AgentId::parse(from).unwrap(),
-                    region: region(&from[..1]),
-                    window,
-                    reports: paths,
-                };
-                self.step(self.now(), &Input::Reports(reports));
-            }
-            self.step(self.now() + SECOND / 2, &Input::Tick);
-        }
-        self.engine.view()
-    }
-
-    fn signal(
-        &mut self,
-        source: &str,
-        subject: Subject,
-        metric: Metric,
-        value: f64,
-        key: Option<&str>,
-    ) {
-        let at = self.now() + SECOND / 2;
-        let signal = Signal {
-            source: SourceId::parse(source).unwrap(),
-            subject,
-            metric,
-            value,
-            observed_at: at,
-            expires_at: at + SECOND * 10,
-            idempotency_key: key.map(str::to_owned),
-        };
-        self.step(at, &Input::Signal(signal));
-    }
-}
-
-fn path(to: &str) -> Path {
-    Path {
-        target: TargetId::parse(to).unwrap(),
-        kind: ProbeKind::Icmp,
-        region: Some(region(&to[..1])),
-    }
-}
-
-fn report((answered, rtt_us): (u32, u32)) -> Report {
-    let mut counts = Counts {
-        scheduled: 10,
-        overdue: 10 - answered,
-        ..Counts::default()
-    };
-    let mut rtt = Rtt::empty(Schema::TwoDigits);
-    for _ in 0..answered {
-        counts.end(Class::Replied);
-        rtt.record(rtt_us);
-    }
-    Report { counts, rtt }
-}
 
 fn candidate(view: &View, primary: &str, id: &str) -> Candidate {
     view.ranking(&region(primary))
@@ -410,10 +245,7 @@ fn the_regions_gates_are_named_in_order() {
         Some(RefusalCode::NoEvidence)
     );
     let view = bench.run(3, WELL);
-    let picture = view.picture();
-    let none = BTreeMap::new();
-    let asked = [region("a"), region("x"), region("b")];
-    let ranking = leeward_engine::select::rank(&picture, &region("a"), &asked, &none);
+    let ranking = rank(&view, &["a", "x", "b"], None);
     let codes: Vec<_> = ranking
         .candidates
         .iter()
@@ -434,12 +266,21 @@ fn configured_weights_decide_between_equals() {
     let mut bench = Bench::four();
     let view = bench.run(3, WELL);
     let weights = BTreeMap::from([(region("d"), 5.0)]);
-    let asked = [region("b"), region("c"), region("d")];
-    let ranking = leeward_engine::select::rank(&view.picture(), &region("a"), &asked, &weights);
+    let ranking = rank(&view, &["b", "c", "d"], Some(&weights));
     assert_eq!(ranking.best().unwrap().region, region("d"));
-    let plain =
-        leeward_engine::select::rank(&view.picture(), &region("a"), &asked, &BTreeMap::new());
+    let plain = rank(&view, &["b", "c", "d"], None);
     assert_eq!(plain.best().unwrap().region, region("b"));
+}
+
+/// Ranks for region `a`.
+fn rank(view: &View, asked: &[&str], multipliers: Option<&BTreeMap<RegionId, f64>>) -> Ranking {
+    let primary = region("a");
+    let request = Request {
+        candidates: asked.iter().map(|name| region(name)).collect(),
+        multipliers,
+        ..Request::of_region(&view.policy, &primary)
+    };
+    leeward_engine::select::rank(&view.picture(), &request)
 }
 
 fn network(view: &View) -> f64 {

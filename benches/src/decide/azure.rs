@@ -9,7 +9,13 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use leeward_common::time::Timestamp;
-use leeward_engine::{Engine, baseline::great_circle_km, input::Input, policy::Region, select};
+use leeward_engine::{
+    Engine,
+    baseline::great_circle_km,
+    input::Input,
+    policy::Region,
+    select::{self, Request},
+};
 use serde::Deserialize;
 
 use super::{
@@ -348,8 +354,9 @@ impl Ranker {
     /// The best of these for `from`; the first of them if none may be selected.
     fn best(&self, from: usize, to: &[usize; 3]) -> usize {
         let candidates = to.map(|to| self.ids[to].clone());
-        let picture = self.views[from].picture();
-        let ranking = select::rank(&picture, &self.ids[from], &candidates, &BTreeMap::new());
+        let view = &self.views[from];
+        let request = Request::of_candidates(&view.policy, &self.ids[from], candidates.to_vec());
+        let ranking = select::rank(&view.picture(), &request);
         let best = ranking.candidates.first().map(|best| &best.region);
         to.iter()
             .copied()

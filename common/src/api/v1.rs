@@ -179,6 +179,8 @@ pub enum Perspective {
     Primary,
     /// The primary is down or silent: by the median link between the other regions and each candidate.
     Survivors,
+    /// By the links between a service's clients and each candidate, by their shares.
+    Clients,
 }
 
 /// One candidate for a failover.

@@ -145,7 +145,7 @@ fn summary(primary: &RegionId, selection: Option<&SelectionView>, ranking: &Rank
         }) => chosen(primary, selected, *held_until, ranking),
     };
     match ranking.perspective {
-        select::Perspective::Primary => sentence,
+        select::Perspective::Primary | select::Perspective::Clients => sentence,
         select::Perspective::Survivors => {
             format!("{sentence} ({primary} itself is not reached: judged from the other regions)")
         }
@@ -258,6 +258,7 @@ fn perspective(ranking: &Ranking) -> Perspective {
     match ranking.perspective {
         select::Perspective::Primary => Perspective::Primary,
         select::Perspective::Survivors => Perspective::Survivors,
+        select::Perspective::Clients => Perspective::Clients,
     }
 }
 

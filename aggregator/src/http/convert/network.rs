@@ -7,7 +7,7 @@ use leeward_common::{
 };
 use leeward_engine::{
     input::Subject,
-    select::{self, Ranking},
+    select::{self, Ranking, Request},
     view::{Estimates, Knowledge, LinkView, Pair, WindowView},
     weight,
 };
@@ -26,12 +26,8 @@ pub fn graph(moment: &Moment<'_>, from: Option<&RegionId>) -> Graph {
             .filter(|region| *region != from)
             .cloned()
             .collect();
-        select::rank(
-            &view.picture(),
-            from,
-            &others,
-            &std::collections::BTreeMap::new(),
-        )
+        let request = Request::of_candidates(&view.policy, from, others);
+        select::rank(&view.picture(), &request)
     });
     let node = |id| node(moment, from, ranking.as_ref(), id);
     Graph {

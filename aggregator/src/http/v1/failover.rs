@@ -14,7 +14,10 @@ use leeward_common::{
     },
     id::RegionId,
 };
-use leeward_engine::{select, view::View};
+use leeward_engine::{
+    select::{self, Request},
+    view::View,
+};
 
 use super::Now;
 use crate::{
@@ -85,12 +88,12 @@ pub(in crate::http) async fn evaluate(
         potential_failover_regions,
         weights,
     } = configuration;
-    let ranking = select::rank(
-        &now.view.picture(),
-        &primary_region,
-        &potential_failover_regions,
-        &weights,
-    );
+    let policy = &now.view.policy;
+    let request = Request {
+        multipliers: Some(&weights),
+        ..Request::of_candidates(policy, &primary_region, potential_failover_regions)
+    };
+    let ranking = select::rank(&now.view.picture(), &request);
     answer(
         &headers,
         &convert::evaluated(&now.moment(), &primary_region, &ranking),
