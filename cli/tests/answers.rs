@@ -60,6 +60,7 @@ fn overview(state: State) -> Overview {
         aggregator: "main".to_owned(),
         build: "0.1.0".to_owned(),
         graph_version: 7,
+        policy_version: "0123456789abcdef".to_owned(),
         evaluated_at: time(),
         data_age_ms: Some(800),
         stale: false,

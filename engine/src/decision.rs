@@ -30,6 +30,10 @@ pub struct Decision {
     pub evidence: Ranking,
     /// The state of the graph that it was decided upon.
     pub graph_version: u64,
+    /// The policy that it was decided by, [`crate::policy::Policy::version`]; empty in decisions of builds that did not
+    /// note it.
+    #[serde(default)]
+    pub policy_version: String,
     /// The decision in one sentence.
     pub summary: String,
 }

@@ -155,6 +155,7 @@ impl State {
             reason,
             evidence,
             graph_version: self.graph_version,
+            policy_version: self.policy_version.to_string(),
             summary,
         };
         let decisions = Arc::make_mut(&mut self.decisions);

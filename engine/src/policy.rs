@@ -11,6 +11,7 @@ use leeward_common::{
     report::ProbeKind,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 mod sections;
 
@@ -237,6 +238,15 @@ pub mod defaults {
 }
 
 impl Policy {
+    /// What tells this policy from any other: the first 16 hexadecimal digits of the SHA-256 of all its values, written as
+    /// TOML. Comments, order and defaults that are spelt out make no other policy.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let text = toml::to_string(self).expect("a policy holds nothing that TOML cannot express");
+        let hash = Sha256::digest(text.as_bytes());
+        hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The candidates that may stand in for a primary: those of the config, else every other region; none for a region
     /// that the policy does not know.
     #[must_use]

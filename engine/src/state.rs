@@ -44,6 +44,9 @@ pub struct State {
     pub(crate) evaluated_at: Timestamp,
     pub(crate) graph_version: u64,
     pub(crate) policy: Arc<Policy>,
+    /// Made from the policy.
+    #[serde(skip)]
+    pub(crate) policy_version: Arc<str>,
     pub(crate) graph: Graph,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) signals: Signals,
@@ -89,6 +92,7 @@ impl State {
             last_input_at: None,
             evaluated_at: Timestamp::EPOCH,
             graph_version: 0,
+            policy_version: policy.version().into(),
             policy: Arc::new(policy),
             graph: Graph::default(),
             agents: BTreeMap::new(),
@@ -141,6 +145,7 @@ impl State {
             });
         }
         self.graph.refresh_all(&self.policy, &self.exclusions);
+        self.policy_version = self.policy.version().into();
         Ok(self)
     }
 
@@ -181,6 +186,7 @@ impl State {
     pub(crate) fn on_policy(&mut self, now: Timestamp, policy: &Policy) {
         self.on_input(now);
         self.policy = Arc::new(policy.clone());
+        self.policy_version = policy.version().into();
         self.know_regions();
         self.graph.forget_old(now, policy);
         self.graph.refresh_all(policy, &self.exclusions);
@@ -227,6 +233,7 @@ impl State {
             now: self.now,
             graph_version: self.graph_version,
             policy: Arc::clone(&self.policy),
+            policy_version: Arc::clone(&self.policy_version),
             agents: Arc::new(agents.collect()),
             regions: Arc::clone(&self.regions),
             links: Arc::clone(self.graph.links()),

@@ -54,6 +54,8 @@ pub struct View {
     pub graph_version: u64,
     /// The policy in force.
     pub policy: Arc<Policy>,
+    /// [`Policy::version`] of it.
+    pub policy_version: Arc<str>,
     /// Agents that were heard of.
     pub agents: Arc<BTreeMap<AgentId, AgentView>>,
     /// Regions of the policy.

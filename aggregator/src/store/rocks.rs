@@ -1,11 +1,12 @@
 //! The store in RocksDB; the only place that knows of it.
 
 use std::{
-    ops::{ControlFlow, Deref},
+    ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Weak},
 };
 
+use arc_swap::ArcSwapOption;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
     IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
@@ -22,38 +23,24 @@ const WAL_BYTES: u64 = 128 << 20;
 
 /// A directory opened by RocksDB. Only one process at a time can.
 #[derive(Debug)]
-pub struct Rocks(Arc<Opened>);
+pub struct Rocks {
+    opened: Arc<Opened>,
+    /// The database before, until the last who reads it has let go of it.
+    before: Weak<DB>,
+}
 
 /// What the writer and its readers share.
 #[derive(Debug)]
 struct Opened {
-    /// `None` only after a failed attempt to open it again. Locked for writing only by the one who revives, which waits
-    /// for readers, since a directory can only be opened again once it is closed.
-    db: RwLock<Option<DB>>,
+    /// `None` while it is to be opened again. Who reads for long looks now and then whether it is: a directory can only
+    /// be opened again once everybody has let go of it, and the turn thread does not wait for readers.
+    db: ArcSwapOption<DB>,
     dir: PathBuf,
 }
 
-/// An open database for as long as it is held.
-struct Held<'a>(RwLockReadGuard<'a, Option<DB>>);
-
-impl Deref for Held<'_> {
-    type Target = DB;
-
-    fn deref(&self) -> &DB {
-        self.0
-            .as_ref()
-            .expect("it was there when it was taken hold of")
-    }
-}
-
 impl Opened {
-    fn db(&self) -> Result<Held<'_>, StoreError> {
-        // Nothing is left half done behind this lock, so that a panic elsewhere says nothing about the database.
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        if db.is_none() {
-            return Err(StoreError::Failed);
-        }
-        Ok(Held(db))
+    fn db(&self) -> Result<Arc<DB>, StoreError> {
+        self.db.load_full().ok_or(StoreError::Failed)
     }
 }
 
@@ -72,20 +59,23 @@ impl Rocks {
         if !is_new {
             check_columns(dir)?;
         }
-        let mut store = Self(Arc::new(Opened {
-            db: RwLock::new(Some(open_db(dir)?)),
-            dir: dir.to_owned(),
-        }));
+        let mut store = Self {
+            opened: Arc::new(Opened {
+                db: ArcSwapOption::from_pointee(open_db(dir)?),
+                dir: dir.to_owned(),
+            }),
+            before: Weak::new(),
+        };
         store.check_format(is_new)?;
         Ok(store)
     }
 
     fn check_format(&mut self, is_new: bool) -> Result<(), StoreError> {
         let value = {
-            let db = self.0.db()?;
+            let db = self.opened.db()?;
             db.get_cf(column(&db, Column::Meta), FORMAT_KEY)
         };
-        match value.map_err(engine(&self.0.dir, "read the format version"))? {
+        match value.map_err(engine(&self.opened.dir, "read the format version"))? {
             Some(value) if value == FORMAT.as_bytes() => Ok(()),
             Some(value) => Err(self.format(format!("{:?}", String::from_utf8_lossy(&value)))),
             None if is_new || self.is_empty()? => {
@@ -109,7 +99,7 @@ impl Rocks {
 
     fn format(&self, found: String) -> StoreError {
         StoreError::Format {
-            dir: self.0.dir.clone(),
+            dir: self.opened.dir.clone(),
             found,
         }
     }
@@ -214,6 +204,9 @@ impl Opened {
     ) -> Result<(), StoreError> {
         let db = self.db()?;
         for entry in db.iterator_cf(column(&db, name), mode) {
+            if self.db.load().is_none() {
+                return Err(StoreError::Failed);
+            }
             let (key, value) = entry.map_err(engine(&self.dir, "read"))?;
             if let ControlFlow::Break(()) = visit(&key, &value) {
                 break;
@@ -225,25 +218,25 @@ impl Opened {
 
 impl Read for Rocks {
     fn scan(&self, name: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
-        self.0.scan(name, from, visit)
+        self.opened.scan(name, from, visit)
     }
 
     fn scan_back(&self, name: Column, until: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
-        self.0.scan_back(name, until, visit)
+        self.opened.scan_back(name, until, visit)
     }
 
     fn last(&self, name: Column) -> Result<Option<Entry>, StoreError> {
-        self.0.last(name)
+        self.opened.last(name)
     }
 }
 
 impl Store for Rocks {
     fn reader(&self) -> Arc<dyn Read> {
-        Arc::<Opened>::clone(&self.0)
+        Arc::<Opened>::clone(&self.opened)
     }
 
     fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
-        let db = self.0.db()?;
+        let db = self.opened.db()?;
         let mut batch = WriteBatch::default();
         for (name, key, value) in &writes.puts {
             batch.put_cf(column(&db, *name), key, value);
@@ -254,24 +247,29 @@ impl Store for Rocks {
         let mut options = WriteOptions::default();
         options.set_sync(true);
         db.write_opt(batch, &options)
-            .map_err(engine(&self.0.dir, "write"))
+            .map_err(engine(&self.opened.dir, "write"))
     }
 
     /// A database whose log could not be written stays failed until it is opened again.
     fn revive(&mut self) -> Result<(), StoreError> {
-        let mut db = self.0.db.write().unwrap_or_else(PoisonError::into_inner);
-        drop(db.take());
-        *db = Some(open_db(&self.0.dir)?);
+        if let Some(db) = self.opened.db.swap(None) {
+            self.before = Arc::downgrade(&db);
+        }
+        if self.before.strong_count() > 0 {
+            return Err(StoreError::Failed);
+        }
+        let db = open_db(&self.opened.dir)?;
+        self.opened.db.store(Some(Arc::new(db)));
         Ok(())
     }
 
     fn drop_before(&mut self, name: Column, until: &[u8]) -> Result<(), StoreError> {
-        let (db, doing) = (self.0.db()?, "drop old data");
+        let (db, doing) = (self.opened.db()?, "drop old data");
         let handle = column(&db, name);
         db.delete_file_in_range_cf(handle, &[][..], until)
-            .map_err(engine(&self.0.dir, doing))?;
+            .map_err(engine(&self.opened.dir, doing))?;
         db.delete_range_cf(handle, &[][..], until)
-            .map_err(engine(&self.0.dir, doing))
+            .map_err(engine(&self.opened.dir, doing))
     }
 }
 
@@ -294,6 +292,27 @@ mod tests {
         let (key, value) = store.last(Column::Decisions).unwrap().unwrap();
         assert_eq!(Position::from_key(&key), Some(position(7)));
         assert_eq!(v1::decode::<v1::Decided>("decision", &value).unwrap().id, 1);
+    }
+
+    #[test]
+    fn a_store_is_opened_again_once_its_readers_have_let_go_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Rocks::open(dir.path()).unwrap();
+        let mut writes = Writes::default();
+        writes.decided(position(1), &decided(1));
+        writes.decided(position(2), &decided(2));
+        store.commit(&writes).unwrap();
+        let reader = store.reader();
+        let mut seen = 0;
+        let ended = reader.scan(Column::Decisions, &[], &mut |_, _| {
+            seen += 1;
+            assert!(store.revive().is_err(), "it is being read");
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(ended, Err(StoreError::Failed)));
+        assert_eq!(seen, 1);
+        store.revive().unwrap();
+        assert!(reader.last(Column::Decisions).unwrap().is_some());
     }
 
     #[test]

@@ -152,6 +152,9 @@ pub struct Failover {
     pub candidates: Vec<Candidate>,
     /// The state of the graph behind it: grows with everything that is learned.
     pub graph_version: u64,
+    /// The policy behind it.
+    #[serde(default)]
+    pub policy_version: String,
     /// When the candidates were ranked; ages count back from here.
     pub evaluated_at: Time,
     /// Whether the whole picture is too old to act on: the answer is the last good one.
@@ -297,6 +300,9 @@ pub struct Decision {
     pub summary: String,
     /// The state of the graph that it was decided upon.
     pub graph_version: u64,
+    /// The policy that it was decided by; empty where that was not noted.
+    #[serde(default)]
+    pub policy_version: String,
     /// From where the candidates were judged.
     pub perspective: Perspective,
     /// What was known: every candidate, best first, with what makes up its score or the reasons against it.
@@ -311,6 +317,9 @@ pub struct Decision {
 pub struct Graph {
     /// Grows with everything that is learned.
     pub graph_version: u64,
+    /// The policy in force.
+    #[serde(default)]
+    pub policy_version: String,
     /// When; ages count back from here.
     pub evaluated_at: Time,
     /// The region whose view the nodes show; `null` if none was asked for and the nodes' measures are all unknown.
@@ -649,6 +658,9 @@ pub struct Overview {
     pub build: String,
     /// The state of the graph.
     pub graph_version: u64,
+    /// The policy in force.
+    #[serde(default)]
+    pub policy_version: String,
     /// When; ages count back from here.
     pub evaluated_at: Time,
     /// Age of the newest report, milliseconds; `null` before the first.

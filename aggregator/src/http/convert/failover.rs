@@ -75,6 +75,7 @@ fn answer(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> Failove
         perspective: perspective(ranking),
         candidates: candidates(ranking, &moment.view.policy, moment.late),
         graph_version: moment.view.graph_version,
+        policy_version: moment.view.policy_version.to_string(),
         evaluated_at: moment.view.now.into(),
         stale: moment.is_stale(),
     }
@@ -420,6 +421,7 @@ fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
         margin,
         summary: decision.summary.clone(),
         graph_version: decision.graph_version,
+        policy_version: decision.policy_version.clone(),
         perspective: perspective(&decision.evidence),
         evidence: candidates(&decision.evidence, policy, Duration::ZERO),
     }

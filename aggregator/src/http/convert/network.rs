@@ -32,6 +32,7 @@ pub fn graph(moment: &Moment<'_>, from: Option<&RegionId>) -> Graph {
     let node = |id| node(moment, from, ranking.as_ref(), id);
     Graph {
         graph_version: view.graph_version,
+        policy_version: view.policy_version.to_string(),
         evaluated_at: view.now.into(),
         from: from.cloned(),
         nodes: view.policy.regions.keys().map(node).collect(),

@@ -42,6 +42,7 @@ pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
         aggregator: aggregator.to_owned(),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         graph_version: view.graph_version,
+        policy_version: view.policy_version.to_string(),
         evaluated_at: view.now.into(),
         data_age_ms: newest.map(|at| super::milliseconds(moment.since(at))),
         stale: moment.is_stale(),
