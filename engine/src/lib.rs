@@ -14,6 +14,7 @@
 //! - [`signal`]: measurements that others inject.
 //! - [`select`]: gates, then score.
 //! - [`selection`], [`holddown`]: when a selection changes, and how long it stays.
+//! - [`plan`]: where all services go together when regions fail.
 //! - [`decision`]: what was decided, and every reason.
 //! - [`view`]: the immutable picture that readers get.
 //! - [`scenario`], [`simulate`]: a world in a file, run in virtual time.
@@ -30,6 +31,7 @@ pub mod input;
 pub mod intent;
 pub mod near;
 mod pairs;
+pub mod plan;
 pub mod policy;
 pub mod scenario;
 pub mod select;

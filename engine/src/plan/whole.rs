@@ -1,0 +1,361 @@
+//! Services that must stay whole: from fractions to one region each.
+//!
+//! A vertex of the fractional optimum splits at most as many services as there are full capacities, so few are to be
+//! rounded. Those are lifted out and seated again one by one, the most important first: where they fit, or where one
+//! other service can make room by moving, whichever costs less; if neither goes, in the place of services that count
+//! less, which then wait for a seat themselves. Every step keeps every capacity.
+//!
+//! Rounding is not optimal: to find the best whole placement is as hard as packing bins. The fractional optimum bounds
+//! what was lost.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use super::{
+    problem::{Choice, Problem, Split},
+    relax::{Relaxed, relax},
+};
+
+/// Passes over all services that look for a cheaper region with room.
+const PASSES: usize = 10;
+
+/// Makes the shares of services that must stay whole 0 or 1, and divides what is left among the others anew.
+pub(super) fn round(problem: &Problem, relaxed: &Relaxed, shares: &mut [Vec<f64>]) {
+    let must_stay = |&demand: &usize| problem.demands[demand].split == Split::Whole;
+    let (whole, divisible): (Vec<usize>, Vec<usize>) =
+        (0..problem.demands.len()).partition(must_stay);
+    let split = |&&demand: &&usize| {
+        let share: f64 = shares[demand].iter().sum();
+        !shares[demand].contains(&1.0) && (share > 0.0 || !problem.options[demand].is_empty())
+    };
+    let fractional: Vec<usize> = whole.iter().filter(split).copied().collect();
+    if fractional.is_empty() {
+        return;
+    }
+    for &demand in &fractional {
+        shares[demand].fill(0.0);
+    }
+    let mut seating = Seating::new(problem, relaxed, shares);
+    seating.seat(&fractional);
+    seating.polish(&whole);
+    let mut usable = problem.usable.clone();
+    for &demand in &whole {
+        if let Some(option) = seating.seat_of(demand) {
+            let region = problem.options[demand][option].region;
+            for (resource, need) in problem.needs[demand].iter().enumerate() {
+                usable[problem.row(region, resource)] -= need;
+            }
+        }
+    }
+    if !divisible.is_empty() {
+        let rest = relax(problem, &usable, &divisible);
+        for demand in divisible {
+            shares[demand].clone_from(&rest.shares[demand]);
+        }
+    }
+}
+
+/// Who waits, the most important first: by class, then the heaviest, then by id.
+type Turn = (u8, Reverse<u64>, usize);
+
+struct Seating<'a> {
+    problem: &'a Problem,
+    relaxed: &'a Relaxed,
+    shares: &'a mut [Vec<f64>],
+    loads: Vec<f64>,
+    /// Demands with a share in each region.
+    guests: Vec<BTreeSet<usize>>,
+}
+
+impl<'a> Seating<'a> {
+    fn new(problem: &'a Problem, relaxed: &'a Relaxed, shares: &'a mut [Vec<f64>]) -> Self {
+        let mut loads = vec![0.0; problem.usable.len()];
+        let mut guests = vec![BTreeSet::new(); problem.offers.len()];
+        for (demand, shares) in shares.iter().enumerate() {
+            for (choice, &share) in problem.options[demand].iter().zip(shares) {
+                if share > 0.0 {
+                    problem.load(&mut loads, demand, choice.region, share);
+                    guests[choice.region].insert(demand);
+                }
+            }
+        }
+        Self {
+            problem,
+            relaxed,
+            shares,
+            loads,
+            guests,
+        }
+    }
+
+    /// Seats these as well as it goes.
+    fn seat(&mut self, waiting: &[usize]) {
+        let mut queue: BTreeSet<Turn> = waiting.iter().map(|&demand| self.turn(demand)).collect();
+        // Each displacement serves a class further, so there is an end; this bounds how long it may take.
+        let mut displacements = 10 * self.problem.demands.len();
+        while let Some((_, _, demand)) = queue.pop_first() {
+            if self.take_best(demand) || displacements == 0 {
+                continue;
+            }
+            for displaced in self.displace(demand) {
+                displacements = displacements.saturating_sub(1);
+                queue.insert(self.turn(displaced));
+            }
+        }
+    }
+
+    fn turn(&self, demand: usize) -> Turn {
+        let of = &self.problem.demands[demand];
+        // Positive floats are ordered as their bits are.
+        (of.class, Reverse(of.weight.to_bits()), demand)
+    }
+
+    /// Takes the option with the least cost, alone or by letting one other service move. False if there is none.
+    fn take_best(&mut self, demand: usize) -> bool {
+        let mut best: Option<Way> = None;
+        let cheaper =
+            |cost: f64, best: &Option<Way>| best.as_ref().is_none_or(|best| cost < best.cost);
+        for (option, choice) in self.problem.options[demand].iter().enumerate() {
+            let cost = self.worth(demand, choice);
+            if self.has_room(demand, choice.region) {
+                if cheaper(cost, &best) {
+                    best = Some(Way {
+                        cost,
+                        option,
+                        moved: None,
+                    });
+                }
+                continue;
+            }
+            for &guest in &self.guests[choice.region] {
+                let Some(now) = self.seat_of(guest) else {
+                    continue;
+                };
+                if !self.has_room_without(demand, choice.region, guest) {
+                    continue;
+                }
+                let was = self.worth(guest, &self.problem.options[guest][now]);
+                for (other, elsewhere) in self.problem.options[guest].iter().enumerate() {
+                    let cost = cost + self.worth(guest, elsewhere) - was;
+                    if other != now
+                        && cheaper(cost, &best)
+                        && self.has_room(guest, elsewhere.region)
+                    {
+                        best = Some(Way {
+                            cost,
+                            option,
+                            moved: Some((guest, other)),
+                        });
+                    }
+                }
+            }
+        }
+        let Some(Way { option, moved, .. }) = best else {
+            return false;
+        };
+        if let Some((guest, other)) = moved {
+            self.leave(guest);
+            self.sit(guest, other);
+        }
+        self.sit(demand, option);
+        true
+    }
+
+    /// Takes the place of services that count less: of classes after its own, or of its own if their weight together
+    /// is less. Returns those that must stay whole and now wait.
+    fn displace(&mut self, demand: usize) -> Vec<usize> {
+        let class = self.problem.demands[demand].class;
+        let mut best: Option<(Displaced, usize)> = None;
+        for (option, choice) in self.problem.options[demand].iter().enumerate() {
+            let Some(displaced) = self.displaced(demand, choice.region) else {
+                continue;
+            };
+            let gentler = |(least, _): &(Displaced, usize)| displaced.key() < least.key();
+            if best.as_ref().is_none_or(gentler) {
+                best = Some((displaced, option));
+            }
+        }
+        let Some((displaced, option)) = best else {
+            return Vec::new();
+        };
+        debug_assert!(displaced.first_class >= class);
+        let region = self.problem.options[demand][option].region;
+        let mut waiting = Vec::new();
+        for guest in displaced.guests {
+            if self.problem.demands[guest].split == Split::Whole {
+                self.leave(guest);
+                waiting.push(guest);
+            } else {
+                self.leave_region(guest, region);
+            }
+        }
+        self.sit(demand, option);
+        waiting
+    }
+
+    /// Who would have to leave a region for a demand; `None` if those who may be displaced are not enough.
+    fn displaced(&self, demand: usize, region: usize) -> Option<Displaced> {
+        let own = &self.problem.demands[demand];
+        let mut guests: Vec<usize> = self.guests[region]
+            .iter()
+            .copied()
+            .filter(|&guest| self.problem.demands[guest].class >= own.class)
+            .collect();
+        // The least important first; of those the lightest.
+        guests.sort_by_key(|&guest| {
+            let of = &self.problem.demands[guest];
+            (Reverse(of.class), of.weight.to_bits(), guest)
+        });
+        let mut displaced = Displaced {
+            first_class: u8::MAX,
+            weight: 0.0,
+            guests: Vec::new(),
+        };
+        let mut of_own_class = 0.0;
+        let mut loads = self.loads.clone();
+        for guest in guests {
+            let of = &self.problem.demands[guest];
+            let share = self.share_in(guest, region);
+            if of.class == own.class {
+                of_own_class += of.weight * share;
+            }
+            displaced.first_class = displaced.first_class.min(of.class);
+            displaced.weight += of.weight * share;
+            displaced.guests.push(guest);
+            self.problem.load(&mut loads, guest, region, -share);
+            if of_own_class >= own.weight {
+                return None;
+            }
+            let usable = &self.problem.usable;
+            if self.problem.has_room(usable, &loads, demand, region) {
+                return Some(displaced);
+            }
+        }
+        None
+    }
+
+    /// Moves services to cheaper regions that have room, until none is left or the passes are used up.
+    fn polish(&mut self, whole: &[usize]) {
+        for _ in 0..PASSES {
+            let mut moved = false;
+            for &demand in whole {
+                let Some(now) = self.seat_of(demand) else {
+                    continue;
+                };
+                let options = &self.problem.options[demand];
+                let cheaper = (0..options.len())
+                    .filter(|&option| options[option].cost < options[now].cost)
+                    .filter(|&option| self.has_room(demand, options[option].region))
+                    .min_by(|&a, &b| options[a].cost.total_cmp(&options[b].cost));
+                if let Some(option) = cheaper {
+                    self.leave(demand);
+                    self.sit(demand, option);
+                    moved = true;
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// The cost of an option, with what the capacity that it takes would be worth to others.
+    fn worth(&self, demand: usize, choice: &Choice) -> f64 {
+        let needs = self.problem.needs[demand].iter().enumerate();
+        let scarce = needs.map(|(resource, need)| {
+            let price = &self.relaxed.prices[self.problem.row(choice.region, resource)];
+            need * price.saves.max(0.0)
+        });
+        self.problem.demands[demand].weight * choice.cost + scarce.sum::<f64>()
+    }
+
+    fn has_room(&self, demand: usize, region: usize) -> bool {
+        self.problem
+            .has_room(&self.problem.usable, &self.loads, demand, region)
+    }
+
+    fn has_room_without(&self, demand: usize, region: usize, guest: usize) -> bool {
+        let needs = self.problem.needs[demand].iter().enumerate();
+        needs
+            .zip(&self.problem.needs[guest])
+            .all(|((resource, &need), &freed)| {
+                let row = self.problem.row(region, resource);
+                super::problem::fits(self.loads[row] - freed, need, self.problem.usable[row])
+            })
+    }
+
+    /// The option where a demand sits whole.
+    fn seat_of(&self, demand: usize) -> Option<usize> {
+        self.shares[demand].iter().position(|&share| share == 1.0)
+    }
+
+    fn share_in(&self, demand: usize, region: usize) -> f64 {
+        let options = self.problem.options[demand]
+            .iter()
+            .zip(&self.shares[demand]);
+        let here = options.filter(|(choice, _)| choice.region == region);
+        here.map(|(_, &share)| share).sum()
+    }
+
+    fn sit(&mut self, demand: usize, option: usize) {
+        let region = self.problem.options[demand][option].region;
+        self.shares[demand][option] = 1.0;
+        self.problem.load(&mut self.loads, demand, region, 1.0);
+        self.guests[region].insert(demand);
+    }
+
+    fn leave(&mut self, demand: usize) {
+        for option in 0..self.shares[demand].len() {
+            let region = self.problem.options[demand][option].region;
+            if self.shares[demand][option] > 0.0 {
+                self.leave_region(demand, region);
+            }
+        }
+    }
+
+    fn leave_region(&mut self, demand: usize, region: usize) {
+        for (choice, share) in self.problem.options[demand]
+            .iter()
+            .zip(&mut self.shares[demand])
+        {
+            if choice.region == region {
+                *share = 0.0;
+            }
+        }
+        self.guests[region].remove(&demand);
+        self.reload(region);
+    }
+
+    /// Adds the loads of a region up anew, so that what leaves leaves nothing behind.
+    fn reload(&mut self, region: usize) {
+        for resource in 0..self.problem.resources.len() {
+            self.loads[self.problem.row(region, resource)] = 0.0;
+        }
+        for &guest in &self.guests[region] {
+            let share = self.share_in(guest, region);
+            self.problem.load(&mut self.loads, guest, region, share);
+        }
+    }
+}
+
+/// A way to seat a demand.
+struct Way {
+    cost: f64,
+    option: usize,
+    /// Who moves for it, and to which of its options.
+    moved: Option<(usize, usize)>,
+}
+
+/// Who would have to leave a region.
+struct Displaced {
+    first_class: u8,
+    weight: f64,
+    guests: Vec<usize>,
+}
+
+impl Displaced {
+    /// Less is better: rather a less important class, then less weight.
+    fn key(&self) -> (Reverse<u8>, u64) {
+        (Reverse(self.first_class), self.weight.to_bits())
+    }
+}
