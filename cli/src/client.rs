@@ -186,9 +186,15 @@ impl Client {
 const fn exit(code: Code) -> Exit {
     match code {
         Code::Unauthenticated | Code::Forbidden => Exit::NotAuthorised,
-        Code::UnknownRegion | Code::UnknownAgent | Code::UnknownSource | Code::NoFailover => {
-            Exit::NotFound
-        }
+        Code::UnknownRegion
+        | Code::UnknownAgent
+        | Code::UnknownService
+        | Code::UnknownOffer
+        | Code::UnknownReservation
+        | Code::UnknownOverride
+        | Code::UnknownSource
+        | Code::NoFailover => Exit::NotFound,
+        Code::PreconditionFailed => Exit::Precondition,
         Code::Unavailable => Exit::NotEnoughKnown,
         Code::MalformedParameter | Code::InvalidRequest => Exit::Usage,
         Code::NoSuchRoute

@@ -10,12 +10,16 @@
 //! - [`wire`]: how an agent and an aggregator talk.
 //! - [`api`]: the JSON that the aggregator serves.
 //! - [`config`]: TOML to values, with errors that name file, line and column.
+//! - [`definitions`]: files of services, capacity and overrides.
+//! - [`audit`]: how the entries of the audit log are tied to each other.
 //!
 //! Nothing in this crate does I/O; the one clock is [`time::SystemClock`], used at the rim.
 
 pub mod api;
+pub mod audit;
 pub mod config;
 pub mod deadline;
+pub mod definitions;
 pub mod histogram;
 pub mod id;
 pub mod ratio;

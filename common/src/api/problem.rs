@@ -94,6 +94,14 @@ codes! {
     UnknownAgent = "unknown_agent", 404, "unknown agent";
     /// The region exists, but nothing fails over from it.
     NoFailover = "no_failover", 404, "no failover set";
+    /// Nobody has defined this service.
+    UnknownService = "unknown_service", 404, "unknown service";
+    /// There is no such offer of capacity.
+    UnknownOffer = "unknown_offer", 404, "unknown offer";
+    /// There is no such reservation of capacity.
+    UnknownReservation = "unknown_reservation", 404, "unknown reservation";
+    /// There is no such override.
+    UnknownOverride = "unknown_override", 404, "unknown override";
     /// The signal source is not configured.
     UnknownSource = "unknown_source", 404, "unknown signal source";
     /// The body is not JSON, or not of the expected form.
@@ -106,6 +114,8 @@ codes! {
     BodyTooLarge = "body_too_large", 413, "request body too large";
     /// The body's media type is not JSON.
     UnsupportedMediaType = "unsupported_media_type", 415, "unsupported media type";
+    /// It was changed meanwhile, or is there already, or is not.
+    PreconditionFailed = "precondition_failed", 412, "precondition failed";
     /// The request carries no token, or one that nobody knows.
     Unauthenticated = "unauthenticated", 401, "authentication required";
     /// The token is known and may not do this.

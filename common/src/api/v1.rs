@@ -16,6 +16,17 @@ use crate::{
     time::Timestamp,
 };
 
+mod audit;
+mod define;
+mod known;
+
+pub use audit::{Audit, AuditEntry};
+pub use define::{
+    Defined, Failback, Fault, MAX_WHY, OfferSpec, OverrideRule, OverrideSpec, Replication,
+    ReservationSpec, ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec,
+};
+pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, Services};
+
 /// A point in time: RFC 3339 in UTC, to the microsecond.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Time(pub Timestamp);

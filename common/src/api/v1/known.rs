@@ -1,0 +1,106 @@
+//! What is defined, and how it came about.
+
+use serde::{Deserialize, Serialize};
+
+use super::{OfferSpec, OverrideSpec, ReservationSpec, ServiceSpec, State, Time};
+use crate::id::{OfferId, OverrideId, RegionId, ReservationId, ServiceId};
+
+/// A service.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Service {
+    /// Its id.
+    pub service_id: ServiceId,
+    /// As of which change it is so: send it as `If-Match` and nobody else's change is overwritten.
+    pub version: u64,
+    /// Who changed it last: a token's name, or `file:NAME`.
+    pub who: String,
+    /// When.
+    pub at: Time,
+    /// What it is.
+    pub spec: ServiceSpec,
+    /// Where it should run by what was decided; `null` before that and while it has nowhere to run.
+    pub selected_region: Option<RegionId>,
+    /// How it fares.
+    pub state: State,
+}
+
+/// Services.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Services {
+    /// In the order of their ids.
+    pub services: Vec<Service>,
+    /// How many changes there were to anything that is defined.
+    pub version: u64,
+}
+
+/// An offer of capacity.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Offer {
+    /// Its id.
+    pub offer_id: OfferId,
+    /// As of which change it is so.
+    pub version: u64,
+    /// Who changed it last.
+    pub who: String,
+    /// When.
+    pub at: Time,
+    /// What it is.
+    pub spec: OfferSpec,
+}
+
+/// A reservation of capacity.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reservation {
+    /// Its id.
+    pub reservation_id: ReservationId,
+    /// As of which change it is so.
+    pub version: u64,
+    /// Who changed it last.
+    pub who: String,
+    /// When.
+    pub at: Time,
+    /// What it is.
+    pub spec: ReservationSpec,
+}
+
+/// An override.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Override {
+    /// Its id.
+    pub override_id: OverrideId,
+    /// As of which change it is so.
+    pub version: u64,
+    /// Who changed it last.
+    pub who: String,
+    /// When.
+    pub at: Time,
+    /// What it is.
+    pub spec: OverrideSpec,
+    /// The same in one sentence.
+    pub summary: String,
+}
+
+/// Overrides.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Overrides {
+    /// In the order of their ids.
+    pub overrides: Vec<Override>,
+    /// How many changes there were to anything that is defined.
+    pub version: u64,
+}
+
+/// That something was removed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Removed {
+    /// The change that removed it.
+    pub version: u64,
+    /// The file that defines it, if one does: it comes back with the next reload unless it leaves the file too.
+    pub file: Option<String>,
+}
