@@ -59,6 +59,7 @@ mod tests {
             longitude,
             capacity: 1.0,
             labels: std::collections::BTreeMap::new(),
+            risk_groups: std::collections::BTreeSet::new(),
         }
     }
 

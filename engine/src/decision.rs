@@ -1,12 +1,15 @@
 //! What was decided, and every reason: a decision is an explanation, not a log line.
 
 use leeward_common::{
-    id::{RegionId, ServiceId},
+    id::{OverrideId, RegionId, ServiceId},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{intent::Owner, select::Ranking};
+use crate::{
+    intent::{Owner, Rule},
+    select::Ranking,
+};
 
 /// One decision: from `at` on, `primary` fails over to `to`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -24,6 +27,12 @@ pub struct Decision {
     pub from: Option<RegionId>,
     /// The selection from now on; `None` if no candidate is left.
     pub to: Option<RegionId>,
+    /// For a service, by which shares it runs where from now on, by region; `to` has the largest. Empty if nowhere.
+    #[serde(default)]
+    pub assignment: Vec<Share>,
+    /// For a service, what of it runs nowhere from now on; `None` if all of it runs.
+    #[serde(default)]
+    pub unserved: Option<Unserved>,
     /// Why.
     pub reason: Reason,
     /// What was known: every candidate with its contributions or the reasons against it.
@@ -47,6 +56,24 @@ impl Decision {
             None => Owner::Region(self.primary.clone()),
         }
     }
+}
+
+/// A region's part of a service.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Share {
+    /// The region.
+    pub region: RegionId,
+    /// Its part, above 0, at most 1.
+    pub share: f64,
+}
+
+/// A part of a service that runs nowhere.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Unserved {
+    /// Which part, above 0, at most 1.
+    pub share: f64,
+    /// Why, in words.
+    pub because: String,
 }
 
 /// Why a selection changed.
@@ -76,8 +103,31 @@ pub enum Reason {
     },
     /// The old selection is down or may not be selected, and no candidate is left.
     NoCandidate,
-    /// There was no candidate, and there is one again.
+    /// There was no candidate, and there is one again; or there was too little room, and there is more.
     Recovered,
+    /// An operator overrides the engine.
+    Override {
+        /// Which override.
+        id: OverrideId,
+        /// What it says.
+        rule: Rule,
+        /// Who gave it.
+        who: String,
+        /// Why, in their words; empty if they said nothing.
+        why: String,
+        /// Until when it holds.
+        until: Timestamp,
+    },
+    /// The old selection breaks the service's limits, and has for the confirm window; the new one keeps them.
+    ServiceLevel {
+        /// Which limits, in words.
+        because: String,
+    },
+    /// The old selection is not ready for the service, and has not been for the confirm window; the new one is.
+    NotReady {
+        /// Why not, in words.
+        because: String,
+    },
 }
 
 impl Reason {
@@ -93,6 +143,9 @@ impl Reason {
             Self::Ineligible { .. } => "ineligible",
             Self::NoCandidate => "no_candidate",
             Self::Recovered => "recovered",
+            Self::Override { .. } => "override",
+            Self::ServiceLevel { .. } => "service_level",
+            Self::NotReady { .. } => "not_ready",
         }
     }
 }

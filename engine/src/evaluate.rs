@@ -152,6 +152,8 @@ impl State {
             service: request.service().cloned(),
             from,
             to,
+            assignment: Vec::new(),
+            unserved: None,
             reason,
             evidence,
             graph_version: self.graph_version,

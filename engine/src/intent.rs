@@ -186,6 +186,9 @@ pub enum Rule {
     Drain {
         /// The region.
         region: RegionId,
+        /// Whether it is drained for a fault that regions of its risk groups may share: then these are avoided too.
+        #[serde(default)]
+        suspect: bool,
     },
     /// This owner stays in this region, whatever happens.
     Pin {
@@ -206,6 +209,20 @@ pub enum Rule {
         /// Whose selection.
         owner: Option<Owner>,
     },
+}
+
+impl Rule {
+    /// The rule for people: `iad is drained`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Drain { region, .. } => format!("{region} is drained"),
+            Self::Pin { owner, region } => format!("{owner} is pinned to {region}"),
+            Self::Forbid { owner, region } => format!("{region} is forbidden to {owner}"),
+            Self::Freeze { owner: Some(owner) } => format!("{owner} is frozen"),
+            Self::Freeze { owner: None } => "everything is frozen".to_owned(),
+        }
+    }
 }
 
 /// Whose selection it is.

@@ -12,7 +12,9 @@
 //! - [`fault`]: whose fault it is: the observer, a target, or a region.
 //! - [`baseline`], [`weight`]: geography and capacity; the live quality of a link.
 //! - [`signal`]: measurements that others inject.
-//! - [`select`]: gates, then score.
+//! - [`gate`], [`select`]: what a candidate must pass; then its score.
+//! - [`capacity`], [`readiness`]: what regions offer and what is taken of it; who could run where today.
+//! - [`placement`]: where services go together when regions fail.
 //! - [`selection`], [`holddown`]: when a selection changes, and how long it stays.
 //! - [`plan`]: where all services go together when regions fail.
 //! - [`decision`]: what was decided, and every reason.
@@ -20,19 +22,23 @@
 //! - [`scenario`], [`simulate`]: a world in a file, run in virtual time.
 
 pub mod baseline;
+pub mod capacity;
 mod clients;
 pub mod decision;
 pub mod effect;
 mod evaluate;
 pub mod fault;
+pub mod gate;
 pub mod graph;
 pub mod holddown;
 pub mod input;
 pub mod intent;
 pub mod near;
 mod pairs;
+pub mod placement;
 pub mod plan;
 pub mod policy;
+pub mod readiness;
 pub mod scenario;
 pub mod select;
 pub mod selection;

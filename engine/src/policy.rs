@@ -3,7 +3,11 @@
 //! The TOML sections `[[region]]`, `[[failover]]`, `[probing]`, `[policy]`, `[[target]]` and `[[signal_source]]` are
 //! the same in `aggregator.toml` and in a scenario; [`Sections`] is their raw form and [`Policy`] the valid one.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use leeward_common::{
     histogram::Schema,
@@ -18,8 +22,8 @@ mod sections;
 pub(crate) use sections::known_region;
 
 pub use sections::{
-    EvidenceSection, FailoverSection, PolicySection, ProbingSection, RegionSection, Sections,
-    SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
+    CapacitySection, EvidenceSection, FailoverSection, PolicySection, ProbingSection,
+    RegionSection, Sections, SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
 };
 
 /// Everything that a decision depends on besides what was measured.
@@ -43,6 +47,9 @@ pub struct Policy {
     pub weights: Weights,
     /// The numbers that keep a selection from flapping.
     pub steadiness: Steadiness,
+    /// How far regions may be filled.
+    #[serde(default)]
+    pub capacity: CapacityRules,
 }
 
 /// A place that can serve.
@@ -56,6 +63,10 @@ pub struct Region {
     pub capacity: f64,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
+    /// What it shares with others that can fail: a carrier, a cable, a power grid. Regions that name the same group may
+    /// fail together.
+    #[serde(default)]
+    pub risk_groups: BTreeSet<String>,
 }
 
 /// Who may stand in for a primary region.
@@ -170,6 +181,21 @@ pub struct Steadiness {
     pub forget_after: Duration,
 }
 
+/// How far regions may be filled.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct CapacityRules {
+    /// Share of what is offered that is kept free, 0..=0.99.
+    pub reserve: f64,
+}
+
+impl Default for CapacityRules {
+    fn default() -> Self {
+        Self {
+            reserve: defaults::CAPACITY_RESERVE,
+        }
+    }
+}
+
 /// What holds where the config says nothing.
 pub mod defaults {
     use std::time::Duration;
@@ -180,6 +206,8 @@ pub mod defaults {
     pub const WINDOW: Duration = Duration::from_secs(1);
     /// Relative capacity of a region.
     pub const CAPACITY: f64 = 1.0;
+    /// Share of what is offered that is kept free.
+    pub const CAPACITY_RESERVE: f64 = 0.1;
     /// Time between two evaluations.
     pub const EVALUATE_EVERY: Duration = Duration::from_millis(50);
     /// The longest time to live of a signal.

@@ -1,14 +1,6 @@
 //! Gates, then score.
 //!
-//! The gates, in order; a candidate that fails one is not eligible and says why:
-//!
-//! 1. [`RefusalCode::UnknownRegion`]: the policy has no such region.
-//! 2. [`RefusalCode::IsPrimary`]: a region does not stand in for itself.
-//! 3. [`RefusalCode::Down`]: a quorum of observers sees it as lost.
-//! 4. [`RefusalCode::NoEvidence`]: nothing was measured yet.
-//! 5. [`RefusalCode::Stale`]: what was measured is too old.
-//! 6. [`RefusalCode::TooFewProbes`]: what was measured is too little.
-//! 7. [`RefusalCode::Unreachable`]: others reach it, but nothing between it and the primary is answered.
+//! The gates stand in [`crate::gate`]; a candidate that fails one is not eligible and says why.
 //!
 //! The score of those that pass is baseline weight times network weight; the highest wins.
 
@@ -29,6 +21,8 @@ use crate::{
     view::{Estimate, Knowledge, Pair, PairView, RegionState, RegionView},
     weight::{self, Addend, Sum},
 };
+
+pub use crate::gate::{Refusal, RefusalCode};
 
 /// What a ranking is made from: the parts of an engine's state or of a [`crate::view::View`].
 #[derive(Clone, Copy, Debug)]
@@ -223,35 +217,6 @@ impl Term {
             Self::Signal(source) => format!("signals of {source}"),
         }
     }
-}
-
-/// Why a candidate may not be selected.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Refusal {
-    /// A stable word for programs.
-    pub code: RefusalCode,
-    /// The fact behind it, in words.
-    pub detail: String,
-}
-
-/// The gates; see the module's documentation for their order.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RefusalCode {
-    /// The policy has no such region.
-    UnknownRegion,
-    /// It is the primary itself.
-    IsPrimary,
-    /// A quorum of observers sees it as lost.
-    Down,
-    /// Nothing was measured yet.
-    NoEvidence,
-    /// What was measured is too old.
-    Stale,
-    /// What was measured is too little.
-    TooFewProbes,
-    /// Others reach it, but nothing between it and the primary is answered.
-    Unreachable,
 }
 
 impl Ranking {

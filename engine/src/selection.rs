@@ -116,6 +116,7 @@ impl Selection {
             previous: self.previous.clone(),
             held_until: self.holddown.held_until(now),
             decision: self.decision,
+            ..SelectionView::default()
         }
     }
 
@@ -167,6 +168,7 @@ impl Selection {
                 let waited = now.since(since) >= steadiness.silence;
                 (waited && self.may_move(now)).then_some(leave(Some(best), because()))
             }
+            _ => None,
         }
     }
 

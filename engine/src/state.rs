@@ -13,18 +13,20 @@ use leeward_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    capacity::Capacity,
     decision::Decision,
     graph::{Exclusions, Graph},
     input::{AgentConnected, Reports, Signal},
     intent::{Change, Intents, Owner},
     policy::Policy,
+    readiness::{Readiness, ReadinessChange},
     selection::Selection,
     signal::Signals,
     view::{AgentView, RegionState, RegionView, View, Vote},
 };
 
 /// The version of [`State`] that this build writes and reads.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// A snapshot of another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -57,6 +59,9 @@ pub struct State {
     pub(crate) intents: Arc<Intents>,
     pub(crate) decisions: Arc<VecDeque<Arc<Decision>>>,
     pub(crate) next_decision: u64,
+    pub(crate) capacity: Arc<Capacity>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) readiness_changes: Arc<VecDeque<Arc<ReadinessChange>>>,
     /// See [`Quiet`]; not needed to go on, only to go on quickly.
     #[serde(skip)]
     pub(crate) quiet: Quiet,
@@ -103,6 +108,9 @@ impl State {
             intents: Arc::default(),
             decisions: Arc::default(),
             next_decision: 1,
+            capacity: Arc::default(),
+            readiness: Arc::default(),
+            readiness_changes: Arc::default(),
             quiet: Quiet::default(),
         };
         state.know_regions();
@@ -243,6 +251,9 @@ impl State {
             intents: Arc::clone(&self.intents),
             decisions: Arc::clone(&self.decisions),
             signals: Arc::clone(self.signals.active()),
+            capacity: Arc::clone(&self.capacity),
+            readiness: Arc::clone(&self.readiness),
+            readiness_changes: Arc::clone(&self.readiness_changes),
         }
     }
 }

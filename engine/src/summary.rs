@@ -105,10 +105,18 @@ fn why_not(region: &RegionId, ranking: &Ranking) -> String {
 const fn word(code: crate::select::RefusalCode) -> &'static str {
     use crate::select::RefusalCode as Code;
     match code {
-        Code::Down => "down",
-        Code::Unreachable => "unreachable",
-        Code::Stale | Code::NoEvidence | Code::TooFewProbes => "unknown",
+        Code::Forbidden => "forbidden",
+        Code::Drained => "drained",
         Code::UnknownRegion | Code::IsPrimary => "no candidate",
+        Code::Down => "down",
+        Code::Stale | Code::NoEvidence | Code::TooFewProbes => "unknown",
+        Code::Unreachable => "unreachable",
+        Code::CheckFailed | Code::DependencyMissing | Code::ReplicaBehind => "not ready",
+        Code::BreaksLimits => "not good enough",
+        Code::NoRoom => "full",
+        Code::LabelMissing | Code::LabelForbidden => "not permitted",
+        Code::SharedRisk => "at risk with another",
+        Code::Suppressed => "suppressed",
     }
 }
 

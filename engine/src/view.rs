@@ -16,9 +16,11 @@ use leeward_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decision::Decision,
+    capacity::Capacity,
+    decision::{Decision, Share, Unserved},
     intent::{Intents, Owner},
     policy::Policy,
+    readiness::{Readiness, ReadinessChange},
     select::{Picture, Ranking, Request},
     signal::ActiveSignal,
 };
@@ -74,6 +76,12 @@ pub struct View {
     pub decisions: Arc<VecDeque<Arc<Decision>>>,
     /// Signals in force.
     pub signals: Arc<Vec<ActiveSignal>>,
+    /// What each region offers, and what is taken of it.
+    pub capacity: Arc<Capacity>,
+    /// Whether each service could run in each of its regions today, by service and region.
+    pub readiness: Arc<Readiness>,
+    /// The last changes of readiness, oldest first; at most [`crate::readiness::MAX_CHANGES`].
+    pub readiness_changes: Arc<VecDeque<Arc<ReadinessChange>>>,
 }
 
 /// How many decisions the engine remembers. Older ones are in the store; with 64 regions one weighs some 60 kB.
@@ -309,8 +317,8 @@ pub enum Vote {
     AtFault,
 }
 
-/// What is selected for a primary.
-#[derive(Clone, Debug, PartialEq)]
+/// What is selected for a primary or a service.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SelectionView {
     /// The selected region; `None` before the first decision and while no candidate is left.
     pub selected: Option<RegionId>,
@@ -322,4 +330,33 @@ pub struct SelectionView {
     pub held_until: Option<Timestamp>,
     /// The decision that made it so.
     pub decision: Option<u64>,
+    /// For a service, by which shares it runs where, by region; empty for a primary and while nothing is selected.
+    pub assignment: Vec<Share>,
+    /// For a service, what of it runs nowhere; `None` if all of it runs.
+    pub unserved: Option<Unserved>,
+    /// What somebody should know about it now, such as a pin that keeps it in a region that is down.
+    pub notices: Vec<Notice>,
+}
+
+/// What somebody should know about a selection.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Notice {
+    /// A stable word for programs.
+    pub code: NoticeCode,
+    /// The fact behind it, in words.
+    pub detail: String,
+}
+
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeCode {
+    /// A pin keeps it in a region that should be left, or names one that the policy does not know.
+    PinHurts,
+    /// It would move, were nothing frozen.
+    FreezeHurts,
+    /// Two overrides contradict each other; the detail says which one counts.
+    Conflict,
+    /// It should leave its region and has nowhere to go.
+    Stuck,
 }

@@ -34,6 +34,7 @@ fn policy() -> Policy {
             longitude: 15.0 * n as f64,
             capacity: 1.0 + n as f64 / 10.0,
             labels: BTreeMap::new(),
+            risk_groups: Default::default(),
         };
         (RegionId::parse(id).unwrap(), region)
     };
@@ -63,6 +64,7 @@ fn policy() -> Policy {
             silence: SECOND * 5,
             ..defaults::steadiness()
         },
+        capacity: Default::default(),
     }
 }
 

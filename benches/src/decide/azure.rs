@@ -118,6 +118,7 @@ fn distances(places: &[(f64, f64)]) -> Vec<Vec<f64>> {
         longitude,
         capacity: 1.0,
         labels: BTreeMap::new(),
+        risk_groups: Default::default(),
     };
     let row = |from| {
         places

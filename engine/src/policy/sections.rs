@@ -3,7 +3,11 @@
 //! `aggregator.toml` and a scenario embed these sections as fields of their own struct, since serde's `flatten` would
 //! lose the refusal of unknown keys and the places of values.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use leeward_common::{
     config::{ConfigError, Document, Span, Spanned},
@@ -15,8 +19,8 @@ use leeward_common::{
 use serde::Deserialize;
 
 use super::{
-    Evidence, Failover, OutsideTarget, Policy, Probing, Region, SignalSource, Steadiness, Weights,
-    defaults,
+    CapacityRules, Evidence, Failover, OutsideTarget, Policy, Probing, Region, SignalSource,
+    Steadiness, Weights, defaults,
 };
 
 /// All sections of a policy, as written.
@@ -51,6 +55,9 @@ pub struct RegionSection {
     /// Free labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What it shares with others that can fail; none twice, none empty.
+    #[serde(default)]
+    pub risk_groups: Vec<Spanned<String>>,
 }
 
 /// `[[failover]]`: who may stand in for a primary region.
@@ -94,6 +101,8 @@ pub struct PolicySection {
     pub weights: WeightsSection,
     /// `[policy.steadiness]`
     pub steadiness: SteadinessSection,
+    /// `[policy.capacity]`
+    pub capacity: CapacitySection,
 }
 
 /// `[policy.evidence]`; see [`Evidence`].
@@ -138,6 +147,14 @@ pub struct SteadinessSection {
     pub hold_first: Option<Spanned<Span>>,
     pub hold_max: Option<Spanned<Span>>,
     pub forget_after: Option<Spanned<Span>>,
+}
+
+/// `[policy.capacity]`; see [`CapacityRules`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `CapacityRules`")]
+pub struct CapacitySection {
+    pub reserve: Option<Spanned<f64>>,
 }
 
 /// `[[target]]`: an address of nobody's agent that agents probe too.
@@ -193,6 +210,13 @@ impl Sections {
             evidence: check.evidence(self.policy.evidence, &probing)?,
             weights: check.weights(self.policy.weights)?,
             steadiness: check.steadiness(self.policy.steadiness)?,
+            capacity: CapacityRules {
+                reserve: check.number(
+                    self.policy.capacity.reserve,
+                    defaults::CAPACITY_RESERVE,
+                    0.0..=0.99,
+                )?,
+            },
             regions,
             probing,
         })
@@ -219,11 +243,29 @@ impl Check<'_> {
                 longitude: self.number(Some(section.longitude), 0.0, -180.0..=180.0)?,
                 capacity: self.number(section.capacity, defaults::CAPACITY, 1e-6..=1e6)?,
                 labels: section.labels,
+                risk_groups: self.risk_groups(section.risk_groups)?,
             };
             self.unique("region", &section.id, &regions)?;
             regions.insert(section.id.into_inner(), region);
         }
         Ok(regions)
+    }
+
+    fn risk_groups(&self, written: Vec<Spanned<String>>) -> Result<BTreeSet<String>, ConfigError> {
+        let mut groups = BTreeSet::new();
+        for group in written {
+            let span = group.span();
+            let group = group.into_inner();
+            if group.is_empty() {
+                let message = "a risk group has no name; write what is shared, such as \"as3320\"";
+                return Err(self.document.error(span, message));
+            }
+            if !groups.insert(group.clone()) {
+                let message = format!("risk group {group} is named twice; remove one");
+                return Err(self.document.error(span, message));
+            }
+        }
+        Ok(groups)
     }
 
     fn failovers(

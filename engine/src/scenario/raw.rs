@@ -61,6 +61,8 @@ struct RawRegion {
     capacity: Option<Spanned<f64>>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    risk_groups: Vec<Spanned<String>>,
     agents: Option<Spanned<u32>>,
 }
 
@@ -239,6 +241,7 @@ impl RawRegion {
             longitude: self.longitude,
             capacity: self.capacity,
             labels: self.labels,
+            risk_groups: self.risk_groups,
         }
     }
 }

@@ -37,6 +37,7 @@ pub fn policy(regions: &[&str]) -> Policy {
             longitude: 10.0 * n as f64,
             capacity: 1.0,
             labels: BTreeMap::new(),
+            risk_groups: Default::default(),
         };
         (RegionId::parse(id).unwrap(), region)
     };
@@ -63,6 +64,7 @@ pub fn policy(regions: &[&str]) -> Policy {
         evidence: defaults::evidence(Duration::from_millis(100), SECOND),
         weights: defaults::weights(),
         steadiness: defaults::steadiness(),
+        capacity: Default::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use leeward_common::{
 use leeward_engine::{
     decision,
     policy::Policy,
-    select::{self, Ranking, RefusalCode, Term},
+    select::{self, Ranking, Term},
     view::{Estimate, Knowledge, SelectionView},
 };
 use serde::Serialize;
@@ -287,7 +287,7 @@ fn candidate(
             .reasons
             .iter()
             .map(|refusal| Reason {
-                code: refusal_code(refusal.code).to_owned(),
+                code: refusal.code.code().to_owned(),
                 detail: refusal.detail.clone(),
             })
             .collect(),
@@ -319,18 +319,6 @@ fn knowledge(candidate: &select::Candidate, policy: &Policy, late: Duration) -> 
         }
         Some(_) if probes < u64::from(policy.evidence.min_probes) => Knowledge::Thin,
         Some(_) => Knowledge::Fresh,
-    }
-}
-
-const fn refusal_code(code: RefusalCode) -> &'static str {
-    match code {
-        RefusalCode::UnknownRegion => "unknown_region",
-        RefusalCode::IsPrimary => "is_primary",
-        RefusalCode::Down => "down",
-        RefusalCode::NoEvidence => "no_evidence",
-        RefusalCode::Stale => "stale",
-        RefusalCode::TooFewProbes => "too_few_probes",
-        RefusalCode::Unreachable => "unreachable",
     }
 }
 
@@ -407,6 +395,10 @@ fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
         Why::Ineligible { because } => (None, because.clone()),
         Why::NoCandidate => (None, "no candidate is left".to_owned()),
         Why::Recovered => (None, "there is a candidate again".to_owned()),
+        Why::Override {
+            rule, who, until, ..
+        } => (None, format!("{}, says {who} until {until}", rule.words())),
+        Why::ServiceLevel { because } | Why::NotReady { because } => (None, because.clone()),
     };
     Decision {
         decision_id: decision.id,
