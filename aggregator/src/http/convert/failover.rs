@@ -48,9 +48,7 @@ pub fn evaluated(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> 
     let selection = SelectionView {
         selected: ranking.best().map(|best| best.region.clone()),
         since: Some(moment.view.now),
-        previous: None,
-        held_until: None,
-        decision: None,
+        ..SelectionView::default()
     };
     Failover {
         selected_region: selection.selected.clone(),
