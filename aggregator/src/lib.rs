@@ -6,6 +6,7 @@
 //! - [`ingest`]: agents connect, prove who they are, and send batches.
 //! - [`mesh`]: which agent probes whom.
 //! - [`dedupe`]: a batch sent twice counts once.
+//! - [`intent`]: what people define, and the terms on which it is changed.
 //! - [`turn`]: one thread owns the engine: journal, step, store, publish.
 //! - [`store`]: the journal and everything else that must survive.
 //! - [`recover`]: back to the same state after a restart.
@@ -17,6 +18,7 @@ pub mod config;
 pub mod dedupe;
 pub mod http;
 pub mod ingest;
+pub mod intent;
 pub mod mesh;
 pub mod metrics;
 pub mod recover;

@@ -51,6 +51,12 @@ pub struct AgentOutcome {
     pub outcome: &'static str,
 }
 
+/// The hash of the newest entry of the audit log: kept by whoever scrapes, it pins the log's end.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Head {
+    hash: String,
+}
+
 /// The build.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Build {
@@ -125,6 +131,10 @@ pub struct Metrics {
     pub decisions: Family<DecisionReason, Counter>,
     /// Whether the last reload of the config was a success.
     pub config_reload_ok: Gauge,
+    /// Entries of the audit log.
+    pub audit_entries: Gauge,
+    /// The hash of the newest of them.
+    audit_head: Family<Head, Gauge>,
     /// Answered HTTP requests.
     pub http_requests: Family<Request, Counter>,
     /// Time to answer one, seconds.
@@ -159,6 +169,8 @@ impl Default for Metrics {
             },
             decisions: Family::default(),
             config_reload_ok: Gauge::default(),
+            audit_entries: Gauge::default(),
+            audit_head: Family::default(),
             http_requests: Family::default(),
             http_request_seconds: Histogram::new([
                 0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5,
@@ -194,6 +206,16 @@ impl Metrics {
             "config_reload_ok",
             "1 if the config was valid when it was last read",
             self.config_reload_ok.clone(),
+        );
+        registry.register(
+            "audit_entries",
+            "Entries of the audit log",
+            self.audit_entries.clone(),
+        );
+        registry.register(
+            "audit_head_info",
+            "The hash of the newest entry of the audit log",
+            self.audit_head.clone(),
         );
         registry.register(
             "http_requests",
@@ -322,6 +344,19 @@ impl Metrics {
                 reason: reason.to_owned(),
             })
             .inc();
+    }
+
+    /// Says where the audit log ends.
+    pub fn audited(&self, length: u64, hash: &str) {
+        if self.audit_entries.get() == length as i64 && length > 0 {
+            return;
+        }
+        self.audit_entries.set(length as i64);
+        self.audit_head.clear();
+        let head = Head {
+            hash: hash.to_owned(),
+        };
+        self.audit_head.get_or_create(&head).set(1);
     }
 
     /// Counts a batch.

@@ -194,6 +194,9 @@ impl Replay {
                 self.step(now, &Input::AgentDisconnected { agent });
             }
             v1::Record::Signal(signal) => self.step(now, &Input::Signal(signal.into())),
+            v1::Record::Change(changed) => {
+                self.step(now, &Input::Change(Box::new(changed.into())));
+            }
             v1::Record::Policy(policy) => {
                 self.policy = parse_policy(&policy)?;
                 self.step(now, &Input::Policy(Box::new(self.policy.policy.clone())));
@@ -209,7 +212,7 @@ impl Replay {
         }
         self.anchored = true;
         self.policy = parse_policy(&anchor.policy)?;
-        self.engine = Engine::new(self.policy.policy.clone());
+        self.engine = Engine::with_intents(now, self.policy.policy.clone(), anchor.defined.into());
         for registration in anchor.connected {
             self.step(now, &connected_input(&registration.into()));
         }

@@ -76,6 +76,14 @@ impl Engine {
         }
     }
 
+    /// An engine that was told of services, capacity and overrides before `now`, and nothing else.
+    #[must_use]
+    pub fn with_intents(now: Timestamp, policy: Policy, intents: intent::Intents) -> Self {
+        Self {
+            state: State::new(policy).with_intents(now, intents),
+        }
+    }
+
     /// Takes in one input at `now` and returns what should be true from now on.
     ///
     /// Evaluates at every multiple of the policy's `evaluate_every` after the last evaluation and up to `now`, each on

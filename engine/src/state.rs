@@ -117,6 +117,14 @@ impl State {
         state
     }
 
+    /// The state at `now` of one who knows these intents.
+    pub(crate) fn with_intents(mut self, now: Timestamp, intents: Intents) -> Self {
+        self.now = now;
+        self.intents = Arc::new(intents);
+        self.know_regions();
+        self
+    }
+
     /// Every region of the policy has a state and a selection, and no other has.
     fn know_regions(&mut self) {
         let policy = Arc::clone(&self.policy);

@@ -9,6 +9,7 @@
 //! | `tables`        | agent, `00`, boot epoch `u64`, table `u32` | `Table`: rows of batches           | with its boot epoch   |
 //! | `watermarks`    | agent, `00`, boot epoch `u64`              | `Watermark`: which batches arrived | 48 h after the last   |
 //! | `registrations` | agent                                      | `Registration`: where it answers   | 48 h after the last   |
+//! | `audit`         | sequence `u64`, from 1                     | `Audited`: who did what and why    | never                 |
 //!
 //! A position in the journal names the same moment in the other time-keyed columns: a snapshot at position P holds
 //! everything up to and including the record at P. An agent's id holds no zero byte, so `00` ends it.
@@ -32,11 +33,13 @@ pub enum Column {
     Watermarks,
     /// Which agents registered.
     Registrations,
+    /// Who did what and why.
+    Audit,
 }
 
 impl Column {
     /// Every column.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Meta,
         Self::Journal,
         Self::Decisions,
@@ -44,6 +47,7 @@ impl Column {
         Self::Tables,
         Self::Watermarks,
         Self::Registrations,
+        Self::Audit,
     ];
 
     /// The name on disk.
@@ -57,6 +61,7 @@ impl Column {
             Self::Tables => "tables",
             Self::Watermarks => "watermarks",
             Self::Registrations => "registrations",
+            Self::Audit => "audit",
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use leeward_common::{id::AgentId, report::Path, time::Timestamp};
+use leeward_common::{api::v1::AuditEntry, id::AgentId, report::Path, time::Timestamp};
 
 pub mod key;
 pub mod memory;
@@ -209,6 +209,12 @@ impl Writes {
             .extend(tables.map(|&table| (Column::Tables, epoch.table_key(table))));
     }
 
+    /// Appends to the audit log.
+    pub fn audited(&mut self, sequence: u64, audited: &v1::Audited) {
+        let key = sequence.to_be_bytes().to_vec();
+        self.puts.push((Column::Audit, key, v1::encode(audited)));
+    }
+
     /// Writes something that nobody reads, to learn whether anything can be written.
     pub fn probe(&mut self, now: Timestamp) {
         self.meta(b"probe", &now.as_unix_us().to_be_bytes());
@@ -250,6 +256,32 @@ pub fn read_all<K, V: serde::de::DeserializeOwned>(
         }
     })?;
     read
+}
+
+/// Reads the audit log from `after` on, at most `limit` entries. An entry whose bytes are none is there as `unreadable`, so
+/// that the rest can be read and verified.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when the column cannot be read.
+pub fn audit_entries(
+    store: &dyn Read,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let mut entries = Vec::new();
+    let from = after.saturating_add(1).to_be_bytes();
+    store.scan(Column::Audit, &from, &mut |key, value| {
+        if entries.len() < limit {
+            entries.push(v1::Audited::entry(key, value));
+        }
+        if entries.len() < limit {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    Ok(entries)
 }
 
 /// Where the journal ends.

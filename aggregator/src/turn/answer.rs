@@ -6,7 +6,7 @@ use leeward_common::time::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Done, Known, Outcome, Settle, TurnError};
-use crate::metrics::Metrics;
+use crate::{intent::Conflict, metrics::Metrics};
 
 /// Who is told what, once everything is published.
 pub(super) enum Answer {
@@ -16,6 +16,10 @@ pub(super) enum Answer {
         Result<Known, TurnError>,
     ),
     Done(Done, Result<(), TurnError>),
+    Changed(
+        oneshot::Sender<Result<Result<u64, Conflict>, TurnError>>,
+        Result<u64, Conflict>,
+    ),
     Batch {
         settle: Settle,
         sequence: u64,
@@ -32,6 +36,7 @@ impl Answer {
             Self::None => {}
             Self::Known(known, answer) => drop(known.send(answer)),
             Self::Done(done, answer) => drop(done.send(answer)),
+            Self::Changed(done, answer) => drop(done.send(Ok(answer))),
             Self::Batch {
                 settle,
                 sequence,

@@ -9,7 +9,12 @@ use leeward_common::{
 use leeward_engine::input::{Reports, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::{config::PolicyText, mesh::Registration, store::key::Epoch};
+use crate::{
+    config::PolicyText,
+    intent::{Asked, Conflict},
+    mesh::Registration,
+    store::key::Epoch,
+};
 
 /// What waits for the turn thread. A batch is about 10 kB, so a full channel holds 40 MB; sessions then stop reading
 /// and QUIC flow control makes the agents keep their batches. Most of a storm fits, so that it costs one turn.
@@ -40,8 +45,28 @@ pub enum Arrival {
         /// Told when it is durable and in force.
         done: Done,
     },
+    /// Somebody defines or removes something.
+    Change {
+        /// What is asked for.
+        asked: Box<Asked>,
+        /// Told when it is durable and in force, or that its condition does not hold.
+        done: oneshot::Sender<Result<Result<u64, Conflict>, TurnError>>,
+    },
+    /// Somebody who is known was refused something.
+    Refused(Refusal),
     /// The process ends: this turn is the last.
     Stop,
+}
+
+/// Somebody who is known was refused something: for the audit log.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Refusal {
+    /// Who: a token's name.
+    pub who: String,
+    /// What they asked for: a method and a route's pattern, one of a closed set.
+    pub about: String,
+    /// Why it was refused.
+    pub why: String,
 }
 
 /// Told whether something is durable and in force.
@@ -211,6 +236,22 @@ impl TurnHandle {
             done,
         })
         .await
+    }
+
+    /// Brings a change into force; returns its version when it is durable, or that its condition does not hold.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TurnError`] when it did not come into force.
+    pub async fn change(&self, asked: Asked) -> Result<Result<u64, Conflict>, TurnError> {
+        let asked = Box::new(asked);
+        self.ask(|done| Arrival::Change { asked, done }).await
+    }
+
+    /// Notes a refusal in the audit log, some time soon.
+    pub async fn refused(&self, refusal: Refusal) {
+        // An error says that the process ends; the refusal was answered all the same.
+        let _ = self.send(Arrival::Refused(refusal)).await;
     }
 
     /// Asks for a last turn. Whatever is handed over after this is refused.

@@ -13,7 +13,7 @@
 //! loses nothing: unanswered batches come again and the watermarks tell which of them were counted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +29,7 @@ use leeward_engine::{
     Engine,
     effect::Effect,
     input::{AgentConnected, Input},
+    intent::Intents,
 };
 use tokio::{runtime::Handle, sync::mpsc};
 use tracing::{error, info};
@@ -36,6 +37,7 @@ use tracing::{error, info};
 use crate::{
     config::PolicyText,
     dedupe::Arrived,
+    intent::{Asked, Conflict},
     mesh::Registration,
     metrics::Metrics,
     recover::{self, Recovered},
@@ -49,17 +51,19 @@ use crate::{
 
 mod answer;
 mod arrival;
+mod audit;
 mod clock;
 mod revive;
 mod upkeep;
 
 pub use arrival::{
-    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewPaths, Outcome, Settle,
-    Settled, TurnError, TurnHandle,
+    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewPaths, Outcome, Refusal,
+    Settle, Settled, TurnError, TurnHandle,
 };
 pub use clock::TurnClock;
 
 use answer::Answer;
+use audit::Chain;
 
 #[cfg(test)]
 mod tests;
@@ -111,6 +115,10 @@ pub struct Turn {
     undurable: Vec<v1::Decided>,
     /// When it was last tried to revive the store, if it failed.
     failed: Option<Timestamp>,
+    /// Where the audit log ends.
+    audit: Chain,
+    /// Refusals that were noted lately, and when.
+    refusals: BTreeMap<Refusal, Timestamp>,
 }
 
 /// Which batches of a boot epoch arrived, and when the last one did.
@@ -146,6 +154,11 @@ struct Staged {
     /// Sessions that begin (with their number) or end in this turn.
     sessions: BTreeMap<AgentId, Option<u64>>,
     end: Option<Position>,
+    /// What is defined once this is in force; `None` while that is what the engine knows.
+    intents: Option<Intents>,
+    /// What became of each change, in their order.
+    changes: VecDeque<Result<u64, Conflict>>,
+    audit: Chain,
 }
 
 impl Turn {
@@ -175,6 +188,8 @@ impl Turn {
         let mut clock = TurnClock::new(wall, floor);
         let started = clock.now();
         let view = engine.view();
+        let audit = Chain::of(&*store);
+        audit.tell(&outlets.metrics);
         let connected = |agent: &AgentId| {
             view.agents
                 .get(agent)
@@ -212,6 +227,8 @@ impl Turn {
             owed: Vec::new(),
             undurable,
             failed: None,
+            audit,
+            refusals: BTreeMap::new(),
         }
     }
 
@@ -282,6 +299,7 @@ impl Turn {
         let mut staged = Staged {
             end: self.end,
             now,
+            audit: self.audit.clone(),
             ..Staged::default()
         };
         if let Some(anchor) = anchor {
@@ -382,10 +400,39 @@ impl Turn {
                 staged.journal(&v1::Record::Policy(v1::Policy {
                     toml: policy.toml.clone(),
                 }));
+                if policy.toml != self.policy.toml {
+                    staged.audit_policy(policy);
+                }
                 true
+            }
+            Arrival::Change { asked, .. } => self.stage_change(asked, staged),
+            Arrival::Refused(refusal) => {
+                let is_new = self.is_new_refusal(refusal, staged.now);
+                if is_new {
+                    staged.audit_refusal(refusal);
+                }
+                is_new
             }
             Arrival::Stop => false,
         }
+    }
+
+    /// Notes a change for the journal and the audit log, if its condition holds of what is staged so far.
+    fn stage_change(&self, asked: &Asked, staged: &mut Staged) -> bool {
+        let intents = staged
+            .intents
+            .get_or_insert_with(|| Intents::clone(&self.engine.view().intents));
+        let current = asked.what.thing().version(intents);
+        if let Err(conflict) = asked.condition.check(current) {
+            staged.changes.push_back(Err(conflict));
+            return false;
+        }
+        intents.on_change(staged.now, &asked.change());
+        let version = intents.version;
+        staged.changes.push_back(Ok(version));
+        staged.journal(&v1::Record::Change(asked.into()));
+        staged.audit_change(asked, version);
+        true
     }
 
     /// The number of an agent's session, as of what is staged so far.
@@ -402,10 +449,13 @@ impl Turn {
         self.clock.raise(now);
         self.end = staged.end;
         self.epochs.extend(staged.epochs);
+        self.audit = staged.audit;
+        self.audit.tell(&self.outlets.metrics);
+        let mut changes = staged.changes;
         let mut effects = Vec::new();
         let mut answers = Vec::with_capacity(arrivals.len());
         for (arrival, (fresh, stamp)) in arrivals.into_iter().zip(staged.fresh) {
-            let (input, answer) = self.apply(arrival, fresh);
+            let (input, answer) = self.apply(arrival, fresh, stamp, &mut changes);
             if let Some(input) = input {
                 effects.extend(self.engine.step(stamp, &input));
             }
@@ -425,7 +475,13 @@ impl Turn {
     }
 
     /// What an arrival tells the engine, and how it is answered.
-    fn apply(&mut self, arrival: Arrival, fresh: bool) -> (Option<Input>, Answer) {
+    fn apply(
+        &mut self,
+        arrival: Arrival,
+        fresh: bool,
+        now: Timestamp,
+        changes: &mut VecDeque<Result<u64, Conflict>>,
+    ) -> (Option<Input>, Answer) {
         match arrival {
             Arrival::Connected(Connected {
                 session,
@@ -484,6 +540,22 @@ impl Turn {
             Arrival::Signal { signal, done } => {
                 (Some(Input::Signal(signal)), Answer::Done(done, Ok(())))
             }
+            Arrival::Change { asked, done } => {
+                let outcome = changes
+                    .pop_front()
+                    .expect("every change that arrived was staged");
+                if let Ok(version) = outcome {
+                    info!(who = asked.who, about = %asked.what.thing(), version, "changed");
+                }
+                let input = fresh.then(|| Input::Change(Box::new(asked.change())));
+                (input, Answer::Changed(done, outcome))
+            }
+            Arrival::Refused(refusal) => {
+                if fresh {
+                    self.refusals.insert(refusal, now);
+                }
+                (None, Answer::None)
+            }
             Arrival::Policy { policy, done } => {
                 self.policy = *policy;
                 info!(
@@ -518,8 +590,9 @@ impl Turn {
                 Arrival::Paths(NewPaths { done, .. })
                 | Arrival::Signal { done, .. }
                 | Arrival::Policy { done, .. } => drop(done.send(Err(TurnError::StoreFailed))),
+                Arrival::Change { done, .. } => drop(done.send(Err(TurnError::StoreFailed))),
                 Arrival::Batch(batch) => batch.settle.with(batch.sequence, Outcome::NotStored),
-                Arrival::Stop => {}
+                Arrival::Refused(_) | Arrival::Stop => {}
             }
         }
     }
@@ -530,14 +603,17 @@ impl Turn {
         if self.undurable.is_empty() {
             return;
         }
-        let mut writes = Writes::default();
+        let (mut writes, mut audit) = (Writes::default(), self.audit.clone());
         for decided in &self.undurable {
             writes.decided(decision_position(decided), decided);
+            audit.decision(decided, &mut writes);
         }
         if let Err(error) = self.commit(&writes) {
             self.store_failed(now, &error);
             return;
         }
+        self.audit = audit;
+        self.audit.tell(&self.outlets.metrics);
         for v1::Decided {
             id,
             primary,

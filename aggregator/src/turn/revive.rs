@@ -7,7 +7,7 @@
 use leeward_common::time::Timestamp;
 use tracing::{error, info};
 
-use super::{REVIVE_EVERY, SESSION_BEFORE_RESTART, Session, Turn};
+use super::{REVIVE_EVERY, SESSION_BEFORE_RESTART, Session, Turn, audit::Chain};
 use crate::{
     recover::{Recovered, recover},
     shared::State,
@@ -80,5 +80,6 @@ impl Turn {
         self.end = end;
         self.epochs = epochs;
         self.undurable = undurable;
+        self.audit = Chain::of(&*self.store);
     }
 }

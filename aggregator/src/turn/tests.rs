@@ -19,6 +19,8 @@ use crate::{
     store::{Read as _, key::Column, memory::Memory},
 };
 
+mod changes;
+
 const AGENTS: [(&str, &str); 4] = [
     ("iad-1", "iad"),
     ("pdx-1", "pdx"),

@@ -49,6 +49,7 @@ impl Turn {
                 toml: self.policy.toml.clone(),
             },
             connected: connected.collect(),
+            defined: (&*self.engine.view().intents).into(),
         }
     }
 

@@ -25,7 +25,7 @@ pub use define::{
     Defined, Failback, Fault, MAX_WHY, OfferSpec, OverrideRule, OverrideSpec, Replication,
     ReservationSpec, ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec,
 };
-pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, Services};
+pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
 
 /// A point in time: RFC 3339 in UTC, to the microsecond.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -3,17 +3,24 @@
 use std::net::IpAddr;
 
 use leeward_common::{
-    id::{AgentId, RegionId, SourceId},
+    api::v1::{AuditEntry, Defined},
+    audit::{self, Hash},
+    id::{AgentId, OfferId, OverrideId, RegionId, ReservationId, ServiceId, SourceId},
     report::{Path, ProbeKind},
     time::Timestamp,
 };
 use leeward_engine::{
     decision::Decision,
     input::{Metric, Signal, Subject},
+    intent::{Change, Intents},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{mesh, store::StoreError};
+use crate::{
+    intent::{self, Asked, Condition, Thing, What},
+    mesh,
+    store::StoreError,
+};
 
 /// Encodes any record.
 pub(crate) fn encode(record: &impl Serialize) -> Vec<u8> {
@@ -52,6 +59,8 @@ pub enum Record {
     Signal(SignalRecord),
     /// A policy came into force.
     Policy(Policy),
+    /// A service, an offer, a reservation or an override was changed.
+    Change(Changed),
 }
 
 /// See [`Record::Anchor`].
@@ -61,6 +70,79 @@ pub struct Anchor {
     pub policy: Policy,
     /// The agents with a session.
     pub connected: Vec<Registration>,
+    /// What is defined.
+    #[serde(default)]
+    pub defined: Definitions,
+}
+
+/// A change. A definition is kept in the form of the API, which only ever grows by optional members.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Changed {
+    /// Who asked for it.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What it changed.
+    pub what: Amended,
+}
+
+/// What a change changed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Amended {
+    Put(Box<Defined>),
+    RemoveService(ServiceId),
+    RemoveOffer(OfferId),
+    RemoveReservation(ReservationId),
+    LiftOverride(OverrideId),
+}
+
+/// All that is defined at some time.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Definitions {
+    /// How many changes there were.
+    pub version: u64,
+    /// What they left.
+    pub known: Vec<Definition>,
+}
+
+/// One thing, and how it came about.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Definition {
+    /// Which change made it so.
+    pub version: u64,
+    /// Who asked for it.
+    pub who: String,
+    /// When.
+    pub at_us: u64,
+    /// What it is, and why.
+    pub what: Defined,
+}
+
+/// One entry of the audit log; in column `audit`, under its sequence. See [`leeward_common::audit`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Audited {
+    /// When.
+    pub at_us: u64,
+    /// Who.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What was done.
+    pub what: String,
+    /// To what.
+    pub about: String,
+    /// As of which change; 0 where it is none.
+    pub version: u64,
+    /// What it is from then on.
+    pub detail: String,
+    /// The hash of the entry before.
+    #[serde(with = "serde_bytes")]
+    pub previous: [u8; 32],
+    /// The hash of this entry.
+    #[serde(with = "serde_bytes")]
+    pub hash: [u8; 32],
 }
 
 /// A policy, as the text that it was parsed from.
@@ -327,6 +409,151 @@ impl From<SignalRecord> for Signal {
     }
 }
 
+impl From<&Asked> for Changed {
+    fn from(asked: &Asked) -> Self {
+        let what = match &asked.what {
+            What::Put(defined) => Amended::Put(Box::new(defined.clone())),
+            What::Remove(Thing::Service(id)) => Amended::RemoveService(id.clone()),
+            What::Remove(Thing::Offer(id)) => Amended::RemoveOffer(id.clone()),
+            What::Remove(Thing::Reservation(id)) => Amended::RemoveReservation(id.clone()),
+            What::Remove(Thing::Override(id)) => Amended::LiftOverride(id.clone()),
+        };
+        Self {
+            who: asked.who.clone(),
+            why: asked.why.clone(),
+            what,
+        }
+    }
+}
+
+impl From<Changed> for Change {
+    fn from(record: Changed) -> Self {
+        let what = match record.what {
+            Amended::Put(defined) => What::Put(*defined),
+            Amended::RemoveService(id) => What::Remove(Thing::Service(id)),
+            Amended::RemoveOffer(id) => What::Remove(Thing::Offer(id)),
+            Amended::RemoveReservation(id) => What::Remove(Thing::Reservation(id)),
+            Amended::LiftOverride(id) => What::Remove(Thing::Override(id)),
+        };
+        let asked = Asked {
+            who: record.who,
+            why: record.why,
+            what,
+            condition: Condition::Any,
+        };
+        asked.change()
+    }
+}
+
+impl From<&Intents> for Definitions {
+    fn from(intents: &Intents) -> Self {
+        let known = intent::definitions(intents).into_iter().filter_map(|what| {
+            let known = Thing::of(&what).known(intents)?;
+            Some(Definition {
+                version: known.version,
+                who: known.who.to_owned(),
+                at_us: known.at.as_unix_us(),
+                what,
+            })
+        });
+        Self {
+            version: intents.version,
+            known: known.collect(),
+        }
+    }
+}
+
+impl From<Definitions> for Intents {
+    fn from(record: Definitions) -> Self {
+        let mut intents = Self::default();
+        for Definition {
+            version,
+            who,
+            at_us,
+            what,
+        } in record.known
+        {
+            // A change takes the version after the last one.
+            intents.version = version.saturating_sub(1);
+            let change = Change {
+                who,
+                why: what.why().to_owned(),
+                what: intent::amendment(&what),
+            };
+            intents.on_change(Timestamp::from_unix_us(at_us), &change);
+        }
+        intents.version = record.version;
+        intents
+    }
+}
+
+impl Audited {
+    /// An entry with its hashes.
+    pub(crate) fn new(entry: &AuditEntry, previous: Hash, hash: Hash) -> Self {
+        let AuditEntry {
+            sequence: _,
+            at,
+            who,
+            why,
+            what,
+            about,
+            version,
+            detail,
+            ..
+        } = entry.clone();
+        Self {
+            at_us: at.0.as_unix_us(),
+            who,
+            why,
+            what,
+            about,
+            version,
+            detail,
+            previous,
+            hash,
+        }
+    }
+
+    /// The entry of a key and a value; one that says what is wrong if they are none.
+    pub(crate) fn entry(key: &[u8], value: &[u8]) -> AuditEntry {
+        let sequence = key.try_into().map_or(0, u64::from_be_bytes);
+        match decode::<Self>("audit entry", value) {
+            Ok(audited) => AuditEntry {
+                sequence,
+                at: Timestamp::from_unix_us(audited.at_us).into(),
+                who: audited.who,
+                why: audited.why,
+                what: audited.what,
+                about: audited.about,
+                version: audited.version,
+                detail: audited.detail,
+                previous: audit::hex(&audited.previous),
+                hash: audit::hex(&audited.hash),
+            },
+            Err(error) => AuditEntry {
+                sequence,
+                at: Timestamp::EPOCH.into(),
+                who: String::new(),
+                why: String::new(),
+                what: "unreadable".to_owned(),
+                about: String::new(),
+                version: 0,
+                detail: error.to_string(),
+                previous: String::new(),
+                hash: String::new(),
+            },
+        }
+    }
+}
+
+impl Decided {
+    /// Whether an override caused it.
+    #[must_use]
+    pub fn is_overridden(&self) -> bool {
+        self.reason == "overridden"
+    }
+}
+
 impl From<&Decision> for Decided {
     fn from(decision: &Decision) -> Self {
         Self {
@@ -443,6 +670,108 @@ mod tests {
         assert_eq!(decode::<Table>("table", bytes).unwrap(), table);
     }
 
+    fn defined() -> Defined {
+        Defined::Offer(
+            OfferId::parse("o").unwrap(),
+            leeward_common::api::v1::OfferSpec {
+                region: region("iad"),
+                amounts: std::iter::once((
+                    leeward_common::id::ResourceId::parse("vcpu").unwrap(),
+                    2.0,
+                ))
+                .collect(),
+                until: None,
+                why: "new".to_owned(),
+            },
+        )
+    }
+
+    #[test]
+    fn golden_bytes_of_changes_and_of_the_audit_log() {
+        let change = Record::Change(Changed {
+            who: "mara".to_owned(),
+            why: "new".to_owned(),
+            what: Amended::Put(Box::new(defined())),
+        });
+        let bytes = b"\x81\xa6change\x83\xa3who\xa4mara\xa3why\xa3new\xa4what\x81\xa3put\x81\xa5offer\x92\xa1o\x83\xa6region\xa3iad\xa7amounts\x81\xa4vcpu\xcb\x40\x00\x00\x00\x00\x00\x00\x00\xa3why\xa3new";
+        assert_eq!(encode(&change), bytes);
+        assert_eq!(decode::<Record>("record", bytes).unwrap(), change);
+
+        let gone = Record::Change(Changed {
+            who: "mara".to_owned(),
+            why: String::new(),
+            what: Amended::LiftOverride(OverrideId::parse("w").unwrap()),
+        });
+        let bytes =
+            b"\x81\xa6change\x83\xa3who\xa4mara\xa3why\xa0\xa4what\x81\xadlift_override\xa1w";
+        assert_eq!(encode(&gone), bytes);
+        assert_eq!(decode::<Record>("record", bytes).unwrap(), gone);
+
+        let audited = Audited {
+            at_us: 5,
+            who: "a".to_owned(),
+            why: String::new(),
+            what: "put".to_owned(),
+            about: String::new(),
+            version: 1,
+            detail: String::new(),
+            previous: [0; 32],
+            hash: [0xff; 32],
+        };
+        let mut bytes = b"\x89\xa5at_us\x05\xa3who\xa1a\xa3why\xa0\xa4what\xa3put\xa5about\xa0\xa7version\x01\xa6detail\xa0\xa8previous\xc4\x20".to_vec();
+        bytes.extend([0; 32]);
+        bytes.extend(b"\xa4hash\xc4\x20");
+        bytes.extend([0xff; 32]);
+        assert_eq!(encode(&audited), bytes);
+        assert_eq!(decode::<Audited>("audit entry", &bytes).unwrap(), audited);
+    }
+
+    #[test]
+    fn an_anchor_from_before_there_were_definitions_is_read() {
+        let anchor = b"\x81\xa6anchor\x82\xa6policy\x81\xa4toml\xa0\xa9connected\x90";
+        let Record::Anchor(anchor) = decode::<Record>("record", anchor).unwrap() else {
+            panic!("no anchor");
+        };
+        assert_eq!(anchor.defined, Definitions::default());
+    }
+
+    #[test]
+    fn what_is_defined_survives_an_anchor_with_its_versions() {
+        let asked = |id: &str, what: fn(OverrideId) -> What| Asked {
+            who: "mara".to_owned(),
+            why: "new".to_owned(),
+            what: what(OverrideId::parse(id).unwrap()),
+            condition: Condition::Any,
+        };
+        let freeze = |id| {
+            let spec = leeward_common::api::v1::OverrideSpec {
+                rule: leeward_common::api::v1::OverrideRule::Freeze,
+                region: None,
+                service: None,
+                primary_region: None,
+                until: Timestamp::from_unix_us(1 << 50).into(),
+                why: "new".to_owned(),
+            };
+            What::Put(Defined::Override(id, spec))
+        };
+        let mut intents = Intents::default();
+        for (at, asked) in [
+            asked("a", freeze),
+            asked("b", freeze),
+            asked("a", |id| What::Remove(Thing::Override(id))),
+            asked("c", freeze),
+            asked("d", |id| What::Remove(Thing::Override(id))),
+        ]
+        .iter()
+        .enumerate()
+        {
+            intents.on_change(Timestamp::from_unix_us(at as u64), &asked.change());
+        }
+        let record: Definitions =
+            decode("definitions", &encode(&Definitions::from(&intents))).unwrap();
+        assert_eq!(Intents::from(record), intents);
+    }
+
     #[test]
     fn a_field_that_a_later_build_adds_is_ignored() {
         let bytes = b"\x81\xacdisconnected\x82\xa5agent\xa5iad-1\xa3why\xa4rest";
@@ -482,6 +811,11 @@ mod tests {
                 region: region("iad"),
                 bytes: vec![0; 40],
             })),
+            encode(&Record::Change(Changed {
+                who: "a".to_owned(),
+                why: String::new(),
+                what: Amended::Put(Box::new(defined())),
+            })),
         ];
         bolero::check!()
             .with_iterations(20_000)
@@ -497,6 +831,7 @@ mod tests {
                         assert!(decode::<Record>("record", &encode(&record)).is_ok());
                     }
                     let _ = decode::<Watermark>("watermark", bytes);
+                    let _ = Audited::entry(bytes, bytes);
                     let _ = decode::<Table>("table", bytes);
                     let _ = decode::<Snapshot>("snapshot", bytes);
                     let _ = decode::<Decided>("decision", bytes);

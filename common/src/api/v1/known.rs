@@ -19,10 +19,28 @@ pub struct Service {
     pub at: Time,
     /// What it is.
     pub spec: ServiceSpec,
-    /// Where it should run by what was decided; `null` before that and while it has nowhere to run.
+}
+
+/// A service on one line.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceLine {
+    /// Its id.
+    pub service_id: ServiceId,
+    /// As of which change it is so.
+    pub version: u64,
+    /// Who changed it last.
+    pub who: String,
+    /// Where it belongs.
+    pub home: RegionId,
+    /// Where it should run by what was decided; `null` while it has nowhere to run.
     pub selected_region: Option<RegionId>,
-    /// How it fares.
+    /// 0 is the most important.
+    pub priority: u8,
+    /// How its answer fares; see `/v1/services/{service_id}/failover`.
     pub state: State,
+    /// The answer in one sentence.
+    pub summary: String,
 }
 
 /// Services.
@@ -30,7 +48,7 @@ pub struct Service {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Services {
     /// In the order of their ids.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceLine>,
     /// How many changes there were to anything that is defined.
     pub version: u64,
 }
