@@ -20,22 +20,10 @@ pub fn baseline(
 ) {
     let distance_km = great_circle_km(primary, candidate);
     let proximity = 1.0 / (1.0 + distance_km / weights.distance_scale_km);
-    sum.push(Addend {
-        term: Term::Distance,
-        log_value: weights.distance * proximity.ln(),
-        fact: Fact::Km(distance_km),
-    });
-    sum.push(Addend {
-        term: Term::Capacity,
-        log_value: weights.capacity * candidate.capacity.ln(),
-        fact: Fact::Capacity(candidate.capacity),
-    });
+    sum.push(Addend::exact(Term::Distance, weights.distance * proximity.ln(), Fact::Km(distance_km)));
+    sum.push(Addend::exact(Term::Capacity, weights.capacity * candidate.capacity.ln(), Fact::Capacity(candidate.capacity)));
     if let Some(factor) = configured {
-        sum.push(Addend {
-            term: Term::Configured,
-            log_value: factor.ln(),
-            fact: Fact::Factor(factor),
-        });
+        sum.push(Addend::exact(Term::Configured, factor.ln(), Fact::Factor(factor)));
     }
 }
 

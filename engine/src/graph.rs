@@ -1,6 +1,6 @@
 //! Regions and links: which reports are evidence for a link, and how old they are.
 //!
-//! Evidence is kept by path, since a path is what was measured; a link's estimate pools the paths from agents of one
+//! Evidence is kept by path, since a path is what was measured; a link's estimate combines ([`combine`]) the paths from agents of one
 //! region to targets in the other. A round trip crosses a pair of regions both ways whoever began it, so the paths of
 //! both directions are evidence about the pair, and a score is made from the pair.
 //!
@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub mod arrival;
+pub(crate) mod combine;
 mod pool;
 
 use arrival::Arrivals;
@@ -297,7 +298,8 @@ impl Graph {
         self.paths.iter()
     }
 
-    /// What a path's agent sees of its target at `now`, and until when that is fresh; `None` if it is stale.
+    /// What a path's agent sees of its target at `now`, and until when that is as fresh as it is now (see
+    /// [`crate::view::Estimates::staleness`]); `None` if it is stale.
     #[must_use]
     pub fn sight(
         &self,
@@ -310,7 +312,11 @@ impl Graph {
         let last = path.windows.back()?;
         let until = last.measured_at(quickest_us);
         let fresh_until = until + policy.evidence.stale_after;
-        (now <= fresh_until).then(|| (path.sight(policy, until), fresh_until))
+        let window = policy.probing.window;
+        let windows = now.since(until).as_micros() / window.as_micros().max(1);
+        let next = until + window.saturating_mul(u32::try_from(windows.max(1) + 1).unwrap_or(u32::MAX));
+        let as_fresh_until = fresh_until.min(next - Duration::from_micros(1));
+        (now <= fresh_until).then(|| (path.sight(policy, until), as_fresh_until))
     }
 
     fn quickest_us(&self, agent: &AgentId) -> i64 {

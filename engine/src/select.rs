@@ -123,7 +123,8 @@ pub enum Perspective {
     /// By the links between the primary and each candidate.
     #[default]
     Primary,
-    /// The primary is down or silent: by the median link between the other regions and each candidate.
+    /// The primary is down or silent: by the links between the other regions and each candidate, put together so that
+    /// a single bad one does not count.
     Survivors,
     /// By the links between a service's clients and each candidate, by their shares.
     Clients,
@@ -144,6 +145,12 @@ pub struct Candidate {
     pub network: Option<f64>,
     /// Baseline times network; `None` if unknown.
     pub score: Option<f64>,
+    /// Lower bound of the score's natural logarithm at 95 % confidence; `None` if unknown.
+    #[serde(default)]
+    pub log_low: Option<f64>,
+    /// Upper bound.
+    #[serde(default)]
+    pub log_high: Option<f64>,
     /// Score over the best eligible score, 0..=1, for display; `None` unless eligible.
     pub normalised: Option<f64>,
     /// What makes up the score: the logarithms add up to its logarithm.
@@ -162,7 +169,7 @@ pub struct Candidate {
     pub vantage_points: u32,
     /// Age of the newest evidence; `None` without any.
     pub data_age: Option<Duration>,
-    /// Whose link to the candidate was judged; the primary unless [`Perspective::Survivors`].
+    /// Whose link to the candidate was judged; `None` if it was not a single region's.
     pub seen_from: Option<RegionId>,
 }
 
@@ -173,6 +180,12 @@ pub struct Contribution {
     pub term: Term,
     /// Natural logarithm of the factor; 0 is neutral, lower is worse.
     pub log_value: f64,
+    /// Its lower bound at 95 % confidence; `None` if it is known, not measured.
+    #[serde(default)]
+    pub log_low: Option<f64>,
+    /// Its upper bound.
+    #[serde(default)]
+    pub log_high: Option<f64>,
     /// The fact behind it, in words.
     pub detail: String,
 }
@@ -197,6 +210,8 @@ pub enum Term {
     Loss,
     /// Network: bandwidth.
     Bandwidth,
+    /// Network: evidence that nobody renewed is worth less.
+    Staleness,
     /// Network: all signals of one source.
     Signal(leeward_common::id::SourceId),
 }
@@ -214,6 +229,7 @@ impl Term {
             Self::Jitter => "jitter".to_owned(),
             Self::Loss => "loss".to_owned(),
             Self::Bandwidth => "bandwidth".to_owned(),
+            Self::Staleness => "missing evidence".to_owned(),
             Self::Signal(source) => format!("signals of {source}"),
         }
     }
@@ -389,7 +405,8 @@ fn observe(
     candidate: &RegionId,
 ) -> Option<Observed> {
     let pair = picture.pairs.get(&Pair::new(from, candidate))?;
-    let mut network = weight::network(weights, &pair.estimates);
+    let staleness = pair.estimates.staleness(picture.now, picture.policy);
+    let mut network = weight::network(weights, &pair.estimates, staleness);
     if let Some(network) = &mut network {
         signal::pull(picture.policy, picture.signals, from, candidate, network);
     }
@@ -407,7 +424,8 @@ fn observe_by_clients(
     candidate: &RegionId,
 ) -> Option<Observed> {
     let pair = clients::seen(picture, request.described?, candidate)?;
-    let mut network = weight::network(&request.weights, &pair.estimates);
+    let staleness = pair.estimates.staleness(picture.now, picture.policy);
+    let mut network = weight::network(&request.weights, &pair.estimates, staleness);
     if let Some(network) = &mut network {
         signal::pull(
             picture.policy,
@@ -424,7 +442,7 @@ fn observe_by_clients(
     })
 }
 
-/// The median of what the regions that are left see, the lower of the two middle ones if they are even in number.
+/// What the regions that are left see, put together; signals about links count as seen from the primary.
 fn observe_by_survivors(
     picture: &Picture<'_>,
     weights: &Weights,
@@ -434,19 +452,23 @@ fn observe_by_survivors(
     let is_left = |(id, region): &(&RegionId, &RegionView)| {
         *id != primary && *id != candidate && region.state != RegionState::Down
     };
-    let mut observed: Vec<_> = picture
-        .regions
-        .iter()
-        .filter(is_left)
-        .filter_map(|(from, _)| observe(picture, weights, from, candidate))
-        .filter(|seen| {
-            seen.pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh
-        })
-        .collect();
-    let total = |seen: &Observed| seen.network.as_ref().map_or(f64::NEG_INFINITY, Sum::total);
-    observed.sort_by(|a, b| total(a).total_cmp(&total(b)).then(a.from.cmp(&b.from)));
-    let middle = observed.len().checked_sub(1)? / 2;
-    Some(observed.swap_remove(middle))
+    let regions = picture.regions.iter().filter(is_left);
+    let pairs = regions.filter_map(|(from, _)| picture.pairs.get(&Pair::new(from, candidate)));
+    let is_fresh = |pair: &&Arc<PairView>| {
+        pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh
+    };
+    let pairs: Vec<_> = pairs.filter(is_fresh).collect();
+    let pair = Arc::new(PairView::combined(&pairs)?);
+    let staleness = pair.estimates.staleness(picture.now, picture.policy);
+    let mut network = weight::network(weights, &pair.estimates, staleness);
+    if let Some(network) = &mut network {
+        signal::pull(picture.policy, picture.signals, primary, candidate, network);
+    }
+    Some(Observed {
+        from: None,
+        pair,
+        network,
+    })
 }
 
 /// The first gate that a candidate does not pass; see the module's documentation.
@@ -516,6 +538,12 @@ impl Appraisal {
         Some(self.addends().map(|addend| addend.log_value).sum())
     }
 
+    /// How far the bounds of the score's logarithm are below and above it.
+    pub(crate) fn doubt(&self) -> (f64, f64) {
+        let network = self.network.as_ref();
+        network.map_or((0.0, 0.0), |network| (network.below(), network.above()))
+    }
+
     /// The addends of the score's logarithm.
     pub(crate) fn addends(&self) -> impl Iterator<Item = &Addend> {
         let network = self.network.iter().flat_map(Sum::addends);
@@ -528,8 +556,11 @@ impl Appraisal {
         let contribution = |addend: &Addend| Contribution {
             term: addend.term.clone(),
             log_value: addend.log_value,
+            log_low: is_measured(addend).then_some(addend.log_low),
+            log_high: is_measured(addend).then_some(addend.log_high),
             detail: addend.words(),
         };
+        let (below, above) = self.doubt();
         let normalised = match (self.log_score(), best) {
             (Some(own), Some(best)) if eligible => Some((own - best).exp()),
             _ => None,
@@ -541,6 +572,8 @@ impl Appraisal {
             baseline: self.baseline.total().exp(),
             network: self.network.as_ref().map(|network| network.total().exp()),
             score: self.log_score().map(f64::exp),
+            log_low: self.log_score().map(|log| log - below),
+            log_high: self.log_score().map(|log| log + above),
             normalised,
             contributions: self.addends().map(contribution).collect(),
             rtt_p50_us: estimates.and_then(|all| all.rtt_p50_us),
@@ -553,4 +586,8 @@ impl Appraisal {
             seen_from: self.seen_from.clone(),
         }
     }
+}
+
+fn is_measured(addend: &Addend) -> bool {
+    addend.log_low < addend.log_high
 }

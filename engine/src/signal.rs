@@ -188,11 +188,12 @@ pub fn pull(
         let bound = bound(policy, source);
         let log_value = total.clamp(-bound, bound);
         let bounded = bounded || log_value != total;
-        sum.push(Addend {
-            term: Term::Signal(source.clone()),
+        let fact = Fact::Signals { words, bounded };
+        sum.push(Addend::exact(
+            Term::Signal(source.clone()),
             log_value,
-            fact: Fact::Signals { words, bounded },
-        });
+            fact,
+        ));
     }
 }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capacity::Capacity,
     decision::{Decision, Share, Unserved},
+    graph::combine::{Levels, Measured, combine},
     intent::{Intents, Owner},
     policy::Policy,
     readiness::{Readiness, ReadinessChange},
@@ -178,10 +179,33 @@ pub struct Estimates {
 }
 
 impl Estimates {
+    fn measured(&self) -> Measured {
+        Measured {
+            rtt_p50_us: self.rtt_p50_us,
+            rtt_p99_us: self.rtt_p99_us,
+            jitter_us: self.jitter_us,
+            loss: self.loss,
+            n: self.n,
+        }
+    }
+
     /// Age of the newest evidence; `None` without any.
     #[must_use]
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
         (self.n > 0).then(|| now.since(self.newest_at))
+    }
+
+    /// How much of the time until this evidence is stale has passed without any: 0 up to two windows of age, then more
+    /// with every further window, 1 once it is stale. In whole windows, since evidence comes by the window.
+    #[must_use]
+    pub fn staleness(&self, now: Timestamp, policy: &Policy) -> f64 {
+        let window_us = policy.probing.window.as_micros().max(1);
+        let missing = (self.age(now).unwrap_or_default().as_micros() / window_us).max(1) - 1;
+        let stale = policy.evidence.stale_after.as_micros() as f64 / window_us as f64 - 1.0;
+        match missing {
+            0 => 0.0,
+            _ => (missing as f64 / stale.max(1.0)).min(1.0),
+        }
     }
 
     /// Agents with fresh evidence.
@@ -252,6 +276,38 @@ pub struct PairView {
 }
 
 impl PairView {
+    /// What several regions know of their links to the same one, as one; `None` without any.
+    pub(crate) fn combined(pairs: &[&Arc<Self>]) -> Option<Self> {
+        let newest_at = pairs.iter().map(|pair| pair.estimates.newest_at).max()?;
+        let measured: Vec<_> = pairs.iter().map(|pair| pair.estimates.measured()).collect();
+        let all = combine(&measured, Levels::Own);
+        let mut agents = BTreeMap::new();
+        for (agent, &at) in pairs.iter().flat_map(|pair| &pair.estimates.agents) {
+            let newest = agents.entry(agent.clone()).or_insert(at);
+            *newest = at.max(*newest);
+        }
+        let mut lost_by: BTreeSet<_> = pairs.iter().flat_map(|pair| &pair.lost_by).collect();
+        for pair in pairs {
+            let seen = |agent: &&AgentId| {
+                pair.estimates.agents.contains_key(*agent) && !pair.lost_by.contains(*agent)
+            };
+            lost_by.retain(|agent| !seen(agent));
+        }
+        Some(Self {
+            estimates: Estimates {
+                rtt_p50_us: all.rtt_p50_us,
+                rtt_p99_us: all.rtt_p99_us,
+                jitter_us: all.jitter_us,
+                loss: all.loss,
+                bandwidth_bps: None,
+                n: all.n,
+                newest_at,
+                agents,
+            },
+            lost_by: lost_by.into_iter().cloned().collect(),
+        })
+    }
+
     /// Whether nothing is answered to any agent with fresh evidence.
     #[must_use]
     pub fn is_lost(&self, now: Timestamp, policy: &Policy) -> bool {

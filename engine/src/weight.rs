@@ -6,10 +6,22 @@
 //!
 //! No term is taken for good or bad for want of a measurement: without round-trip times and loss there is no weight at
 //! all, and an unknown bandwidth is a contribution of 0 that says so.
+//!
+//! Every addend has bounds: utilities are monotone, so the bounds of a measure are those of its addend, the other way
+//! round. Errors of different measures are taken for independent: the sum's half-widths are the roots of the sums of
+//! the addends' squares.
+//!
+//! Evidence that nobody renews is worth less: with every window that is missing, an addend of its own pulls the sum
+//! from its value towards its lower bound, where it arrives when the evidence is stale, and widens the bounds by as
+//! much again.
 
 use std::time::Duration;
 
-use crate::{policy::Weights, select::Term, view::Estimates};
+use crate::{
+    policy::Weights,
+    select::Term,
+    view::{Estimate, Estimates},
+};
 
 /// One addend of a logarithm.
 #[derive(Clone, Debug)]
@@ -18,8 +30,26 @@ pub struct Addend {
     pub term: Term,
     /// Natural logarithm of the factor.
     pub log_value: f64,
+    /// Its lower bound at 95 % confidence.
+    pub log_low: f64,
+    /// Its upper bound at 95 % confidence.
+    pub log_high: f64,
     /// What it was made from.
     pub fact: Fact,
+}
+
+impl Addend {
+    /// One that is known, not measured.
+    #[must_use]
+    pub const fn exact(term: Term, log_value: f64, fact: Fact) -> Self {
+        Self {
+            term,
+            log_value,
+            log_low: log_value,
+            log_high: log_value,
+            fact,
+        }
+    }
 }
 
 /// What an addend was made from.
@@ -39,6 +69,8 @@ pub enum Fact {
     Bps(f64),
     /// An unknown bandwidth and what it is counted as.
     UnknownBps(f64),
+    /// How much of the time until evidence is stale has passed without any, 0..=1.
+    Staleness(f64),
     /// What a source said, in words, and whether its bound cut it short.
     Signals {
         /// What it said.
@@ -53,12 +85,17 @@ pub enum Fact {
 pub struct Sum {
     addends: Vec<Addend>,
     total: f64,
+    /// Sum of the squares of the addends' half-widths.
+    squares_below: f64,
+    squares_above: f64,
 }
 
 impl Sum {
     /// Adds one.
     pub fn push(&mut self, addend: Addend) {
         self.total += addend.log_value;
+        self.squares_below += (addend.log_value - addend.log_low).powi(2);
+        self.squares_above += (addend.log_high - addend.log_value).powi(2);
         self.addends.push(addend);
     }
 
@@ -66,6 +103,18 @@ impl Sum {
     #[must_use]
     pub const fn total(&self) -> f64 {
         self.total
+    }
+
+    /// How far the lower bound is below the sum.
+    #[must_use]
+    pub fn below(&self) -> f64 {
+        self.squares_below.sqrt()
+    }
+
+    /// How far the upper bound is above the sum.
+    #[must_use]
+    pub fn above(&self) -> f64 {
+        self.squares_above.sqrt()
     }
 
     /// The addends.
@@ -83,49 +132,64 @@ impl Sum {
 }
 
 /// The network weight of a link, as addends of its logarithm; `None` while round-trip times or loss are unknown.
+/// `staleness` is [`Estimates::staleness`].
 #[must_use]
-pub fn network(weights: &Weights, estimates: &Estimates) -> Option<Sum> {
-    let p50_us = estimates.rtt_p50_us?.value;
-    let p99_us = estimates.rtt_p99_us?.value;
-    let jitter_us = estimates.jitter_us?.value;
-    let loss = estimates.loss?.value;
+pub fn network(weights: &Weights, estimates: &Estimates, staleness: f64) -> Option<Sum> {
+    let p50_us = estimates.rtt_p50_us?;
+    let p99_us = estimates.rtt_p99_us?;
+    let jitter_us = estimates.jitter_us?;
+    let lost = estimates.loss?;
     let mut sum = Sum::default();
-    let mut push = |term, log_value, fact| {
+    let mut push = |term, measure: Estimate, utility: &dyn Fn(f64) -> f64, fact| {
+        let bounds = [utility(measure.low), utility(measure.high)];
         sum.push(Addend {
             term,
-            log_value,
+            log_value: utility(measure.value),
+            log_low: bounds[0].min(bounds[1]),
+            log_high: bounds[0].max(bounds[1]),
             fact,
         });
     };
+    let p50 = |us| latency(weights, weights.latency_p50, us);
+    push(Term::LatencyP50, p50_us, &p50, Fact::Us(p50_us.value));
+    let p99 = |us| latency(weights, weights.latency_p99, us);
+    push(Term::LatencyP99, p99_us, &p99, Fact::Us(p99_us.value));
+    let spread = |us| jitter(weights, us);
+    push(Term::Jitter, jitter_us, &spread, Fact::Us(jitter_us.value));
     push(
-        Term::LatencyP50,
-        latency(weights, weights.latency_p50, p50_us),
-        Fact::Us(p50_us),
+        Term::Loss,
+        lost,
+        &|share| loss(weights, share),
+        Fact::Loss(lost.value),
     );
-    push(
-        Term::LatencyP99,
-        latency(weights, weights.latency_p99, p99_us),
-        Fact::Us(p99_us),
-    );
-    push(
-        Term::Jitter,
-        jitter(weights, jitter_us),
-        Fact::Us(jitter_us),
-    );
-    push(Term::Loss, self::loss(weights, loss), Fact::Loss(loss));
     match estimates.bandwidth_bps {
         Some(bps) => push(
             Term::Bandwidth,
-            bandwidth(weights, bps.value),
+            bps,
+            &|bps| bandwidth(weights, bps),
             Fact::Bps(bps.value),
         ),
-        None => push(
-            Term::Bandwidth,
-            0.0,
-            Fact::UnknownBps(weights.bandwidth_scale_bps),
-        ),
+        None => {
+            let fact = Fact::UnknownBps(weights.bandwidth_scale_bps);
+            sum.push(Addend::exact(Term::Bandwidth, 0.0, fact));
+        }
+    }
+    if staleness > 0.0 {
+        sum.push(decay(&sum, staleness));
     }
     Some(sum)
+}
+
+/// What missing evidence takes from a sum.
+fn decay(sum: &Sum, staleness: f64) -> Addend {
+    let (below, above) = (staleness * sum.below(), staleness * sum.above());
+    Addend {
+        term: Term::Staleness,
+        log_value: -below,
+        log_low: -2.0 * below,
+        log_high: above,
+        fact: Fact::Staleness(staleness),
+    }
 }
 
 /// `exponent * ln(1 / (1 + (rtt / scale)^2))`, not below the floor.
@@ -180,6 +244,9 @@ impl Addend {
             Fact::Loss(loss) => format!("{} lost", percent(*loss)),
             Fact::Bps(bps) => format!("{:.1} Mbit/s", bps / 1e6),
             Fact::UnknownBps(bps) => format!("unknown, counted as {:.0} Mbit/s", bps / 1e6),
+            Fact::Staleness(share) => {
+                format!("{} of the time until it is stale has passed", percent(*share))
+            }
             Fact::Signals { words, bounded } => {
                 let bound = match bounded {
                     true => " (cut to the bound of its source)",

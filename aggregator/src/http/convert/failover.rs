@@ -330,6 +330,7 @@ fn contribution(contribution: &select::Contribution) -> Contribution {
         Term::Jitter => ("jitter", None),
         Term::Loss => ("loss", None),
         Term::Bandwidth => ("bandwidth", None),
+        Term::Staleness => ("staleness", None),
         Term::Signal(source) => ("signal", Some(source.clone())),
     };
     Contribution {
