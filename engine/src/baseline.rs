@@ -20,10 +20,22 @@ pub fn baseline(
 ) {
     let distance_km = great_circle_km(primary, candidate);
     let proximity = 1.0 / (1.0 + distance_km / weights.distance_scale_km);
-    sum.push(Addend::exact(Term::Distance, weights.distance * proximity.ln(), Fact::Km(distance_km)));
-    sum.push(Addend::exact(Term::Capacity, weights.capacity * candidate.capacity.ln(), Fact::Capacity(candidate.capacity)));
+    sum.push(Addend::exact(
+        Term::Distance,
+        weights.distance * proximity.ln(),
+        Fact::Km(distance_km),
+    ));
+    sum.push(Addend::exact(
+        Term::Capacity,
+        weights.capacity * candidate.capacity.ln(),
+        Fact::Capacity(candidate.capacity),
+    ));
     if let Some(factor) = configured {
-        sum.push(Addend::exact(Term::Configured, factor.ln(), Fact::Factor(factor)));
+        sum.push(Addend::exact(
+            Term::Configured,
+            factor.ln(),
+            Fact::Factor(factor),
+        ));
     }
 }
 

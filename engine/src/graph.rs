@@ -314,7 +314,8 @@ impl Graph {
         let fresh_until = until + policy.evidence.stale_after;
         let window = policy.probing.window;
         let windows = now.since(until).as_micros() / window.as_micros().max(1);
-        let next = until + window.saturating_mul(u32::try_from(windows.max(1) + 1).unwrap_or(u32::MAX));
+        let next =
+            until + window.saturating_mul(u32::try_from(windows.max(1) + 1).unwrap_or(u32::MAX));
         let as_fresh_until = fresh_until.min(next - Duration::from_micros(1));
         (now <= fresh_until).then(|| (path.sight(policy, until), as_fresh_until))
     }

@@ -189,11 +189,7 @@ pub fn pull(
         let log_value = total.clamp(-bound, bound);
         let bounded = bounded || log_value != total;
         let fact = Fact::Signals { words, bounded };
-        sum.push(Addend::exact(
-            Term::Signal(source.clone()),
-            log_value,
-            fact,
-        ));
+        sum.push(Addend::exact(Term::Signal(source.clone()), log_value, fact));
     }
 }
 

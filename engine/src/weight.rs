@@ -245,7 +245,10 @@ impl Addend {
             Fact::Bps(bps) => format!("{:.1} Mbit/s", bps / 1e6),
             Fact::UnknownBps(bps) => format!("unknown, counted as {:.0} Mbit/s", bps / 1e6),
             Fact::Staleness(share) => {
-                format!("{} of the time until it is stale has passed", percent(*share))
+                format!(
+                    "{} of the time until it is stale has passed",
+                    percent(*share)
+                )
             }
             Fact::Signals { words, bounded } => {
                 let bound = match bounded {

@@ -196,12 +196,7 @@ fn a_lost_primary_is_judged_for_by_the_others() {
     // b is seen from c at 20 ms and from d at 90 ms; of two the farther counts.
     let rtt_p50_us = candidate(&view, "a", "b").rtt_p50_us.unwrap().value;
     assert!((rtt_p50_us / 90_000.0 - 1.0).abs() < 0.02, "{rtt_p50_us}");
-    assert!(
-        ranking
-            .candidates
-            .iter()
-            .all(|own| own.seen_from.is_none())
-    );
+    assert!(ranking.candidates.iter().all(|own| own.seen_from.is_none()));
 }
 
 #[test]

@@ -36,9 +36,8 @@ pub(crate) enum Levels {
 
 /// All vantage points together. Their order does not matter.
 pub(crate) fn combine(all: &[Measured], levels: Levels) -> Measured {
-    let rtt = |of: fn(&Measured) -> Option<Estimate>| {
-        Values::new(all, of).mean(levels == Levels::Same)
-    };
+    let rtt =
+        |of: fn(&Measured) -> Option<Estimate>| Values::new(all, of).mean(levels == Levels::Same);
     Measured {
         rtt_p50_us: rtt(|own| own.rtt_p50_us),
         rtt_p99_us: rtt(|own| own.rtt_p99_us),
@@ -145,8 +144,7 @@ pub(crate) fn wilson(part: f64, whole: f64) -> Option<Estimate> {
     let share = (part / whole).clamp(0.0, 1.0);
     let scale = 1.0 + Z * Z / whole;
     let centre = (share + Z * Z / (2.0 * whole)) / scale;
-    let spread =
-        Z * (share * (1.0 - share) / whole + Z * Z / (4.0 * whole * whole)).sqrt() / scale;
+    let spread = Z * (share * (1.0 - share) / whole + Z * Z / (4.0 * whole * whole)).sqrt() / scale;
     Some(Estimate {
         value: share,
         low: (centre - spread).clamp(0.0, share),

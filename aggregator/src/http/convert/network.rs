@@ -83,7 +83,12 @@ pub(super) fn edge(moment: &Moment<'_>, from: &RegionId, to: &RegionId, link: &L
         jitter_us: moment.measured(estimates, |all| all.jitter_us),
         packet_loss: moment.measured(estimates, |all| all.loss),
         bandwidth_bps: bandwidth(moment, estimates),
-        weight: weight::network(&view.policy.weights, estimates).map(|sum| sum.total().exp()),
+        weight: weight::network(
+            &view.policy.weights,
+            estimates,
+            estimates.staleness(view.now, &view.policy),
+        )
+        .map(|sum| sum.total().exp()),
         vantage_points: estimates.vantage_points(view.now, &view.policy),
     }
 }
