@@ -41,7 +41,7 @@ pub fn run(_: &Cli, out: &Output, options: &SimulateOptions) -> Result<Exit, Fai
     let missed = transcript
         .verdicts
         .iter()
-        .filter(|(_, verdict)| !matches!(verdict, Verdict::Met { .. }))
+        .filter(|(_, verdict)| !verdict.is_met())
         .count();
     if missed > 0 {
         let all = transcript.verdicts.len();
@@ -85,8 +85,7 @@ fn whole(transcript: &Transcript, lines: &[Value]) -> Value {
                 Verdict::Lost { at, .. } => ("lost", Some(*at)),
             };
             json!({
-                "primary_region": expectation.primary,
-                "selected_region": expectation.selected,
+                "expected": expectation.to_string(),
                 "since_us": micros(expectation.since),
                 "by_us": micros(expectation.by),
                 "until_us": micros(expectation.until),

@@ -24,18 +24,56 @@
 //! to = "virginia"
 //! delay = "40ms"
 //!
+//! [[service]]                      # there from the start, as are [[offer]] and [[override]]
+//! id = "shop"
+//! home = "virginia"
+//! needs = { cpu = 20 }
+//!
+//! [[offer]]
+//! id = "oregon-base"
+//! region = "oregon"
+//! amounts = { cpu = 50 }
+//!
+//! [[override]]
+//! id = "maintenance"
+//! drain = "oregon"                 # or `pin` or `forbid` a region, or `freeze = true`; for a `primary` or a `service`
+//! until = "30s"
+//!
 //! [[event]]
 //! at = "10s"
 //! links = ["virginia->ireland", "ireland->*"]
 //! set = { loss = 0.08 }
+//! over = "5s"                      # little by little, if not at once
 //! say = "Ireland begins to lose packets"
 //!
+//! [[event]]
+//! at = "12s"
+//! links = ["virginia-1<->*"]       # an agent at an end means the packets of its host; `clear` takes the same
+//! set = { loss = 1.0 }
+//!
 //! [[expect]]
-//! primary = "virginia"
-//! selected = "oregon"
+//! primary = "virginia"             # or `service`
+//! selected = "oregon"              # or "none"
+//! reason = "down"                  # the decision that brought it there said so; left out, any
 //! by = "20s"                       # at some time from `since` (default: the last event before `by`) to `by` …
 //! until = "40s"                    # … and from then on to `until`
+//!
+//! [[expect]]
+//! primary = "virginia"             # or `service`, or nobody: then all together
+//! moves = 0                        # at most so many decisions …
+//! since = "12s"                    # … from here …
+//! until = "40s"                    # … to here
+//!
+//! [[expect]]
+//! region = "ireland"
+//! state = "up"                     # or "down" or "unknown"; `by`, `since` and `until` as above
+//! by = "13s"
 //! ```
+//!
+//! What an event can do beside `set` and `clear`: `region_down` and `region_up`; `agent_stop` and `agent_start`;
+//! `uplink_down` and `uplink_up` (what agents measure does not reach the aggregator); `clock = { agent, ahead }` or
+//! `behind`; `aggregator_restart = true`; `signal`; `put_service`, `put_offer`, `put_override` with a table as above;
+//! `remove_service`, `remove_offer`, `lift_override` with an id.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,19 +82,25 @@ use std::{
 
 use leeward_common::{
     id::{AgentId, RegionId},
-    ratio::Ratio,
+    time::Timestamp,
 };
 
 use crate::{
     input::{Metric, Subject},
+    intent::{Amendment, Change},
     policy::Policy,
     view::Link,
 };
 
+mod expect;
 mod judge;
+mod network;
 mod raw;
 
-pub use judge::{Verdict, judge};
+pub(crate) use expect::state_word;
+pub use expect::{Expectation, Expected};
+pub use judge::{Moved, Record, Verdict, judge};
+pub use network::{Flow, LinkChange, LinkState, Network, REORDER_BY, Roads};
 
 /// A world, its timeline, and what is expected.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,39 +125,6 @@ pub struct Scenario {
     pub expectations: Vec<Expectation>,
 }
 
-/// How much longer a packet takes that is held back to reorder it.
-pub const REORDER_BY: Duration = Duration::from_millis(10);
-
-/// What a directed link does to packets.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LinkState {
-    /// One-way delay.
-    pub delay: Duration,
-    /// The delay varies uniformly by up to this, both ways.
-    pub jitter: Duration,
-    /// Share of packets lost.
-    pub loss: Ratio,
-    /// Bits per second; `None` is unlimited.
-    pub rate_bps: Option<u64>,
-    /// Share of packets held back by [`REORDER_BY`], so that later ones overtake them.
-    pub reorder: Ratio,
-    /// Share of packets that arrive twice.
-    pub duplicate: Ratio,
-}
-
-impl Default for LinkState {
-    fn default() -> Self {
-        Self {
-            delay: Duration::ZERO,
-            jitter: Duration::ZERO,
-            loss: Ratio::ZERO,
-            rate_bps: None,
-            reorder: Ratio::ZERO,
-            duplicate: Ratio::ZERO,
-        }
-    }
-}
-
 /// One entry of the timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -121,24 +132,37 @@ pub struct Event {
     pub at: Duration,
     /// What happens, in order.
     pub actions: Vec<Action>,
-    /// What to tell people.
+    /// What to tell people; its actions in words if `None`.
     pub say: Option<String>,
+    /// Whether it goes without saying: what is there from the start, and the steps of a change that comes little by
+    /// little.
+    pub quiet: bool,
+}
+
+impl Event {
+    /// What to tell people; `None` if it goes without saying.
+    #[must_use]
+    pub fn told(&self) -> Option<String> {
+        let actions = || self.actions.iter().map(ToString::to_string);
+        let words = || actions().collect::<Vec<_>>().join("; ");
+        (!self.quiet).then(|| self.say.clone().unwrap_or_else(words))
+    }
 }
 
 /// What happens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Links change.
+    /// Links or flows change.
     Set {
         /// Which.
-        links: Vec<Link>,
+        roads: Roads,
         /// What changes about them.
         change: LinkChange,
     },
-    /// Links are as at the start again.
+    /// Links are as at the start again, and flows as their links.
     Clear {
         /// Which.
-        links: Vec<Link>,
+        roads: Roads,
     },
     /// No packet enters or leaves the region any more: not to other regions, not to the aggregator. Its hosts run on.
     RegionDown(RegionId),
@@ -148,20 +172,24 @@ pub enum Action {
     AgentStop(AgentId),
     /// The agent's process begins anew.
     AgentStart(AgentId),
+    /// Agents and the aggregator do not reach each other any more; the agents measure on.
+    UplinkDown(Vec<AgentId>),
+    /// They reach each other again.
+    UplinkUp(Vec<AgentId>),
+    /// The clock of an agent's host is set.
+    Clock {
+        /// Whose.
+        agent: AgentId,
+        /// How far it is ahead of true time from now on, microseconds; below 0 behind.
+        ahead_us: i64,
+    },
+    /// The aggregator ends without warning and begins anew.
+    AggregatorRestart,
     /// Somebody injects a signal.
     Signal(SignalAction),
-}
-
-/// What changes about a link; `None` stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[expect(missing_docs, reason = "the fields are those of `LinkState`")]
-pub struct LinkChange {
-    pub delay: Option<Duration>,
-    pub jitter: Option<Duration>,
-    pub loss: Option<Ratio>,
-    pub rate_bps: Option<u64>,
-    pub reorder: Option<Ratio>,
-    pub duplicate: Option<Ratio>,
+    /// Somebody changes a service, an offer or an override. What ends ends at a time counted from the epoch as if the
+    /// scenario began there: see [`Action::change_from`].
+    Change(Box<Change>),
 }
 
 /// A signal that a scenario injects.
@@ -179,81 +207,6 @@ pub struct SignalAction {
     pub ttl: Duration,
 }
 
-/// What is expected of the decisions: from some time in `since..=by` on and then until `until`, `selected` is selected.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Expectation {
-    /// From when on it counts.
-    pub since: Duration,
-    /// By when it must hold.
-    pub by: Duration,
-    /// Until when it must then stay so; `by` itself if not given.
-    pub until: Duration,
-    /// Whose failover.
-    pub primary: RegionId,
-    /// The selection; `None` is written `"none"`.
-    pub selected: Option<RegionId>,
-}
-
-/// What the network does at one time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Network {
-    /// Every directed link between two regions.
-    pub links: BTreeMap<Link, LinkState>,
-    /// Regions that no packet enters or leaves.
-    pub cut: BTreeSet<RegionId>,
-}
-
-impl Network {
-    /// The link's state with a region that is cut off taken for total loss. Within a region nothing is ever impaired.
-    #[must_use]
-    pub fn effective(&self, from: &RegionId, to: &RegionId) -> LinkState {
-        let link = self.links.get(&(from.clone(), to.clone()));
-        let mut state = link.copied().unwrap_or_default();
-        if self.cut.contains(from) || self.cut.contains(to) {
-            state.loss = Ratio::ONE;
-        }
-        state
-    }
-
-    /// Lets an action happen; those not about the network change nothing.
-    pub fn apply(&mut self, scenario: &Scenario, action: &Action) {
-        match action {
-            Action::Set { links, change } => {
-                for link in links {
-                    if let Some(state) = self.links.get_mut(link) {
-                        change.apply(state);
-                    }
-                }
-            }
-            Action::Clear { links } => {
-                for link in links {
-                    if let Some(state) = scenario.links.get(link) {
-                        self.links.insert(link.clone(), *state);
-                    }
-                }
-            }
-            Action::RegionDown(region) => {
-                self.cut.insert(region.clone());
-            }
-            Action::RegionUp(region) => {
-                self.cut.remove(region);
-            }
-            Action::AgentStop(_) | Action::AgentStart(_) | Action::Signal(_) => {}
-        }
-    }
-}
-
-impl LinkChange {
-    fn apply(&self, state: &mut LinkState) {
-        state.delay = self.delay.unwrap_or(state.delay);
-        state.jitter = self.jitter.unwrap_or(state.jitter);
-        state.loss = self.loss.unwrap_or(state.loss);
-        state.rate_bps = self.rate_bps.or(state.rate_bps);
-        state.reorder = self.reorder.unwrap_or(state.reorder);
-        state.duplicate = self.duplicate.unwrap_or(state.duplicate);
-    }
-}
-
 impl Scenario {
     /// Reads a scenario.
     ///
@@ -269,7 +222,9 @@ impl Scenario {
     pub fn network(&self) -> Network {
         Network {
             links: self.links.clone(),
+            flows: BTreeMap::new(),
             cut: BTreeSet::new(),
+            uplinks_down: BTreeSet::new(),
         }
     }
 
@@ -309,39 +264,60 @@ fn agent_id(region: &RegionId, n: u32) -> AgentId {
     AgentId::parse(&format!("{region}-{n}")).expect("the reader bounds the length of region ids")
 }
 
+impl Action {
+    /// A change as it is for a scenario that begins at `start`.
+    #[must_use]
+    pub fn change_from(start: Timestamp, change: &Change) -> Change {
+        let from = |until: Timestamp| start + until.since(Timestamp::EPOCH);
+        let mut change = change.clone();
+        match &mut change.what {
+            Amendment::PutOffer(_, offer) => offer.until = offer.until.map(from),
+            Amendment::PutReservation(_, reservation) => {
+                reservation.until = from(reservation.until)
+            }
+            Amendment::PutOverride(_, own) => own.until = from(own.until),
+            _ => {}
+        }
+        change
+    }
+}
+
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names = |links: &[Link]| {
-            let names: Vec<_> = links
-                .iter()
-                .map(|(from, to)| format!("{from}->{to}"))
-                .collect();
+        let names = |agents: &[AgentId]| {
+            let names: Vec<_> = agents.iter().map(AgentId::as_str).collect();
             names.join(", ")
         };
         match self {
-            Self::Set { links, change } => write!(f, "{} on {}", change.words(), names(links)),
-            Self::Clear { links } => write!(f, "as at the start on {}", names(links)),
+            Self::Set { roads, change } => write!(f, "{} on {roads}", change.words()),
+            Self::Clear { roads } => write!(f, "as at the start on {roads}"),
             Self::RegionDown(region) => write!(f, "region {region} is cut off"),
             Self::RegionUp(region) => write!(f, "region {region} is joined again"),
             Self::AgentStop(agent) => write!(f, "agent {agent} stops"),
             Self::AgentStart(agent) => write!(f, "agent {agent} starts"),
+            Self::UplinkDown(agents) => write!(f, "the uplink of {} is cut", names(agents)),
+            Self::UplinkUp(agents) => write!(f, "the uplink of {} is back", names(agents)),
+            Self::Clock { agent, ahead_us } => {
+                let off = Duration::from_micros(ahead_us.unsigned_abs());
+                let way = if *ahead_us < 0 { "behind" } else { "ahead" };
+                write!(f, "the clock of {agent} is {off:?} {way}")
+            }
+            Self::AggregatorRestart => write!(f, "the aggregator is killed and starts again"),
             Self::Signal(signal) => write!(f, "signal from {}", signal.source),
+            Self::Change(change) => f.write_str(&words(&change.what)),
         }
     }
 }
 
-impl LinkChange {
-    fn words(&self) -> String {
-        let parts = [
-            self.delay.map(|delay| format!("delay {delay:?}")),
-            self.jitter.map(|jitter| format!("jitter {jitter:?}")),
-            self.loss.map(|loss| format!("loss {}", loss.get())),
-            self.rate_bps.map(|rate| format!("rate {rate} bit/s")),
-            self.reorder
-                .map(|reorder| format!("reorder {}", reorder.get())),
-            self.duplicate
-                .map(|duplicate| format!("duplicate {}", duplicate.get())),
-        ];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+fn words(what: &Amendment) -> String {
+    match what {
+        Amendment::PutService(id, _) => format!("service {id} is put"),
+        Amendment::RemoveService(id) => format!("service {id} is removed"),
+        Amendment::PutOffer(id, _) => format!("offer {id} is put"),
+        Amendment::RemoveOffer(id) => format!("offer {id} is withdrawn"),
+        Amendment::PutReservation(id, _) => format!("reservation {id} is put"),
+        Amendment::RemoveReservation(id) => format!("reservation {id} is given up"),
+        Amendment::PutOverride(id, _) => format!("override {id} is put"),
+        Amendment::LiftOverride(id) => format!("override {id} is lifted"),
     }
 }

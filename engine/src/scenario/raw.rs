@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use leeward_common::{
     config::{ConfigError, Document, Span, Spanned},
-    id::{AgentId, RegionId, SourceId},
+    id::{AgentId, OfferId, OverrideId, RegionId, ServiceId, SourceId},
     ratio::Ratio,
 };
 use serde::Deserialize;
 
-use super::{Action, Event, Expectation, LinkChange, LinkState, Scenario, SignalAction, agent_id};
+use super::{
+    Action, Event, Flow, LinkChange, LinkState, Network, Roads, Scenario, SignalAction,
+};
 use crate::{
     input::{Metric, Subject},
     policy::{
@@ -19,11 +21,26 @@ use crate::{
     view::Link,
 };
 
+mod expect;
+mod intents;
+
+use expect::RawExpect;
+use intents::{Named, RawOffer, RawOverride, RawService};
+
 /// A region may have this many agents: each is a host of the lab.
 const MAX_AGENTS: u32 = 16;
 
 /// The longest scenario.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
+
+/// The steps in which something changes little by little.
+const STEP: Duration = Duration::from_millis(500);
+
+/// The longest time over which something may change: so many steps are a file's worth of events.
+const MAX_OVER: Duration = Duration::from_secs(3_600);
+
+/// How wrong a clock may be.
+const MAX_CLOCK: Duration = Duration::from_secs(366 * 86_400);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,9 +64,15 @@ struct RawScenario {
     #[serde(default)]
     link: Vec<Spanned<RawLink>>,
     #[serde(default)]
+    service: Vec<Spanned<RawService>>,
+    #[serde(default)]
+    offer: Vec<Spanned<RawOffer>>,
+    #[serde(default, rename = "override")]
+    rule: Vec<Spanned<RawOverride>>,
+    #[serde(default)]
     event: Vec<Spanned<RawEvent>>,
     #[serde(default)]
-    expect: Vec<RawExpect>,
+    expect: Vec<Spanned<RawExpect>>,
 }
 
 #[derive(Deserialize)]
@@ -88,13 +111,27 @@ struct RawEvent {
     #[serde(default)]
     links: Vec<Spanned<String>>,
     set: Option<Spanned<RawChange>>,
+    over: Option<Spanned<Span>>,
     #[serde(default)]
     clear: Vec<Spanned<String>>,
     region_down: Option<Spanned<RegionId>>,
     region_up: Option<Spanned<RegionId>>,
     agent_stop: Option<Spanned<AgentId>>,
     agent_start: Option<Spanned<AgentId>>,
+    #[serde(default)]
+    uplink_down: Vec<Spanned<String>>,
+    #[serde(default)]
+    uplink_up: Vec<Spanned<String>>,
+    clock: Option<Spanned<RawClock>>,
+    #[serde(default)]
+    aggregator_restart: bool,
     signal: Option<Spanned<RawSignal>>,
+    put_service: Option<Spanned<RawService>>,
+    remove_service: Option<Spanned<ServiceId>>,
+    put_offer: Option<Spanned<RawOffer>>,
+    remove_offer: Option<Spanned<OfferId>>,
+    put_override: Option<Spanned<RawOverride>>,
+    lift_override: Option<Spanned<OverrideId>>,
     say: Option<String>,
 }
 
@@ -123,12 +160,10 @@ struct RawSignal {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawExpect {
-    primary: Spanned<RegionId>,
-    selected: Spanned<RegionId>,
-    by: Spanned<Span>,
-    since: Option<Spanned<Span>>,
-    until: Option<Spanned<Span>>,
+struct RawClock {
+    agent: Spanned<AgentId>,
+    ahead: Option<Spanned<Span>>,
+    behind: Option<Spanned<Span>>,
 }
 
 /// Bits per second with a decimal unit: `"10Mbit"`.
@@ -167,6 +202,7 @@ pub(super) fn read(document: &Document<'_>) -> Result<Scenario, ConfigError> {
         let message = "duration must be above zero and at most a year";
         return Err(document.error(raw.duration.span(), message));
     }
+    let named = Named::of(&raw);
     let mut agents = BTreeMap::new();
     let mut region = Vec::new();
     for written in raw.region {
@@ -185,34 +221,111 @@ pub(super) fn read(document: &Document<'_>) -> Result<Scenario, ConfigError> {
         signal_source: raw.signal_source,
     };
     let policy = sections.into_policy(document)?;
-    let mut reader = Reader {
-        document,
-        policy,
-        agents,
-        duration,
-        links: BTreeMap::new(),
-    };
-    reader.links(raw.link)?;
-    let mut events = Vec::new();
-    for event in raw.event {
-        events.push(reader.event(event)?);
-    }
-    events.sort_by_key(|event| event.at);
-    let mut expectations = Vec::new();
-    for expect in raw.expect {
-        expectations.push(reader.expectation(&expect, &events)?);
-    }
-    Ok(Scenario {
+    let mut scenario = Scenario {
         name: raw.name,
         description: raw.description,
         seed: raw.seed,
         duration,
-        policy: reader.policy,
-        agents: reader.agents,
-        links: reader.links,
-        events,
-        expectations,
-    })
+        policy,
+        agents,
+        links: BTreeMap::new(),
+        events: Vec::new(),
+        expectations: Vec::new(),
+    };
+    let mut reader = Reader {
+        document,
+        policy: scenario.policy.clone(),
+        agents: scenario.agent_ids(),
+        duration,
+        links: BTreeMap::new(),
+        named,
+    };
+    reader.links(raw.link)?;
+    scenario.links.clone_from(&reader.links);
+    let actions = reader.intents(raw.service, raw.offer, raw.rule)?;
+    let mut events = vec![(quiet(Duration::ZERO, actions), None)];
+    for event in raw.event {
+        events.push(reader.event(event)?);
+    }
+    events.retain(|(event, _)| !event.quiet || !event.actions.is_empty());
+    events.sort_by_key(|(event, _)| event.at);
+    scenario.events = spread(&scenario, events);
+    for expect in raw.expect {
+        let expectation = reader.expectation(&expect, &scenario.events)?;
+        scenario.expectations.push(expectation);
+    }
+    Ok(scenario)
+}
+
+fn quiet(at: Duration, actions: Vec<Action>) -> Event {
+    Event {
+        at,
+        actions,
+        say: None,
+        quiet: true,
+    }
+}
+
+/// Something that changes little by little.
+struct Ramp {
+    roads: Roads,
+    change: LinkChange,
+    over: Duration,
+}
+
+/// The events, with those whose change comes little by little spread over their steps.
+fn spread(scenario: &Scenario, events: Vec<(Event, Option<Ramp>)>) -> Vec<Event> {
+    let mut network = scenario.network();
+    let mut all = Vec::new();
+    for (event, ramp) in events {
+        event
+            .actions
+            .iter()
+            .for_each(|action| network.apply(scenario, action));
+        if let Some(ramp) = ramp {
+            all.extend(ramp.steps(scenario, &network, event.at));
+            let Ramp { roads, change, .. } = ramp;
+            network.apply(scenario, &Action::Set { roads, change });
+        }
+        all.push(event);
+    }
+    all.sort_by_key(|event| event.at);
+    all
+}
+
+impl Ramp {
+    fn steps<'a>(
+        &'a self,
+        scenario: &'a Scenario,
+        network: &'a Network,
+        at: Duration,
+    ) -> impl Iterator<Item = Event> + 'a {
+        let steps = self.over.as_micros().div_ceil(STEP.as_micros()).max(1) as u32;
+        let agents = scenario.agent_ids();
+        (1..=steps).map(move |n| {
+            let set = |roads: Roads, state: &LinkState| Action::Set {
+                roads,
+                change: self.change.part(state, f64::from(n) / f64::from(steps)),
+            };
+            let links = self.roads.links.iter().map(|link| {
+                let roads = Roads {
+                    links: vec![link.clone()],
+                    flows: Vec::new(),
+                };
+                set(roads, &network.links[link])
+            });
+            let flows = self.roads.flows.iter().map(|flow| {
+                let roads = Roads {
+                    links: Vec::new(),
+                    flows: vec![flow.clone()],
+                };
+                let (from, to) = (&agents[&flow.0], &agents[&flow.1]);
+                set(roads, &network.effective_flow(flow, from, to))
+            });
+            let at = (at + self.over / steps * n).min(scenario.duration);
+            quiet(at, links.chain(flows).collect())
+        })
+    }
 }
 
 fn agent_count(document: &Document<'_>, region: &RawRegion) -> Result<u32, ConfigError> {
@@ -275,9 +388,10 @@ impl RawChange {
 struct Reader<'a> {
     document: &'a Document<'a>,
     policy: Policy,
-    agents: BTreeMap<RegionId, u32>,
+    agents: BTreeMap<AgentId, RegionId>,
     duration: Duration,
     links: BTreeMap<Link, LinkState>,
+    named: Named,
 }
 
 impl Reader<'_> {
@@ -334,16 +448,25 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn event(&self, written: Spanned<RawEvent>) -> Result<Event, ConfigError> {
+    /// An event, and what of it comes little by little.
+    fn event(&self, written: Spanned<RawEvent>) -> Result<(Event, Option<Ramp>), ConfigError> {
         let span = written.span();
-        let raw = written.into_inner();
+        let mut raw = written.into_inner();
         let mut actions = Vec::new();
-        match (&raw.set, raw.links.is_empty()) {
-            (Some(set), false) => actions.push(Action::Set {
-                links: self.patterns(&raw.links)?,
+        let mut ramp = None;
+        match (&raw.set, raw.links.is_empty(), &raw.over) {
+            (Some(set), false, None) => actions.push(Action::Set {
+                roads: self.roads(&raw.links)?,
                 change: set.get_ref().change(),
             }),
-            (None, true) => {}
+            (Some(set), false, Some(over)) => {
+                ramp = Some(Ramp {
+                    roads: self.roads(&raw.links)?,
+                    change: set.get_ref().change(),
+                    over: self.span(over, MAX_OVER)?,
+                });
+            }
+            (None, true, None) => {}
             _ => {
                 let message =
                     "links and set belong together: links = [\"a->b\"], set = { loss = 0.1 }";
@@ -352,9 +475,39 @@ impl Reader<'_> {
         }
         if !raw.clear.is_empty() {
             actions.push(Action::Clear {
-                links: self.patterns(&raw.clear)?,
+                roads: self.roads(&raw.clear)?,
             });
         }
+        actions.extend(self.faults(&raw)?);
+        if let Some(signal) = raw.signal.take() {
+            actions.push(Action::Signal(self.signal(signal)?));
+        }
+        actions.extend(self.changes(&mut raw)?);
+        if actions.is_empty() && ramp.is_none() && raw.say.is_none() {
+            let message =
+                "the event does nothing; add set, clear, region_down, agent_stop, signal or say";
+            return Err(self.document.error(span, message));
+        }
+        let slowly = |ramp: &Ramp| {
+            let Ramp {
+                roads,
+                change,
+                over,
+            } = ramp;
+            format!("{} over {over:?} on {roads}", change.words())
+        };
+        let event = Event {
+            at: self.time(&raw.at)?,
+            actions,
+            say: raw.say.or_else(|| ramp.as_ref().map(slowly)),
+            quiet: false,
+        };
+        Ok((event, ramp))
+    }
+
+    /// What befalls regions, agents and the aggregator.
+    fn faults(&self, raw: &RawEvent) -> Result<Vec<Action>, ConfigError> {
+        let mut actions = Vec::new();
         if let Some(region) = &raw.region_down {
             actions.push(Action::RegionDown(self.region(region)?));
         }
@@ -367,18 +520,38 @@ impl Reader<'_> {
         if let Some(agent) = &raw.agent_start {
             actions.push(Action::AgentStart(self.agent(agent)?));
         }
-        if let Some(signal) = raw.signal {
-            actions.push(Action::Signal(self.signal(signal)?));
+        if !raw.uplink_down.is_empty() {
+            actions.push(Action::UplinkDown(self.agents_of(&raw.uplink_down)?));
         }
-        if actions.is_empty() && raw.say.is_none() {
-            let message =
-                "the event does nothing; add set, clear, region_down, agent_stop, signal or say";
-            return Err(self.document.error(span, message));
+        if !raw.uplink_up.is_empty() {
+            actions.push(Action::UplinkUp(self.agents_of(&raw.uplink_up)?));
         }
-        Ok(Event {
-            at: self.time(&raw.at)?,
-            actions,
-            say: raw.say,
+        if let Some(clock) = &raw.clock {
+            actions.push(self.clock(clock)?);
+        }
+        if raw.aggregator_restart {
+            actions.push(Action::AggregatorRestart);
+        }
+        Ok(actions)
+    }
+
+    fn clock(&self, written: &Spanned<RawClock>) -> Result<Action, ConfigError> {
+        let raw = written.get_ref();
+        let us = |span: &Spanned<Span>| {
+            let span = self.span(span, MAX_CLOCK)?;
+            Ok(i64::try_from(span.as_micros()).unwrap_or(i64::MAX))
+        };
+        let ahead_us = match (&raw.ahead, &raw.behind) {
+            (Some(ahead), None) => us(ahead)?,
+            (None, Some(behind)) => -us(behind)?,
+            _ => {
+                let message = "a clock is either ahead or behind: clock = { agent = \"a-1\", ahead = \"1h\" }";
+                return Err(self.document.error(written.span(), message));
+            }
+        };
+        Ok(Action::Clock {
+            agent: self.agent(&raw.agent)?,
+            ahead_us,
         })
     }
 
@@ -413,38 +586,6 @@ impl Reader<'_> {
         })
     }
 
-    fn expectation(&self, raw: &RawExpect, events: &[Event]) -> Result<Expectation, ConfigError> {
-        let by = self.time(&raw.by)?;
-        let last_event = events
-            .iter()
-            .rev()
-            .map(|event| event.at)
-            .find(|&at| at < by);
-        let since = match &raw.since {
-            Some(since) => self.time(since)?,
-            None => last_event.unwrap_or(Duration::ZERO),
-        };
-        let until = raw
-            .until
-            .as_ref()
-            .map_or(Ok(by), |until| self.time(until))?;
-        if since > by || until < by {
-            let message = "since, by and until must follow each other";
-            return Err(self.document.error(raw.by.span(), message));
-        }
-        let selected = match raw.selected.get_ref().as_str() {
-            "none" => None,
-            _ => Some(self.region(&raw.selected)?),
-        };
-        Ok(Expectation {
-            since,
-            by,
-            until,
-            primary: self.region(&raw.primary)?,
-            selected,
-        })
-    }
-
     fn time(&self, written: &Spanned<Span>) -> Result<Duration, ConfigError> {
         let time = written.get_ref().0;
         if time <= self.duration {
@@ -457,20 +598,24 @@ impl Reader<'_> {
         Err(self.document.error(written.span(), message))
     }
 
+    fn span(&self, written: &Spanned<Span>, most: Duration) -> Result<Duration, ConfigError> {
+        let span = written.get_ref().0;
+        if span <= most {
+            return Ok(span);
+        }
+        let message = format!("{span:?} is too long; write at most {most:?}");
+        Err(self.document.error(written.span(), message))
+    }
+
     fn region(&self, id: &Spanned<RegionId>) -> Result<RegionId, ConfigError> {
         crate::policy::known_region(self.document, id, self.policy.regions.keys())
     }
 
     fn agent(&self, id: &Spanned<AgentId>) -> Result<AgentId, ConfigError> {
-        let names: Vec<_> = self
-            .agents
-            .iter()
-            .flat_map(|(region, &count)| (1..=count).map(|n| agent_id(region, n)))
-            .collect();
-        if names.contains(id.get_ref()) {
+        if self.agents.contains_key(id.get_ref()) {
             return Ok(id.get_ref().clone());
         }
-        let known: Vec<_> = names.iter().map(AgentId::as_str).collect();
+        let known: Vec<_> = self.agents.keys().map(AgentId::as_str).collect();
         let message = format!(
             "agent {} does not exist; agents are {}",
             id.get_ref(),
@@ -479,9 +624,24 @@ impl Reader<'_> {
         Err(self.document.error(id.span(), message))
     }
 
-    /// The links that patterns such as `"a->b"`, `"a->*"` or `"*->b"` mean; `"a<->b"` is both ways.
-    fn patterns(&self, patterns: &[Spanned<String>]) -> Result<Vec<Link>, ConfigError> {
-        let mut links = Vec::new();
+    /// The agents that are named, and those of the regions that are.
+    fn agents_of(&self, written: &[Spanned<String>]) -> Result<Vec<AgentId>, ConfigError> {
+        let mut named = Vec::new();
+        for own in written {
+            let end = self.end(own.get_ref(), own)?;
+            let agents = self.agents.iter();
+            let agents = agents.filter(|(agent, region)| end.is(agent, region));
+            named.extend(agents.map(|(agent, _)| agent.clone()));
+        }
+        named.sort_unstable();
+        named.dedup();
+        Ok(named)
+    }
+
+    /// The links that patterns such as `"a->b"`, `"a->*"` or `"*->b"` mean; `"a<->b"` is both ways. With an agent at
+    /// an end they mean flows.
+    fn roads(&self, patterns: &[Spanned<String>]) -> Result<Roads, ConfigError> {
+        let mut roads = Roads::default();
         for pattern in patterns {
             let text = pattern.get_ref();
             let (ends, both_ways) = match text.split_once("<->") {
@@ -494,25 +654,74 @@ impl Reader<'_> {
                 return Err(self.document.error(pattern.span(), message));
             };
             let (from, to) = (self.end(from, pattern)?, self.end(to, pattern)?);
-            let means = |(a, b): &&Link| {
-                let is =
-                    |end: &Option<RegionId>, region| end.as_ref().is_none_or(|end| end == region);
-                (is(&from, a) && is(&to, b)) || (both_ways && is(&from, b) && is(&to, a))
+            if !matches!(from, End::Agent(_)) && !matches!(to, End::Agent(_)) {
+                let means = |(a, b): &&Link| {
+                    (from.is_region(a) && to.is_region(b))
+                        || (both_ways && from.is_region(b) && to.is_region(a))
+                };
+                roads.links.extend(self.links.keys().filter(means).cloned());
+                continue;
+            }
+            let means = |a: (&AgentId, &RegionId), b: (&AgentId, &RegionId)| {
+                (from.is(a.0, a.1) && to.is(b.0, b.1))
+                    || (both_ways && from.is(b.0, b.1) && to.is(a.0, a.1))
             };
-            links.extend(self.links.keys().filter(means).cloned());
+            for a in &self.agents {
+                let others = self.agents.iter().filter(|b| a.1 != b.1 && means(a, *b));
+                let flows = others.map(|b| -> Flow { (a.0.clone(), b.0.clone()) });
+                roads.flows.extend(flows);
+            }
         }
-        links.sort_unstable();
-        links.dedup();
-        Ok(links)
+        roads.links.sort_unstable();
+        roads.links.dedup();
+        roads.flows.sort_unstable();
+        roads.flows.dedup();
+        Ok(roads)
     }
 
-    fn end(&self, text: &str, pattern: &Spanned<String>) -> Result<Option<RegionId>, ConfigError> {
+    /// A region where there is one of that name, else an agent.
+    fn end(&self, text: &str, pattern: &Spanned<String>) -> Result<End, ConfigError> {
         let text = text.trim();
         if text == "*" {
-            return Ok(None);
+            return Ok(End::Any);
+        }
+        if let Ok(agent) = AgentId::parse(text)
+            && self.agents.contains_key(&agent)
+            && !self
+                .policy
+                .regions
+                .keys()
+                .any(|region| region.as_str() == text)
+        {
+            return Ok(End::Agent(agent));
         }
         let id = RegionId::parse(text)
             .map_err(|error| self.document.error(pattern.span(), error.to_string()))?;
-        self.region(&Spanned::new(pattern.span(), id)).map(Some)
+        self.region(&Spanned::new(pattern.span(), id))
+            .map(End::Region)
+    }
+}
+
+/// One end of a pattern.
+enum End {
+    Any,
+    Region(RegionId),
+    Agent(AgentId),
+}
+
+impl End {
+    fn is_region(&self, region: &RegionId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Region(own) => own == region,
+            Self::Agent(_) => false,
+        }
+    }
+
+    fn is(&self, agent: &AgentId, region: &RegionId) -> bool {
+        match self {
+            Self::Any | Self::Region(_) => self.is_region(region),
+            Self::Agent(own) => own == agent,
+        }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     time::Duration,
 };
 
 use leeward_common::{
     deadline::Deadline,
-    id::RegionId,
+    id::{AgentId, RegionId},
     report::{Class, Counts, Report, Rtt},
     time::Timestamp,
 };
@@ -20,45 +20,83 @@ use rand_chacha::{
 use super::START;
 use crate::{
     policy::Probing,
-    scenario::{LinkState, REORDER_BY, Scenario},
+    scenario::{Action, Flow, LinkState, Network, REORDER_BY, Scenario},
     view::Link,
 };
 
 /// Size of a probe on the wire, for links with a rate: an echo request with its token, and Ethernet.
 const PROBE_BITS: u64 = 106 * 8;
 
-/// Every directed link's states, each from its time on.
+/// What every link and every flow of its own does, each state from its time on.
 pub(super) struct Timeline {
-    links: BTreeMap<Link, Vec<(Timestamp, LinkState)>>,
+    links: BTreeMap<Link, usize>,
+    flows: BTreeMap<Flow, usize>,
+    roads: Vec<Vec<(Timestamp, LinkState)>>,
 }
+
+/// The link or the flow that packets from one host to another take; `None` within a region.
+type Road = Option<usize>;
 
 impl Timeline {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let mut network = scenario.network();
+        let agents = scenario.agent_ids();
+        let set = scenario.events.iter().flat_map(|event| &event.actions);
+        let flows: BTreeSet<&Flow> = set
+            .filter_map(|action| match action {
+                Action::Set { roads, .. } => Some(&roads.flows),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let number = scenario.links.len();
         let mut timeline = Self {
-            links: BTreeMap::new(),
+            links: scenario.links.keys().cloned().zip(0..).collect(),
+            flows: flows.into_iter().cloned().zip(number..).collect(),
+            roads: Vec::new(),
         };
-        for link in scenario.links.keys() {
-            let state = network.effective(&link.0, &link.1);
-            timeline.links.insert(link.clone(), vec![(START, state)]);
-        }
+        timeline.roads = vec![Vec::new(); number + timeline.flows.len()];
+        timeline.note(START, &network, &agents);
         for event in &scenario.events {
             event
                 .actions
                 .iter()
                 .for_each(|action| network.apply(scenario, action));
-            for (link, states) in &mut timeline.links {
-                let state = network.effective(&link.0, &link.1);
-                if states.last().is_none_or(|&(_, last)| last != state) {
-                    states.push((START + event.at, state));
-                }
-            }
+            timeline.note(START + event.at, &network, &agents);
         }
         timeline
     }
 
-    fn at(&self, link: &Link, at: Timestamp) -> LinkState {
-        let Some(states) = self.links.get(link) else {
+    fn note(&mut self, at: Timestamp, network: &Network, agents: &BTreeMap<AgentId, RegionId>) {
+        let Self {
+            links,
+            flows,
+            roads,
+        } = self;
+        let links = links
+            .iter()
+            .map(|((from, to), &n)| (n, network.effective(from, to)));
+        let flows = flows.iter().map(|(flow, &n)| {
+            let (from, to) = (&agents[&flow.0], &agents[&flow.1]);
+            (n, network.effective_flow(flow, from, to))
+        });
+        for (n, state) in links.chain(flows) {
+            if roads[n].last().is_none_or(|&(_, last)| last != state) {
+                roads[n].push((at, state));
+            }
+        }
+    }
+
+    /// The road from one agent's host to another's.
+    pub(super) fn road(&self, flow: &Flow, link: &Link) -> Road {
+        self.flows
+            .get(flow)
+            .or_else(|| self.links.get(link))
+            .copied()
+    }
+
+    fn at(&self, road: Road, at: Timestamp) -> LinkState {
+        let Some(states) = road.map(|n| &self.roads[n]) else {
             return LinkState::default();
         };
         let after = states.partition_point(|&(from, _)| from <= at);
@@ -70,8 +108,8 @@ impl Timeline {
 
 /// One path of a virtual agent.
 pub(super) struct VirtualPath {
-    there: Link,
-    back: Link,
+    there: Road,
+    back: Road,
     interval: Duration,
     expiry: Duration,
     random: ChaCha8Rng,
@@ -98,16 +136,15 @@ impl VirtualPath {
     pub(super) fn new(
         seed: u64,
         name: &str,
-        from: &RegionId,
-        to: &RegionId,
+        [there, back]: [Road; 2],
         probing: &Probing,
         start: Timestamp,
     ) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
         let phase = probing.interval.mul_f64(unit(&mut random));
         let mut path = Self {
-            there: (from.clone(), to.clone()),
-            back: (to.clone(), from.clone()),
+            there,
+            back,
             interval: probing.interval,
             expiry: probing.expiry,
             random,
@@ -210,8 +247,8 @@ impl VirtualPath {
     /// When answers to a probe arrive.
     fn answers(&mut self, timeline: &Timeline, sent_at: Timestamp) -> Vec<Timestamp> {
         let mut answers = Vec::new();
-        for at in self.cross(timeline.at(&self.there, sent_at), sent_at) {
-            answers.extend(self.cross(timeline.at(&self.back, at), at));
+        for at in self.cross(timeline.at(self.there, sent_at), sent_at) {
+            answers.extend(self.cross(timeline.at(self.back, at), at));
         }
         answers
     }

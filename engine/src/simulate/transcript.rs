@@ -1,8 +1,8 @@
 //! What happened in a run, as people read it, and whether it was what the scenario expects.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
-use leeward_common::{id::RegionId, time::Timestamp};
+use leeward_common::time::Timestamp;
 
 use super::START;
 use crate::{
@@ -10,7 +10,9 @@ use crate::{
     decision::Decision,
     effect::Effect,
     input::Input,
-    scenario::{Expectation, Scenario, Verdict, judge},
+    scenario::{
+        Action, Expectation, Expected, Moved, Record, Scenario, Verdict, judge, state_word,
+    },
     view::RegionState,
 };
 
@@ -63,9 +65,7 @@ impl Transcript {
     /// Whether every expectation was met.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.verdicts
-            .iter()
-            .all(|(_, verdict)| matches!(verdict, Verdict::Met { .. }))
+        self.verdicts.iter().all(|(_, verdict)| verdict.is_met())
     }
 }
 
@@ -92,40 +92,24 @@ impl fmt::Display for Transcript {
 /// An expectation and how it came out, in one line.
 #[must_use]
 pub fn describe(expectation: &Expectation, verdict: &Verdict) -> String {
-    let Expectation {
-        since,
-        by,
-        until,
-        primary,
-        selected,
-    } = expectation;
-    let name = |region: &Option<RegionId>| {
-        region
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), ToString::to_string)
-    };
-    let mut wanted = format!(
-        "{primary} fails over to {} by {:.1} s",
-        name(selected),
-        by.as_secs_f64()
-    );
-    if until > by {
-        wanted = format!("{wanted} until {:.1} s", until.as_secs_f64());
-    }
+    let secs = |at: Duration| at.as_secs_f64();
     match verdict {
-        Verdict::Met { at } => format!(
-            "met     {wanted}: from {:.2} s on, {:.2} s after {:.1} s",
-            at.as_secs_f64(),
-            at.saturating_sub(*since).as_secs_f64(),
-            since.as_secs_f64()
-        ),
-        Verdict::Missed { instead } => format!("MISSED  {wanted}: {} instead", name(instead)),
-        Verdict::Lost { at, to } => {
+        Verdict::Met { .. } if matches!(expectation.what, Expected::Moves { .. }) => {
+            format!("met     {expectation}")
+        }
+        Verdict::Met { at } => {
+            let since = expectation.since;
+            let after = at.saturating_sub(since);
             format!(
-                "LOST    {wanted}: {} from {:.2} s on",
-                name(to),
-                at.as_secs_f64()
+                "met     {expectation}: from {:.2} s on, {:.2} s after {:.1} s",
+                secs(*at),
+                secs(after),
+                secs(since)
             )
+        }
+        Verdict::Missed { instead } => format!("MISSED  {expectation}: {instead} instead"),
+        Verdict::Lost { at, to } => {
+            format!("LOST    {expectation}: {to} from {:.2} s on", secs(*at))
         }
     }
 }
@@ -137,19 +121,18 @@ pub(super) struct Story<'a> {
     lines: Vec<Line>,
     decisions: Vec<Decision>,
     told: usize,
-    states: BTreeMap<RegionId, RegionState>,
+    record: Record,
 }
 
 impl<'a> Story<'a> {
     pub(super) fn new(scenario: &'a Scenario) -> Self {
-        let unknown = |region: &RegionId| (region.clone(), RegionState::Unknown);
         Self {
             scenario,
             engine: Engine::new(scenario.policy.clone()),
             lines: Vec::new(),
             decisions: Vec::new(),
             told: 0,
-            states: scenario.policy.regions.keys().map(unknown).collect(),
+            record: Record::default(),
         }
     }
 
@@ -159,6 +142,12 @@ impl<'a> Story<'a> {
         for Effect::Decided(decision) in effects {
             let text = format!("{} [{}]", decision.summary, decision.reason.code());
             self.tell(decision.at, LineKind::Decision, text);
+            self.record.moves.push(Moved {
+                at: decision.at.since(START),
+                owner: decision.owner(),
+                to: decision.to.clone(),
+                reason: decision.reason.code().to_owned(),
+            });
             self.decisions.push(*decision);
         }
     }
@@ -174,17 +163,16 @@ impl<'a> Story<'a> {
     fn tell_regions(&mut self) {
         let view = self.engine.view();
         for (id, region) in view.regions.iter() {
-            let before = self.states.insert(id.clone(), region.state);
-            let first = before == Some(RegionState::Unknown) && region.state == RegionState::Up;
-            if before == Some(region.state) || (first && self.decisions.is_empty()) {
+            let states = self.record.states.entry(id.clone()).or_default();
+            let before = states.last().map_or(RegionState::Unknown, |own| own.1);
+            if before == region.state {
                 continue;
             }
-            let state = match region.state {
-                RegionState::Up => "up",
-                RegionState::Down => "down",
-                RegionState::Unknown => "unknown",
-            };
-            let text = format!("{id} is {state}: {}", region.detail);
+            states.push((region.since.since(START), region.state));
+            if self.decisions.is_empty() && region.state == RegionState::Up {
+                continue;
+            }
+            let text = format!("{id} is {}: {}", state_word(region.state), region.detail);
             self.tell(region.since, LineKind::Region, text);
         }
     }
@@ -196,30 +184,24 @@ impl<'a> Story<'a> {
                 break;
             }
             self.told += 1;
-            let text = match &event.say {
-                Some(say) => say.clone(),
-                None => event
-                    .actions
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; "),
-            };
-            self.tell(START + event.at, LineKind::Event, text);
+            if event.actions.contains(&Action::AggregatorRestart) {
+                self.restart();
+            }
+            if let Some(text) = event.told() {
+                self.tell(START + event.at, LineKind::Event, text);
+            }
         }
     }
 
+    /// The engine's state goes to a snapshot, and another engine goes on from there.
+    fn restart(&mut self) {
+        let state = self.engine.to_snapshot().clone();
+        self.engine = Engine::from_snapshot(state).expect("a snapshot of this very version");
+    }
+
     pub(super) fn finish(self) -> Transcript {
-        let verdicts = self.scenario.expectations.iter().map(|expectation| {
-            let mine = self
-                .decisions
-                .iter()
-                .filter(|own| own.primary == expectation.primary);
-            let selections: Vec<_> = mine
-                .map(|decision| (decision.at.since(START), decision.to.clone()))
-                .collect();
-            (expectation.clone(), judge(expectation, &selections))
-        });
+        let expectations = self.scenario.expectations.iter();
+        let verdicts = expectations.map(|own| (own.clone(), judge(own, &self.record)));
         let mut lines = self.lines.clone();
         lines.sort_by_key(|line| line.at);
         Transcript {

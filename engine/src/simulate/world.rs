@@ -43,8 +43,10 @@ struct VirtualAgent {
     region: RegionId,
     boot_epoch: u64,
     running: bool,
-    /// Since when its region is cut off.
+    /// Since when it does not reach the aggregator.
     cut_since: Option<Timestamp>,
+    /// How far its clock is ahead, microseconds.
+    ahead_us: i64,
     connected: bool,
     paths: Vec<(Path, VirtualPath)>,
     kept: Vec<Reports>,
@@ -53,14 +55,16 @@ struct VirtualAgent {
 impl<'a> World<'a> {
     pub(super) fn new(scenario: &'a Scenario) -> Self {
         let ids = scenario.agent_ids();
+        let timeline = Timeline::new(scenario);
         let agent = |(id, region): (&AgentId, &RegionId)| {
             let agent = VirtualAgent {
                 region: region.clone(),
                 boot_epoch: 1,
                 running: true,
                 cut_since: None,
+                ahead_us: 0,
                 connected: true,
-                paths: paths(scenario, &ids, id, region),
+                paths: paths(scenario, &timeline, &ids, id, region),
                 kept: Vec::new(),
             };
             (id.clone(), agent)
@@ -68,8 +72,8 @@ impl<'a> World<'a> {
         let mut world = Self {
             scenario,
             network: scenario.network(),
-            timeline: Timeline::new(scenario),
             agents: ids.iter().map(agent).collect(),
+            timeline,
             next_event: 0,
             window_end: START + scenario.policy.probing.window,
             inputs: BTreeMap::new(),
@@ -129,10 +133,7 @@ impl<'a> World<'a> {
 
     fn close_windows(&mut self) {
         let length = self.scenario.policy.probing.window;
-        let window = Window {
-            start: self.window_end - length,
-            length,
-        };
+        let start = self.window_end - length;
         let at = self.window_end;
         self.window_end = at + length;
         let mut arrivals = Vec::new();
@@ -147,7 +148,10 @@ impl<'a> World<'a> {
             let reports = Reports {
                 agent: id.clone(),
                 region: agent.region.clone(),
-                window,
+                window: Window {
+                    start: by_clock(start, agent.ahead_us),
+                    length,
+                },
                 reports: reports.collect(),
             };
             if agent.cut_since.is_none() && agent.connected {
@@ -169,22 +173,36 @@ impl<'a> World<'a> {
         for action in &scenario.events[event].actions {
             self.network.apply(scenario, action);
             match action {
-                Action::RegionDown(_) | Action::RegionUp(_) => self.cut(at),
+                Action::RegionDown(_)
+                | Action::RegionUp(_)
+                | Action::UplinkDown(_)
+                | Action::UplinkUp(_) => self.cut(at),
                 Action::AgentStop(id) => self.stop(at, id),
                 Action::AgentStart(id) => self.start(at, id),
                 Action::Signal(signal) => {
                     self.tell(at, Input::Signal(signal.at(at)));
                 }
+                Action::Clock { agent, ahead_us } => {
+                    if let Some(agent) = self.agents.get_mut(agent) {
+                        agent.ahead_us = *ahead_us;
+                    }
+                }
+                Action::Change(change) => {
+                    let change = Action::change_from(START, change);
+                    self.tell(at, Input::Change(Box::new(change)));
+                }
+                // The story does it: the world goes on as if nothing had happened.
+                Action::AggregatorRestart => {}
                 Action::Set { .. } | Action::Clear { .. } => {}
             }
         }
     }
 
-    /// Regions were cut off or joined again.
+    /// Regions or uplinks were cut off or joined again.
     fn cut(&mut self, at: Timestamp) {
         let mut back = Vec::new();
         for (id, agent) in &mut self.agents {
-            let is_cut = self.network.cut.contains(&agent.region);
+            let is_cut = !self.network.has_uplink(id, &agent.region);
             match agent.cut_since {
                 None if is_cut => agent.cut_since = Some(at),
                 Some(_) if !is_cut => {
@@ -261,6 +279,7 @@ impl<'a> World<'a> {
 /// An agent's paths: every agent of every other region by every kind.
 fn paths(
     scenario: &Scenario,
+    timeline: &Timeline,
     ids: &BTreeMap<AgentId, RegionId>,
     agent: &AgentId,
     region: &RegionId,
@@ -268,6 +287,12 @@ fn paths(
     let probing = &scenario.policy.probing;
     let others = ids.iter().filter(|(_, other)| *other != region);
     let by_kind = |(target, to): (&AgentId, &RegionId)| {
+        let there = (agent.clone(), target.clone());
+        let back = (target.clone(), agent.clone());
+        let roads = [
+            timeline.road(&there, &(region.clone(), to.clone())),
+            timeline.road(&back, &(to.clone(), region.clone())),
+        ];
         let target =
             TargetId::parse(target.as_str()).expect("agent and target ids share their repertoire");
         let to = to.clone();
@@ -278,11 +303,16 @@ fn paths(
                 region: Some(to.clone()),
             };
             let seed = format!("{agent}/{}/{kind}", path.target);
-            let own = VirtualPath::new(scenario.seed, &seed, region, &to, probing, START);
+            let own = VirtualPath::new(scenario.seed, &seed, roads, probing, START);
             (path, own)
         })
     };
     others.flat_map(by_kind).collect()
+}
+
+/// What a clock shows that is so far ahead.
+fn by_clock(at: Timestamp, ahead_us: i64) -> Timestamp {
+    Timestamp::from_unix_us(at.as_unix_us().saturating_add_signed(ahead_us))
 }
 
 impl SignalAction {
