@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::{Policy, Weights};
 
+mod spec;
+
 /// One change, and who made it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Change {

@@ -24,7 +24,7 @@
 //! to = "virginia"
 //! delay = "40ms"
 //!
-//! [[service]]                      # there from the start, as are [[offer]] and [[override]]
+//! [[service]]                      # there from the start, in the API's form with an id beside it
 //! id = "shop"
 //! home = "virginia"
 //! needs = { cpu = 20 }
@@ -36,8 +36,9 @@
 //!
 //! [[override]]
 //! id = "maintenance"
-//! drain = "oregon"                 # or `pin` or `forbid` a region, or `freeze = true`; for a `primary` or a `service`
-//! until = "30s"
+//! rule = "drain"
+//! region = "oregon"
+//! until = "30s"                    # counted from the scenario's start
 //!
 //! [[event]]
 //! at = "10s"
@@ -81,7 +82,8 @@ use std::{
 };
 
 use leeward_common::{
-    id::{AgentId, RegionId},
+    api::v1::{Defined, Time},
+    id::{AgentId, OfferId, OverrideId, RegionId, ServiceId},
     time::Timestamp,
 };
 
@@ -187,9 +189,18 @@ pub enum Action {
     AggregatorRestart,
     /// Somebody injects a signal.
     Signal(SignalAction),
-    /// Somebody changes a service, an offer or an override. What ends ends at a time counted from the epoch as if the
-    /// scenario began there: see [`Action::change_from`].
-    Change(Box<Change>),
+    /// Somebody changes a service, an offer or an override.
+    Intent(Intent),
+}
+
+/// What somebody changes. What ends ends at a time counted from the epoch, as if the scenario began there.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "as those of `Amendment`")]
+pub enum Intent {
+    Put(Box<Defined>),
+    RemoveService(ServiceId),
+    RemoveOffer(OfferId),
+    LiftOverride(OverrideId),
 }
 
 /// A signal that a scenario injects.
@@ -264,21 +275,50 @@ fn agent_id(region: &RegionId, n: u32) -> AgentId {
     AgentId::parse(&format!("{region}-{n}")).expect("the reader bounds the length of region ids")
 }
 
-impl Action {
-    /// A change as it is for a scenario that begins at `start`.
+impl Intent {
+    /// What is put, for a scenario that begins at `start`; `None` if something is removed.
     #[must_use]
-    pub fn change_from(start: Timestamp, change: &Change) -> Change {
-        let from = |until: Timestamp| start + until.since(Timestamp::EPOCH);
-        let mut change = change.clone();
-        match &mut change.what {
-            Amendment::PutOffer(_, offer) => offer.until = offer.until.map(from),
-            Amendment::PutReservation(_, reservation) => {
-                reservation.until = from(reservation.until)
-            }
-            Amendment::PutOverride(_, own) => own.until = from(own.until),
-            _ => {}
+    pub fn put(&self, start: Timestamp) -> Option<Defined> {
+        let Self::Put(defined) = self else {
+            return None;
+        };
+        let from = |until: Time| Time(start + until.0.since(Timestamp::EPOCH));
+        let mut defined = (**defined).clone();
+        match &mut defined {
+            Defined::Service(..) => {}
+            Defined::Offer(_, spec) => spec.until = spec.until.map(from),
+            Defined::Reservation(_, spec) => spec.until = from(spec.until),
+            Defined::Override(_, spec) => spec.until = from(spec.until),
         }
-        change
+        Some(defined)
+    }
+
+    /// As the engine is told, for a scenario that begins at `start`.
+    #[must_use]
+    pub fn change(&self, start: Timestamp) -> Change {
+        let put = self.put(start);
+        let what = match self {
+            Self::Put(defined) => Amendment::from(put.as_ref().unwrap_or(defined)),
+            Self::RemoveService(id) => Amendment::RemoveService(id.clone()),
+            Self::RemoveOffer(id) => Amendment::RemoveOffer(id.clone()),
+            Self::LiftOverride(id) => Amendment::LiftOverride(id.clone()),
+        };
+        Change {
+            who: "scenario".to_owned(),
+            why: put.map_or_else(String::new, |defined| defined.why().to_owned()),
+            what,
+        }
+    }
+}
+
+impl std::fmt::Display for Intent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Put(defined) => write!(f, "{} {} is put", defined.noun(), defined.id()),
+            Self::RemoveService(id) => write!(f, "service {id} is removed"),
+            Self::RemoveOffer(id) => write!(f, "offer {id} is withdrawn"),
+            Self::LiftOverride(id) => write!(f, "override {id} is lifted"),
+        }
     }
 }
 
@@ -304,20 +344,7 @@ impl std::fmt::Display for Action {
             }
             Self::AggregatorRestart => write!(f, "the aggregator is killed and starts again"),
             Self::Signal(signal) => write!(f, "signal from {}", signal.source),
-            Self::Change(change) => f.write_str(&words(&change.what)),
+            Self::Intent(intent) => write!(f, "{intent}"),
         }
-    }
-}
-
-fn words(what: &Amendment) -> String {
-    match what {
-        Amendment::PutService(id, _) => format!("service {id} is put"),
-        Amendment::RemoveService(id) => format!("service {id} is removed"),
-        Amendment::PutOffer(id, _) => format!("offer {id} is put"),
-        Amendment::RemoveOffer(id) => format!("offer {id} is withdrawn"),
-        Amendment::PutReservation(id, _) => format!("reservation {id} is put"),
-        Amendment::RemoveReservation(id) => format!("reservation {id} is given up"),
-        Amendment::PutOverride(id, _) => format!("override {id} is put"),
-        Amendment::LiftOverride(id) => format!("override {id} is lifted"),
     }
 }

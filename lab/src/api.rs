@@ -73,6 +73,15 @@ impl Api {
         Ok(self.get::<v1::Agents>("/v1/agents")?.agents)
     }
 
+    /// The regions.
+    ///
+    /// # Errors
+    ///
+    /// Returns why there is no answer.
+    pub fn regions(&self) -> anyhow::Result<Vec<v1::Region>> {
+        Ok(self.get::<v1::Regions>("/v1/regions")?.regions)
+    }
+
     /// Injects a signal.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -41,14 +41,6 @@ pub struct RunOptions {
     /// Write what happened to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub transcript: Option<PathBuf>,
-    /// Kill the aggregator at this time of the scenario, start it again, and check that it remembers.
-    #[arg(long, value_name = "SPAN", value_parser = span)]
-    pub crash_aggregator_at: Option<Duration>,
-}
-
-fn span(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a span of time like \"15s\""))
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {

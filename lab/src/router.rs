@@ -40,6 +40,9 @@ const LARGEST_PACKET: usize = 2048;
 /// Lateness beyond this is recorded as this: ten seconds, in nanoseconds.
 const LATEST_NS: u64 = 10_000_000_000;
 
+/// Seeds of flows differ from those of links.
+const FLOW_SEED: u64 = 0x5f10_3a77_0000_0000;
+
 /// Changes waiting for the router; the sender waits when it is full, which happens only if the router has died.
 const CHANGES: usize = 1024;
 
@@ -93,6 +96,11 @@ enum Change {
         to: usize,
         impairment: Impairment,
     },
+    Flow {
+        from: usize,
+        to: usize,
+        impairment: Impairment,
+    },
     Stop,
 }
 
@@ -127,6 +135,16 @@ impl Router {
     /// Changes what the link from one place to another does, from now on.
     pub fn set(&self, from: usize, to: usize, impairment: Impairment) {
         self.tell(Change::Link {
+            from,
+            to,
+            impairment,
+        });
+    }
+
+    /// Changes what happens to the packets from one host to another, by the numbers of their ports, from now on. They
+    /// then take a link of their own and no longer that of their places.
+    pub fn set_flow(&self, from: usize, to: usize, impairment: Impairment) {
+        self.tell(Change::Flow {
             from,
             to,
             impairment,
@@ -168,6 +186,7 @@ impl Drop for Router {
 struct Worker {
     ports: Vec<Port>,
     links: Vec<Vec<Link>>,
+    flows: BTreeMap<(usize, usize), Link>,
     by_address: BTreeMap<IpAddr, usize>,
     inbox: mpsc::Receiver<Change>,
     bell: Bell,
@@ -196,6 +215,7 @@ impl Worker {
         Self {
             ports,
             links,
+            flows: BTreeMap::new(),
             by_address,
             inbox,
             bell,
@@ -239,6 +259,7 @@ impl Worker {
             .links
             .iter()
             .flatten()
+            .chain(self.flows.values())
             .filter_map(Link::next_departure)
             .min();
         let Some(next) = next else {
@@ -250,7 +271,8 @@ impl Worker {
 
     fn deliver(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        for link in self.links.iter_mut().flatten() {
+        let links = self.links.iter_mut().flatten();
+        for link in links.chain(self.flows.values_mut()) {
             if link.next_departure().is_none_or(|next| next > now) {
                 continue;
             }
@@ -286,7 +308,11 @@ impl Worker {
                 self.stats.unroutable += 1;
                 continue;
             };
-            let link = &mut self.links[self.ports[from].place][self.ports[to].place];
+            let place = |port: usize| self.ports[port].place;
+            let link = match self.flows.get_mut(&(from, to)) {
+                Some(own) => own,
+                None => &mut self.links[place(from)][place(to)],
+            };
             if link.enter(
                 now,
                 Packet {
@@ -301,6 +327,15 @@ impl Worker {
         Ok(())
     }
 
+    fn set_flow(&mut self, from: usize, to: usize, impairment: Impairment) {
+        // Distinct for each flow, and the same in every run.
+        let seed = FLOW_SEED ^ (from as u64) << 32 ^ to as u64;
+        self.flows
+            .entry((from, to))
+            .or_insert_with(|| Link::new(impairment, seed))
+            .set(impairment);
+    }
+
     /// Returns whether the router shall stop.
     fn apply_changes(&mut self) -> bool {
         loop {
@@ -310,6 +345,11 @@ impl Worker {
                     to,
                     impairment,
                 }) => self.links[from][to].set(impairment),
+                Ok(Change::Flow {
+                    from,
+                    to,
+                    impairment,
+                }) => self.set_flow(from, to, impairment),
                 Ok(Change::Stop) | Err(mpsc::TryRecvError::Disconnected) => return true,
                 Err(mpsc::TryRecvError::Empty) => return false,
             }

@@ -20,7 +20,8 @@ use leeward_common::{
 };
 use leeward_engine::{
     input::Subject,
-    scenario::{Action, Event, Expectation, Network, Scenario, SignalAction},
+    intent::Owner,
+    scenario::{Action, Event, Expectation, Expected, Network, Scenario, SignalAction},
 };
 
 use crate::{
@@ -85,7 +86,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Outcome> {
         false => None,
     };
     let mut story = Story::new(&scenario.name);
-    let outcome = lab.play(options, &mut story, &interrupted);
+    let outcome = lab.play(&mut story, &interrupted);
     let stayed = match (published, &outcome) {
         (Some(address), Ok(Outcome::AsExpected | Outcome::Otherwise)) => {
             lab.stay(address, &story, &interrupted)
@@ -178,6 +179,8 @@ struct Lab<'a> {
     aggregator: Option<Process>,
     agents: BTreeMap<AgentId, Process>,
     router: Option<Router>,
+    /// Whether an aggregator that was killed remembered everything.
+    remembered: bool,
 }
 
 impl<'a> Lab<'a> {
@@ -216,6 +219,7 @@ impl<'a> Lab<'a> {
             aggregator: None,
             agents: BTreeMap::new(),
             router: Some(router),
+            remembered: true,
         };
         lab.start_aggregator()?;
         for site in lab.world.agents.clone() {
@@ -295,12 +299,7 @@ impl<'a> Lab<'a> {
             .try_for_each(Process::check)
     }
 
-    fn play(
-        &mut self,
-        options: &RunOptions,
-        story: &mut Story,
-        interrupted: &AtomicBool,
-    ) -> anyhow::Result<Outcome> {
+    fn play(&mut self, story: &mut Story, interrupted: &AtomicBool) -> anyhow::Result<Outcome> {
         self.await_agents(interrupted)?;
         let scenario = self.scenario;
         let start = Instant::now();
@@ -317,19 +316,13 @@ impl<'a> Lab<'a> {
         let mut waiting: Vec<_> = scenario.expectations.iter().collect();
         waiting.sort_by_key(|expectation| expectation.until);
         let mut waiting = waiting.into_iter().peekable();
-        let mut crash_at = options.crash_aggregator_at;
-        let mut remembered = true;
         loop {
             let now = start.elapsed();
             if interrupted.load(Ordering::Relaxed) {
                 return Ok(Outcome::Interrupted);
             }
             while let Some(event) = events.next_if(|event| event.at <= now) {
-                self.happen(event, now, story)?;
-            }
-            if crash_at.is_some_and(|at| at <= now) {
-                crash_at = None;
-                remembered = self.crash_aggregator(now, story)?;
+                self.happen(event, start, story)?;
             }
             self.check_processes()?;
             self.look(start, story)?;
@@ -347,7 +340,7 @@ impl<'a> Lab<'a> {
             self.judge(scenario.duration, expectation, story)?;
         }
         let (met, of) = story.score();
-        Ok(if met == of && remembered {
+        Ok(if met == of && self.remembered {
             Outcome::AsExpected
         } else {
             Outcome::Otherwise
@@ -364,6 +357,13 @@ impl<'a> Lab<'a> {
         if newest > story.newest_decision() {
             story.decisions(start.elapsed(), &self.api.decisions(ALL_DECISIONS)?);
         }
+        let expectations = &self.scenario.expectations;
+        let of_state = |own: &Expectation| matches!(own.what, Expected::State { .. });
+        if expectations.iter().any(of_state) {
+            for region in self.api.regions()? {
+                story.region(start.elapsed(), &region);
+            }
+        }
         Ok(())
     }
 
@@ -375,32 +375,27 @@ impl<'a> Lab<'a> {
         story: &mut Story,
     ) -> anyhow::Result<()> {
         story.judge(at, expectation);
-        let answer = self.api.failover(expectation.primary.as_str())?;
-        let told = story.selected(&expectation.primary);
+        let Expected::Selected {
+            owner: Owner::Region(primary),
+            ..
+        } = &expectation.what
+        else {
+            return Ok(());
+        };
+        let answer = self.api.failover(primary.as_str())?;
+        let told = story.selected(primary);
         // A decision may be taken between the two questions; then it is newer than what was told.
         let newer = answer
             .decision_id
             .is_some_and(|id| id > story.newest_decision());
         if answer.selected_region.as_ref() != told && !newer {
-            bail!(
-                "the decisions select {told:?} for {}, and the answer {answer:?}",
-                expectation.primary
-            );
+            bail!("the decisions select {told:?} for {primary}, and the answer {answer:?}");
         }
         Ok(())
     }
 
-    fn primaries(&self) -> BTreeSet<&RegionId> {
-        let policy = &self.scenario.policy;
-        let expected = self
-            .scenario
-            .expectations
-            .iter()
-            .map(|expectation| &expectation.primary);
-        policy.failovers.keys().chain(expected).collect()
-    }
-
-    fn happen(&mut self, event: &Event, now: Duration, story: &Story) -> anyhow::Result<()> {
+    fn happen(&mut self, event: &Event, start: Instant, story: &Story) -> anyhow::Result<()> {
+        let now = start.elapsed();
         for action in &event.actions {
             self.network.apply(self.scenario, action);
         }
@@ -408,8 +403,13 @@ impl<'a> Lab<'a> {
             for (from, to) in self.world.pairs() {
                 router.set(from, to, self.world.impairment(&self.network, from, to));
             }
+            for (from, to, impairment) in self.world.flows(self.scenario, &self.network) {
+                router.set_flow(from, to, impairment);
+            }
         }
-        story.event(now, &told(event));
+        if let Some(text) = event.told() {
+            story.event(now, &text);
+        }
         for action in &event.actions {
             match action {
                 Action::AgentStop(agent) => {
@@ -428,37 +428,42 @@ impl<'a> Lab<'a> {
                         self.start_agent(&site)?;
                     }
                 }
+                Action::AggregatorRestart => {
+                    self.remembered &= self.crash_aggregator(start, story)?;
+                }
                 Action::Signal(signal) => self.api.signal(&new_signal(signal))?,
                 Action::Set { .. }
                 | Action::Clear { .. }
                 | Action::RegionDown(_)
-                | Action::RegionUp(_) => {}
+                | Action::RegionUp(_)
+                | Action::UplinkDown(_)
+                | Action::UplinkUp(_)
+                | Action::Clock { .. }
+                | Action::Intent(_) => {}
             }
         }
         Ok(())
     }
 
     /// Kills the aggregator, starts it again, and tells whether it remembers all that it had decided.
-    fn crash_aggregator(&mut self, now: Duration, story: &Story) -> anyhow::Result<bool> {
+    fn crash_aggregator(&mut self, start: Instant, story: &Story) -> anyhow::Result<bool> {
         let before = self.api.decisions(ALL_DECISIONS)?;
         let answers = self.selections()?;
         if let Some(process) = self.aggregator.take() {
             process.kill()?;
         }
-        story.event(now, "the aggregator is killed");
-        let start = Instant::now();
+        let killed_at = start.elapsed();
         self.start_aggregator()?;
-        let took = start.elapsed();
+        let now = start.elapsed();
         let after = self.api.decisions(ALL_DECISIONS)?;
         let kept = after.len() >= before.len() && after[after.len() - before.len()..] == before[..];
         let answers_kept = self.selections()? == answers || after.len() > before.len();
-        let now = now + took;
         if kept && answers_kept {
             story.event(
                 now,
                 &format!(
                     "the aggregator is back after {:.1} s, remembers {} decisions and answers as before",
-                    took.as_secs_f64(),
+                    (now - killed_at).as_secs_f64(),
                     before.len()
                 ),
             );
@@ -477,7 +482,7 @@ impl<'a> Lab<'a> {
             let answer = self.api.failover(primary.as_str())?;
             Ok((primary.clone(), answer.selected_region, answer.decision_id))
         };
-        self.primaries().into_iter().map(ask).collect()
+        self.world.regions.iter().map(ask).collect()
     }
 
     /// Leaves everything running until somebody interrupts.
@@ -533,18 +538,6 @@ impl<'a> Lab<'a> {
         let router = self.router.take().context("the router has already ended")?;
         router.stop().context("the emulated network failed")
     }
-}
-
-/// What a scenario says of an event, or what it does.
-fn told(event: &Event) -> String {
-    let actions = || {
-        event
-            .actions
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-    };
-    event.say.clone().unwrap_or_else(|| actions().join("; "))
 }
 
 /// A primary, what is selected for it, and by which decision.

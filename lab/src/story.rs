@@ -7,15 +7,16 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     time::Duration,
 };
 
 use leeward_common::{api::v1, id::RegionId};
 use leeward_engine::{
-    scenario::{Expectation, Verdict, judge},
+    intent::Owner,
+    scenario::{Expectation, Moved, Record, Verdict, judge},
     simulate::describe,
+    view::RegionState,
 };
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ use serde::Serialize;
 #[derive(Debug, Default)]
 pub struct Story {
     transcript: Transcript,
-    selections: BTreeMap<RegionId, Vec<(Duration, Option<RegionId>)>>,
+    record: Record,
     newest_decision: u64,
 }
 
@@ -62,10 +63,8 @@ pub struct Told {
 /// An expectation that was judged.
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
-    /// Whose failover it is about.
-    pub primary: RegionId,
-    /// What was expected to be selected.
-    pub selected: Option<RegionId>,
+    /// What was expected.
+    pub expected: String,
     /// Whether it was, in time and for long enough.
     pub met: bool,
     /// Since when; `None` if not met.
@@ -123,10 +122,12 @@ impl Story {
             reason.code
         );
         line(at, '>', &text);
-        self.selections
-            .entry(primary_region.clone())
-            .or_default()
-            .push((at, to.clone()));
+        self.record.moves.push(Moved {
+            at,
+            owner: Owner::Region(primary_region.clone()),
+            to: to.clone(),
+            reason: reason.code.clone(),
+        });
         self.transcript.decisions.push(Told {
             seen_at_us: us(at),
             decision_id: *decision_id,
@@ -147,16 +148,28 @@ impl Story {
     /// What is selected for a primary by the decisions told; `None` for none.
     #[must_use]
     pub fn selected(&self, primary: &RegionId) -> Option<&RegionId> {
-        self.selections.get(primary)?.last()?.1.as_ref()
+        let moves = self.record.moves.iter().rev();
+        let mut own = moves.filter(|own| matches!(&own.owner, Owner::Region(id) if id == primary));
+        own.next()?.to.as_ref()
+    }
+
+    /// Takes the state of a region, as it is now.
+    pub fn region(&mut self, at: Duration, region: &v1::Region) {
+        let state = match region.state {
+            v1::State::Bad => RegionState::Down,
+            v1::State::Unknown | v1::State::Pending => RegionState::Unknown,
+            v1::State::Ok | v1::State::Degraded | v1::State::Maintenance => RegionState::Up,
+        };
+        let id = region.region_id.clone();
+        let states = self.record.states.entry(id).or_default();
+        if states.last().is_none_or(|last| last.1 != state) {
+            states.push((at, state));
+        }
     }
 
     /// Judges an expectation whose time is over, and tells how it came out.
     pub fn judge(&mut self, at: Duration, expectation: &Expectation) {
-        let Expectation {
-            primary, selected, ..
-        } = expectation;
-        let selections = self.selections.get(primary).map_or(&[][..], Vec::as_slice);
-        let verdict = judge(expectation, selections);
+        let verdict = judge(expectation, &self.record);
         let since = match verdict {
             Verdict::Met { at } => Some(at),
             Verdict::Missed { .. } | Verdict::Lost { .. } => None,
@@ -167,8 +180,7 @@ impl Story {
             &describe(expectation, &verdict),
         );
         self.transcript.expectations.push(Judged {
-            primary: primary.clone(),
-            selected: selected.clone(),
+            expected: expectation.to_string(),
             met: since.is_some(),
             since_us: since.map(us),
         });

@@ -8,7 +8,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use leeward_common::id::{AgentId, RegionId};
-use leeward_engine::scenario::{LinkState, Network, REORDER_BY, Scenario};
+use leeward_engine::scenario::{Action, LinkState, Network, REORDER_BY, Scenario};
 
 use crate::{
     host,
@@ -55,6 +55,15 @@ impl World {
     ///
     /// Returns why the lab cannot hold it.
     pub fn new(scenario: &Scenario) -> Result<Self, String> {
+        let actions = scenario.events.iter().flat_map(|event| &event.actions);
+        for action in actions {
+            // The kernel has one clock of the day for all namespaces.
+            if matches!(action, Action::Clock { .. } | Action::Intent(_)) {
+                return Err(format!(
+                    "the lab cannot do this: {action}; run the scenario with leeward simulate"
+                ));
+            }
+        }
         let regions: Vec<RegionId> = scenario.agents.keys().cloned().collect();
         if regions.len() > MAX_REGIONS {
             return Err(format!(
@@ -95,20 +104,42 @@ impl World {
         match (self.regions.get(from), self.regions.get(to)) {
             (Some(a), Some(b)) if a == b => Impairment::default(),
             (Some(a), Some(b)) => impairment(&network.effective(a, b)),
-            (Some(region), None) | (None, Some(region)) => {
-                let loss = if network.cut.contains(region) {
-                    1.0
-                } else {
-                    0.0
-                };
-                Impairment {
-                    delay: MANAGEMENT_DELAY,
-                    loss,
-                    ..Impairment::default()
-                }
-            }
+            (Some(region), None) | (None, Some(region)) => uplink(!network.cut.contains(region)),
             (None, None) => Impairment::default(),
         }
+    }
+
+    /// What happens to the packets of the flows that a scenario names, and of the uplinks that it cuts: by the numbers
+    /// of the hosts' ports, 0 for the aggregator's and then the agents' in their order.
+    #[must_use]
+    pub fn flows(&self, scenario: &Scenario, network: &Network) -> Vec<(usize, usize, Impairment)> {
+        let named = scenario.events.iter().flat_map(|event| &event.actions);
+        let mut all = Vec::new();
+        for action in named {
+            match action {
+                Action::Set { roads, .. } => all.extend(roads.flows.iter().filter_map(|flow| {
+                    let ((from, a), (to, b)) = (self.site(&flow.0)?, self.site(&flow.1)?);
+                    let state = network.effective_flow(flow, &a.region, &b.region);
+                    Some((from, to, impairment(&state)))
+                })),
+                Action::UplinkDown(agents) => {
+                    for (port, site) in agents.iter().filter_map(|agent| self.site(agent)) {
+                        let own = uplink(network.has_uplink(&site.agent, &site.region));
+                        all.extend([(port, 0, own), (0, port, own)]);
+                    }
+                }
+                _ => {}
+            }
+        }
+        all.sort_by_key(|&(from, to, _)| (from, to));
+        all.dedup();
+        all
+    }
+
+    /// Where an agent stands, and the number of its port.
+    fn site(&self, agent: &AgentId) -> Option<(usize, &Site)> {
+        let port = self.agents.iter().position(|site| site.agent == *agent)?;
+        Some((port + 1, &self.agents[port]))
     }
 
     /// Every pair of places.
@@ -131,6 +162,14 @@ impl World {
         (0..places)
             .map(|from| (0..places).map(|to| link(from, to)).collect())
             .collect()
+    }
+}
+
+fn uplink(is_there: bool) -> Impairment {
+    Impairment {
+        delay: MANAGEMENT_DELAY,
+        loss: if is_there { 0.0 } else { 1.0 },
+        ..Impairment::default()
     }
 }
 

@@ -13,7 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leeward_engine::{scenario::Scenario, simulate};
+use leeward_engine::{
+    intent::Owner,
+    scenario::{Expected, Scenario},
+    simulate,
+};
 
 const LAB: &str = env!("CARGO_BIN_EXE_leeward-lab");
 
@@ -45,6 +49,9 @@ fn can_run(test: &str) -> bool {
     false
 }
 
+/// How many labs of one test run at once.
+const AT_ONCE: usize = 3;
+
 /// Two labs on one machine would disturb each other's times.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -74,7 +81,7 @@ fn lab(file: &Path, more: &[&str]) -> (bool, String, serde_json::Value) {
     )
 }
 
-/// What was selected for each primary, in order, from the scenario's first deadline on. Before it the agents of a real
+/// What was selected for each owner, in order, from the scenario's first deadline on. Before it the agents of a real
 /// world come one after the other, and those of a virtual one all at once.
 type Selections = BTreeMap<String, Vec<Option<String>>>;
 
@@ -119,14 +126,14 @@ fn selections_of_simulation(scenario: &Scenario) -> Selections {
         let to = decision.to.map(|region| region.to_string());
         (
             decision.at.since(simulate::START),
-            decision.primary.to_string(),
+            decision.owner().to_string(),
             to,
         )
     });
     settled(scenario, decisions)
 }
 
-/// Plays a scenario in the lab and in virtual time: the primaries that it expects something of must go the same way.
+/// Plays a scenario in the lab and in virtual time: the owners that it expects something of must go the same way.
 /// Where it expects nothing, chance may decide.
 fn goes_as_in_virtual_time(name: &str) -> Result<(), String> {
     let file = scenario_file(name);
@@ -139,15 +146,20 @@ fn goes_as_in_virtual_time(name: &str) -> Result<(), String> {
         selections_of_lab(&scenario, &transcript),
         selections_of_simulation(&scenario),
     );
-    for primary in scenario
-        .expectations
-        .iter()
-        .map(|expectation| expectation.primary.as_str())
-    {
-        let (real, virtual_) = (real.get(primary), virtual_.get(primary));
+    let expectations = scenario.expectations.iter();
+    let owners: BTreeSet<_> = expectations
+        .filter_map(|expectation| match &expectation.what {
+            Expected::Selected { owner, .. } => Some(owner),
+            Expected::Moves { owner, .. } => owner.as_ref(),
+            Expected::State { .. } => None,
+        })
+        .map(Owner::to_string)
+        .collect();
+    for owner in &owners {
+        let (real, virtual_) = (real.get(owner), virtual_.get(owner));
         if real != virtual_ {
             return Err(format!(
-                "{name}: {primary} went {real:?}, in virtual time {virtual_:?}:\n{printed}"
+                "{name}: {owner} went {real:?}, in virtual time {virtual_:?}:\n{printed}"
             ));
         }
     }
@@ -155,29 +167,25 @@ fn goes_as_in_virtual_time(name: &str) -> Result<(), String> {
 }
 
 #[test]
-fn four_regions_go_in_the_lab_as_in_virtual_time() {
-    if !can_run("four_regions_go_in_the_lab_as_in_virtual_time") {
+fn scenarios_go_in_the_lab_as_in_virtual_time() {
+    if !can_run("scenarios_go_in_the_lab_as_in_virtual_time") {
         return;
     }
     let _alone = alone();
-    goes_as_in_virtual_time("four-regions.toml").unwrap();
-}
-
-#[test]
-fn the_other_scenarios_do_too() {
-    if !can_run("the_other_scenarios_do_too") {
-        return;
-    }
-    let _alone = alone();
-    // They last most of a minute each and need little of a core, so two at a time. Left out is observers-cut-off.toml:
-    // real agents come back one after the other, and then the selection may leave before the evidence for it is back.
+    // They last most of a minute each and need little of a core, so some at a time; the longest first.
     let names = [
         "flapping-link.toml",
-        "grey-loss-one-way.toml",
+        "four-regions.toml",
+        "observers-cut-off.toml",
         "health-signal.toml",
         "primary-lost.toml",
-        "silent-agent.toml",
         "two-regions-lost.toml",
+        "aggregator-restart.toml",
+        "grey-loss-one-way.toml",
+        "observers-apart.toml",
+        "silent-agent.toml",
+        "uplinks-cut.toml",
+        "region-outage.toml",
     ];
     let waiting = Mutex::new(names.into_iter());
     let next = || {
@@ -192,25 +200,10 @@ fn the_other_scenarios_do_too() {
             .collect::<Vec<_>>()
     };
     let failures = thread::scope(|scope| {
-        let (one, two) = (scope.spawn(work), scope.spawn(work));
-        [one.join().unwrap(), two.join().unwrap()].concat()
+        let workers = [(); AT_ONCE].map(|()| scope.spawn(work));
+        workers.map(|worker| worker.join().unwrap()).concat()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-#[test]
-fn a_killed_aggregator_comes_back_with_the_same_answers() {
-    if !can_run("a_killed_aggregator_comes_back_with_the_same_answers") {
-        return;
-    }
-    let _alone = alone();
-    let file = scenario_file("four-regions.toml");
-    // Between the first move and the second: there is something to remember and something left to decide.
-    let (as_expected, printed, _) = lab(&file, &["--crash-aggregator-at", "22s"]);
-    assert!(
-        as_expected && printed.contains("answers as before"),
-        "{printed}"
-    );
 }
 
 /// The lab's process and all that descend from it.

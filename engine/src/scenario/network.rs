@@ -151,7 +151,7 @@ impl Network {
             | Action::Clock { .. }
             | Action::AggregatorRestart
             | Action::Signal(_)
-            | Action::Change(_) => {}
+            | Action::Intent(_) => {}
         }
     }
 }

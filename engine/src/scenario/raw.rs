@@ -9,9 +9,7 @@ use leeward_common::{
 };
 use serde::Deserialize;
 
-use super::{
-    Action, Event, Flow, LinkChange, LinkState, Network, Roads, Scenario, SignalAction,
-};
+use super::{Action, Event, Flow, LinkChange, LinkState, Network, Roads, Scenario, SignalAction};
 use crate::{
     input::{Metric, Subject},
     policy::{
@@ -25,7 +23,7 @@ mod expect;
 mod intents;
 
 use expect::RawExpect;
-use intents::{Named, RawOffer, RawOverride, RawService};
+use intents::{Named, RawDefined};
 
 /// A region may have this many agents: each is a host of the lab.
 const MAX_AGENTS: u32 = 16;
@@ -64,11 +62,11 @@ struct RawScenario {
     #[serde(default)]
     link: Vec<Spanned<RawLink>>,
     #[serde(default)]
-    service: Vec<Spanned<RawService>>,
+    service: Vec<RawDefined>,
     #[serde(default)]
-    offer: Vec<Spanned<RawOffer>>,
+    offer: Vec<RawDefined>,
     #[serde(default, rename = "override")]
-    rule: Vec<Spanned<RawOverride>>,
+    overriding: Vec<RawDefined>,
     #[serde(default)]
     event: Vec<Spanned<RawEvent>>,
     #[serde(default)]
@@ -126,11 +124,11 @@ struct RawEvent {
     #[serde(default)]
     aggregator_restart: bool,
     signal: Option<Spanned<RawSignal>>,
-    put_service: Option<Spanned<RawService>>,
+    put_service: Option<RawDefined>,
     remove_service: Option<Spanned<ServiceId>>,
-    put_offer: Option<Spanned<RawOffer>>,
+    put_offer: Option<RawDefined>,
     remove_offer: Option<Spanned<OfferId>>,
-    put_override: Option<Spanned<RawOverride>>,
+    put_override: Option<RawDefined>,
     lift_override: Option<Spanned<OverrideId>>,
     say: Option<String>,
 }
@@ -242,7 +240,7 @@ pub(super) fn read(document: &Document<'_>) -> Result<Scenario, ConfigError> {
     };
     reader.links(raw.link)?;
     scenario.links.clone_from(&reader.links);
-    let actions = reader.intents(raw.service, raw.offer, raw.rule)?;
+    let actions = reader.intents(raw.service, raw.offer, raw.overriding)?;
     let mut events = vec![(quiet(Duration::ZERO, actions), None)];
     for event in raw.event {
         events.push(reader.event(event)?);

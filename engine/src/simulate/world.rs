@@ -187,8 +187,8 @@ impl<'a> World<'a> {
                         agent.ahead_us = *ahead_us;
                     }
                 }
-                Action::Change(change) => {
-                    let change = Action::change_from(START, change);
+                Action::Intent(intent) => {
+                    let change = intent.change(START);
                     self.tell(at, Input::Change(Box::new(change)));
                 }
                 // The story does it: the world goes on as if nothing had happened.
