@@ -123,7 +123,7 @@ fn selections_of_simulation(scenario: &Scenario) -> Selections {
     let transcript = simulate::run(scenario);
     assert!(transcript.passed(), "{transcript}");
     let decisions = transcript.decisions.into_iter().map(|decision| {
-        let to = decision.to.map(|region| region.to_string());
+        let to = decision.to.as_ref().map(ToString::to_string);
         (
             decision.at.since(simulate::START),
             decision.owner().to_string(),

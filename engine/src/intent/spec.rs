@@ -142,7 +142,10 @@ fn rule(spec: &OverrideSpec) -> Override {
     let service = spec.service.clone().map(Owner::Service);
     let owner = service.or_else(|| spec.primary_region.clone().map(Owner::Region));
     let rule = match (spec.rule, spec.region.clone(), owner) {
-        (OverrideRule::Drain, Some(region), _) => Rule::Drain { region },
+        (OverrideRule::Drain, Some(region), _) => Rule::Drain {
+            region,
+            suspect: false,
+        },
         (OverrideRule::Pin, Some(region), Some(owner)) => Rule::Pin { owner, region },
         (OverrideRule::Forbid, Some(region), Some(owner)) => Rule::Forbid { owner, region },
         (_, _, owner) => Rule::Freeze { owner },
