@@ -483,7 +483,10 @@ fn override_(spec: &OverrideSpec) -> Override {
     let service = spec.service.clone().map(Owner::Service);
     let owner = service.or_else(|| spec.primary_region.clone().map(Owner::Region));
     let rule = match (spec.rule, spec.region.clone(), owner) {
-        (OverrideRule::Drain, Some(region), _) => Rule::Drain { region },
+        (OverrideRule::Drain, Some(region), _) => Rule::Drain {
+            region,
+            suspect: false,
+        },
         (OverrideRule::Pin, Some(region), Some(owner)) => Rule::Pin { owner, region },
         (OverrideRule::Forbid, Some(region), Some(owner)) => Rule::Forbid { owner, region },
         (_, _, owner) => Rule::Freeze { owner },
@@ -498,7 +501,7 @@ fn override_(spec: &OverrideSpec) -> Override {
 #[must_use]
 pub fn override_spec(override_: &Override, why: &str) -> OverrideSpec {
     let (rule, region, owner) = match override_.rule.clone() {
-        Rule::Drain { region } => (OverrideRule::Drain, Some(region), None),
+        Rule::Drain { region, .. } => (OverrideRule::Drain, Some(region), None),
         Rule::Pin { owner, region } => (OverrideRule::Pin, Some(region), Some(owner)),
         Rule::Forbid { owner, region } => (OverrideRule::Forbid, Some(region), Some(owner)),
         Rule::Freeze { owner } => (OverrideRule::Freeze, None, owner),

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The version of [`State`] that this build writes and reads.
-pub const STATE_VERSION: u32 = 3;
+pub const STATE_VERSION: u32 = 4;
 
 /// A snapshot of another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -166,7 +166,8 @@ fn the_rule_in_force_is_the_one_that_was_asked_for() {
     assert_eq!(
         rule,
         Rule::Drain {
-            region: region("pdx")
+            region: region("pdx"),
+            suspect: false,
         }
     );
 }
