@@ -15,6 +15,7 @@ use std::{
 };
 
 use leeward_common::{
+    audit,
     config::{ConfigError, Document, Span, Spanned},
     id::SourceId,
 };
@@ -29,7 +30,10 @@ use rustls::{
 };
 use serde::Deserialize;
 
-use crate::ingest::identity;
+use crate::{
+    ingest::identity,
+    intent::{CONFIGURATION, FILE},
+};
 
 /// What holds where the file says nothing.
 pub mod defaults {
@@ -43,6 +47,8 @@ pub mod defaults {
     pub const DATA_DIR: &str = "/var/lib/leeward-aggregator";
     /// How far back the journal reaches.
     pub const JOURNAL_RETENTION: Duration = Duration::from_secs(48 * 3600);
+    /// How far ahead an override may end.
+    pub const MAX_OVERRIDE: Duration = Duration::from_secs(30 * 86_400);
 }
 
 /// A valid configuration.
@@ -60,6 +66,8 @@ pub struct Config {
     pub tls: Arc<rustls::ServerConfig>,
     /// The HTTP API.
     pub api: Api,
+    /// Where files of definitions are, if people keep them in files.
+    pub definitions_dir: Option<PathBuf>,
     /// What decisions depend on.
     pub policy: PolicyText,
 }
@@ -73,6 +81,8 @@ pub struct Api {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Who may do what.
     pub tokens: Vec<Token>,
+    /// How far ahead an override may end.
+    pub max_override: Duration,
 }
 
 /// One bearer token.
@@ -149,6 +159,7 @@ struct Raw {
     listen: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
     journal_retention: Option<Spanned<Span>>,
+    definitions_dir: Option<PathBuf>,
     credentials: RawCredentials,
     #[serde(default)]
     api: RawApi,
@@ -218,6 +229,7 @@ struct RawApi {
     listen: Option<Spanned<SocketAddr>>,
     certificate: Option<Spanned<PathBuf>>,
     key: Option<Spanned<PathBuf>>,
+    max_override: Option<Spanned<Span>>,
     token: Vec<RawToken>,
 }
 
@@ -282,6 +294,7 @@ impl Config {
             journal_retention: retention(document, raw.journal_retention)?,
             tls: files.agent_tls(&raw.credentials, chain)?,
             api: api(document, &files, raw.api, &policy.policy)?,
+            definitions_dir: raw.definitions_dir,
             policy,
         })
     }
@@ -361,10 +374,19 @@ fn api(
         );
         return Err(document.error(written.span(), message));
     }
+    let max_override = match &raw.max_override {
+        Some(written) if written.get_ref().0.is_zero() => {
+            let message = "max_override is no time at all; \"1h\" is short, \"30d\" the default";
+            return Err(document.error(written.span(), message));
+        }
+        Some(written) => written.get_ref().0,
+        None => defaults::MAX_OVERRIDE,
+    };
     Ok(Api {
         listen,
         tls,
         tokens: tokens(document, raw.token, policy)?,
+        max_override,
     })
 }
 
@@ -389,7 +411,12 @@ fn tokens(
             );
             return Err(document.error(name.span(), message));
         }
-        let Some(hash) = parse_sha256(sha256.get_ref()) else {
+        if text == CONFIGURATION || text.starts_with(FILE) {
+            let message =
+                format!("token name {text:?} would look like a file in the audit log; use another");
+            return Err(document.error(name.span(), message));
+        }
+        let Some(hash) = audit::parse_hex(sha256.get_ref()) else {
             let message = "sha256 must be 64 hex digits: printf %s \"$TOKEN\" | sha256sum";
             return Err(document.error(sha256.span(), message));
         };
@@ -412,17 +439,6 @@ fn tokens(
         });
     }
     Ok(tokens)
-}
-
-fn parse_sha256(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (at, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(hash)
 }
 
 /// Reads the files that a document names.
@@ -619,6 +635,8 @@ pub(crate) mod tests {
             assert_eq!(config.data_dir, Path::new(defaults::DATA_DIR));
             assert_eq!(config.journal_retention, defaults::JOURNAL_RETENTION);
             assert_eq!(config.api.listen, defaults::API_LISTEN);
+            assert_eq!(config.api.max_override, defaults::MAX_OVERRIDE);
+            assert_eq!(config.definitions_dir, None);
             assert!(config.api.tls.is_none() && config.api.tokens.is_empty());
         }
     }

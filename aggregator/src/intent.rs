@@ -1,23 +1,23 @@
 //! Definitions and the engine's intents: the same things, told by people and kept by the engine; and the terms on which
 //! a change of one is made.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use leeward_common::{
     api::v1::{
-        self, Defined, OfferSpec, OverrideRule, OverrideSpec, ReservationSpec, ServiceLimits,
-        ServiceProfile, ServiceSpec, WeightsSpec,
+        self, Defined, Fault, OfferSpec, OverrideRule, OverrideSpec, ReservationSpec,
+        ServiceLimits, ServiceProfile, ServiceSpec, Time, WeightsSpec,
     },
     config::Span,
-    id::{OfferId, OverrideId, ReservationId, ServiceId},
+    id::{OfferId, OverrideId, RegionId, ReservationId, ServiceId},
     time::Timestamp,
 };
 use leeward_engine::{
     intent::{
-        Amendment, Change, Failback, Intents, Known, Limits, Offer, Override, Owner, Profile,
-        Replication, Reservation, Rule, Service,
+        Amendment, Change, Failback, Intents, Known, Offer, Override, Owner, Profile, Replication,
+        Reservation, Rule, Service,
     },
-    policy::Weights,
+    policy::{Policy, Weights},
 };
 
 /// Who a file of definitions is, before its name.
@@ -189,7 +189,7 @@ impl Asked {
     #[must_use]
     pub fn change(&self) -> Change {
         let what = match &self.what {
-            What::Put(defined) => amendment(defined),
+            What::Put(defined) => defined.into(),
             What::Remove(Thing::Service(id)) => Amendment::RemoveService(id.clone()),
             What::Remove(Thing::Offer(id)) => Amendment::RemoveOffer(id.clone()),
             What::Remove(Thing::Reservation(id)) => Amendment::RemoveReservation(id.clone()),
@@ -200,17 +200,6 @@ impl Asked {
             why: self.why.clone(),
             what,
         }
-    }
-}
-
-/// A definition, as the engine is told.
-#[must_use]
-pub fn amendment(defined: &Defined) -> Amendment {
-    match defined {
-        Defined::Service(id, spec) => Amendment::PutService(id.clone(), Box::new(service(spec))),
-        Defined::Offer(id, spec) => Amendment::PutOffer(id.clone(), offer(spec)),
-        Defined::Reservation(id, spec) => Amendment::PutReservation(id.clone(), reservation(spec)),
-        Defined::Override(id, spec) => Amendment::PutOverride(id.clone(), override_(spec)),
     }
 }
 
@@ -246,72 +235,6 @@ fn reservation_defined(id: &ReservationId, known: &Known<Reservation>) -> Define
 
 fn override_defined(id: &OverrideId, known: &Known<Override>) -> Defined {
     Defined::Override(id.clone(), override_spec(&known.what, &known.why))
-}
-
-fn service(spec: &ServiceSpec) -> Service {
-    let ServiceSpec {
-        home,
-        candidates,
-        multipliers,
-        clients,
-        profile,
-        limits,
-        needs,
-        divisible,
-        require,
-        forbid,
-        depends_on,
-        replication,
-        priority,
-        rto,
-        rpo,
-        failback,
-        why: _,
-    } = spec.clone();
-    let ServiceLimits {
-        latency_p50,
-        latency_p99,
-        jitter,
-        loss_ratio,
-        bandwidth_bps,
-    } = limits;
-    Service {
-        home,
-        candidates,
-        multipliers,
-        clients,
-        profile: match profile {
-            ServiceProfile::Balanced => Profile::Balanced,
-            ServiceProfile::Latency => Profile::Latency,
-            ServiceProfile::Loss => Profile::Loss,
-            ServiceProfile::Bandwidth => Profile::Bandwidth,
-            ServiceProfile::Custom(own) => Profile::Custom(Box::new(weights(&own))),
-        },
-        limits: Limits {
-            rtt_p50: latency_p50.map(|span| span.0),
-            rtt_p99: latency_p99.map(|span| span.0),
-            jitter: jitter.map(|span| span.0),
-            loss: loss_ratio,
-            bandwidth_bps,
-        },
-        needs,
-        divisible,
-        require,
-        forbid,
-        depends_on,
-        replication: match replication {
-            v1::Replication::None => Replication::None,
-            v1::Replication::Asynchronous => Replication::Asynchronous,
-            v1::Replication::Synchronous => Replication::Synchronous,
-        },
-        priority,
-        rto: rto.map(|span| span.0),
-        rpo: rpo.map(|span| span.0),
-        failback: failback.map(|failback| match failback {
-            v1::Failback::Automatic => Failback::Automatic,
-            v1::Failback::Manual => Failback::Manual,
-        }),
-    }
 }
 
 /// A service as people define it.
@@ -375,37 +298,6 @@ pub fn service_spec(service: &Service, why: &str) -> ServiceSpec {
     }
 }
 
-fn weights(spec: &WeightsSpec) -> Weights {
-    let WeightsSpec {
-        distance_scale_km,
-        distance,
-        capacity,
-        latency_scale,
-        latency_p50,
-        latency_p99,
-        jitter_scale,
-        jitter,
-        loss,
-        bandwidth_scale_bps,
-        bandwidth,
-        floor,
-    } = *spec;
-    Weights {
-        distance_scale_km,
-        distance,
-        capacity,
-        latency_scale: latency_scale.0,
-        latency_p50,
-        latency_p99,
-        jitter_scale: jitter_scale.0,
-        jitter,
-        loss,
-        bandwidth_scale_bps,
-        bandwidth,
-        floor,
-    }
-}
-
 fn weights_spec(weights: &Weights) -> WeightsSpec {
     let Weights {
         distance_scale_km,
@@ -437,14 +329,6 @@ fn weights_spec(weights: &Weights) -> WeightsSpec {
     }
 }
 
-fn offer(spec: &OfferSpec) -> Offer {
-    Offer {
-        region: spec.region.clone(),
-        amounts: spec.amounts.clone(),
-        until: spec.until.map(|until| until.0),
-    }
-}
-
 /// An offer as people define it.
 #[must_use]
 pub fn offer_spec(offer: &Offer, why: &str) -> OfferSpec {
@@ -453,15 +337,6 @@ pub fn offer_spec(offer: &Offer, why: &str) -> OfferSpec {
         amounts: offer.amounts.clone(),
         until: offer.until.map(Into::into),
         why: why.to_owned(),
-    }
-}
-
-fn reservation(spec: &ReservationSpec) -> Reservation {
-    Reservation {
-        region: spec.region.clone(),
-        service: spec.service.clone(),
-        amounts: spec.amounts.clone(),
-        until: spec.until.0,
     }
 }
 
@@ -477,29 +352,10 @@ pub fn reservation_spec(reservation: &Reservation, why: &str) -> ReservationSpec
     }
 }
 
-/// A sound specification names what its rule needs ([`Defined::check`]); where one does not, nothing is frozen but
-/// everything would be, which is the careful reading.
-fn override_(spec: &OverrideSpec) -> Override {
-    let service = spec.service.clone().map(Owner::Service);
-    let owner = service.or_else(|| spec.primary_region.clone().map(Owner::Region));
-    let rule = match (spec.rule, spec.region.clone(), owner) {
-        (OverrideRule::Drain, Some(region), _) => Rule::Drain {
-            region,
-            suspect: false,
-        },
-        (OverrideRule::Pin, Some(region), Some(owner)) => Rule::Pin { owner, region },
-        (OverrideRule::Forbid, Some(region), Some(owner)) => Rule::Forbid { owner, region },
-        (_, _, owner) => Rule::Freeze { owner },
-    };
-    Override {
-        rule,
-        until: spec.until.0,
-    }
-}
-
 /// An override as people define it.
 #[must_use]
 pub fn override_spec(override_: &Override, why: &str) -> OverrideSpec {
+    let suspect = matches!(override_.rule, Rule::Drain { suspect: true, .. });
     let (rule, region, owner) = match override_.rule.clone() {
         Rule::Drain { region, .. } => (OverrideRule::Drain, Some(region), None),
         Rule::Pin { owner, region } => (OverrideRule::Pin, Some(region), Some(owner)),
@@ -516,7 +372,366 @@ pub fn override_spec(override_: &Override, why: &str) -> OverrideSpec {
         region,
         service,
         primary_region,
+        suspect,
         until: override_.until.into(),
         why: why.to_owned(),
+    }
+}
+
+/// What is wrong with a definition here and now, beyond what is wrong with it by itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unsound {
+    /// A value.
+    Fault(Fault),
+    /// It names a region that the policy does not have.
+    Region {
+        /// The member.
+        path: String,
+        /// The name.
+        name: RegionId,
+    },
+    /// It names a service that nobody defined.
+    Service {
+        /// The member.
+        path: String,
+        /// The name.
+        name: ServiceId,
+    },
+}
+
+/// What a definition is checked against.
+#[derive(Clone, Copy)]
+pub struct Checks<'a> {
+    /// When.
+    pub now: Timestamp,
+    /// The regions that there are.
+    pub policy: &'a Policy,
+    /// Whether there is such a service.
+    pub has_service: &'a dyn Fn(&ServiceId) -> bool,
+    /// How far ahead an override may end.
+    pub max_override: Duration,
+}
+
+impl std::fmt::Debug for Checks<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checks")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Checks<'_> {
+    /// Whether a definition makes sense.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first thing that does not.
+    pub fn check(&self, defined: &Defined) -> Result<(), Unsound> {
+        defined.check().map_err(Unsound::Fault)?;
+        let mut regions = defined.regions().into_iter();
+        if let Some((path, name)) =
+            regions.find(|(_, name)| !self.policy.regions.contains_key(*name))
+        {
+            let name = name.clone();
+            return Err(Unsound::Region { path, name });
+        }
+        let Defined::Override(_, spec) = defined else {
+            return Ok(());
+        };
+        if let Some(name) = spec
+            .service
+            .as_ref()
+            .filter(|name| !(self.has_service)(name))
+        {
+            let (path, name) = ("service".to_owned(), name.clone());
+            return Err(Unsound::Service { path, name });
+        }
+        if spec.until.0.since(self.now) > self.max_override {
+            let longest = Span(self.max_override);
+            return Err(Unsound::Fault(Fault::new(
+                "until",
+                format!("is {}, further ahead than {longest}", spec.until),
+                "end it sooner and renew it, or raise api.max_override of aggregator.toml",
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether something that ends at `until` has a beginning.
+    ///
+    /// # Errors
+    ///
+    /// Returns that it has expired already.
+    pub fn lasts(&self, defined: &Defined) -> Result<(), Unsound> {
+        match until(defined) {
+            Some(until) if until.0 <= self.now => {
+                let detail = format!("is {until}, and it is {} now", self.now);
+                Err(Unsound::Fault(Fault::new(
+                    "until",
+                    detail,
+                    "choose a later end",
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Until when something is defined; `None` if without an end.
+#[must_use]
+pub fn until(defined: &Defined) -> Option<Time> {
+    match defined {
+        Defined::Service(..) => None,
+        Defined::Offer(_, spec) => spec.until,
+        Defined::Reservation(_, spec) => Some(spec.until),
+        Defined::Override(_, spec) => Some(spec.until),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use leeward_common::id::ResourceId;
+    use proptest::{collection, option, prelude::*};
+
+    use super::*;
+
+    fn region() -> impl Strategy<Value = RegionId> {
+        "[a-z][a-z0-9-]{0,8}".prop_map(|text| RegionId::parse(&text).unwrap())
+    }
+
+    fn service_id() -> impl Strategy<Value = ServiceId> {
+        "[a-z][a-z0-9-]{0,8}".prop_map(|text| ServiceId::parse(&text).unwrap())
+    }
+
+    fn resource() -> impl Strategy<Value = ResourceId> {
+        "[a-z]{1,6}".prop_map(|text| ResourceId::parse(&text).unwrap())
+    }
+
+    /// Thousandths, which every text form keeps exactly.
+    fn number() -> impl Strategy<Value = f64> {
+        (1_u32..1_000_000).prop_map(|thousandths| f64::from(thousandths) / 1_000.0)
+    }
+
+    fn span() -> impl Strategy<Value = Span> {
+        (1_u64..50_000_000_000).prop_map(|ns| Span(Duration::from_nanos(ns)))
+    }
+
+    fn time() -> impl Strategy<Value = Time> {
+        (0_u64..4_000_000_000_000_000).prop_map(|us| Time(Timestamp::from_unix_us(us)))
+    }
+
+    fn amounts() -> impl Strategy<Value = BTreeMap<ResourceId, f64>> {
+        collection::btree_map(resource(), number(), 1..4)
+    }
+
+    fn labels() -> impl Strategy<Value = BTreeMap<String, BTreeSet<String>>> {
+        let values = collection::btree_set("[a-zA-Z .]{1,6}", 1..3);
+        collection::btree_map("[a-z.]{1,6}", values, 0..3)
+    }
+
+    fn weights_spec() -> impl Strategy<Value = WeightsSpec> {
+        let exponent = || (0_u32..100_000).prop_map(|thousandths| f64::from(thousandths) / 1_000.0);
+        let floor = (1_u32..999).prop_map(|thousandths| f64::from(thousandths) / 1_000.0);
+        let scale = || (1_u32..90_000).prop_map(f64::from);
+        let exponents = collection::vec(exponent(), 7);
+        (exponents, scale(), scale(), span(), span(), floor).prop_map(
+            |(exponents, distance, bandwidth, latency_scale, jitter_scale, floor)| WeightsSpec {
+                distance_scale_km: distance,
+                distance: exponents[0],
+                capacity: exponents[1],
+                latency_scale,
+                latency_p50: exponents[2],
+                latency_p99: exponents[3],
+                jitter_scale,
+                jitter: exponents[4],
+                loss: exponents[5],
+                bandwidth_scale_bps: bandwidth,
+                bandwidth: exponents[6],
+                floor,
+            },
+        )
+    }
+
+    fn profile() -> impl Strategy<Value = ServiceProfile> {
+        prop_oneof![
+            Just(ServiceProfile::Balanced),
+            Just(ServiceProfile::Latency),
+            Just(ServiceProfile::Loss),
+            Just(ServiceProfile::Bandwidth),
+            weights_spec().prop_map(|own| ServiceProfile::Custom(Box::new(own))),
+        ]
+    }
+
+    fn limits() -> impl Strategy<Value = ServiceLimits> {
+        let loss = (0_u32..=1_000).prop_map(|thousandths| f64::from(thousandths) / 1_000.0);
+        let spans = (option::of(span()), option::of(span()), option::of(span()));
+        let bps = (1_u32..u32::MAX).prop_map(f64::from);
+        (spans, option::of(loss), option::of(bps)).prop_map(
+            |((latency_p50, latency_p99, jitter), loss_ratio, bandwidth_bps)| ServiceLimits {
+                latency_p50,
+                latency_p99,
+                jitter,
+                loss_ratio,
+                bandwidth_bps,
+            },
+        )
+    }
+
+    fn why() -> impl Strategy<Value = String> {
+        "[a-zA-Z\"'# é]{0,12}"
+    }
+
+    fn service_spec() -> impl Strategy<Value = ServiceSpec> {
+        let places = (
+            region(),
+            collection::btree_set(region(), 0..4),
+            collection::btree_map(region(), number(), 0..3),
+            collection::btree_map(region(), number(), 0..3),
+        );
+        let needs = collection::btree_map(resource(), number(), 0..3);
+        let character = (profile(), limits(), needs, any::<bool>(), any::<u8>());
+        let rules = (
+            labels(),
+            labels(),
+            collection::btree_set("[0-9][a-z]{0,5}", 0..3),
+        );
+        let replication = prop_oneof![
+            Just(v1::Replication::None),
+            Just(v1::Replication::Asynchronous),
+            Just(v1::Replication::Synchronous)
+        ];
+        let failback = prop_oneof![Just(v1::Failback::Automatic), Just(v1::Failback::Manual)];
+        let objectives = (
+            replication,
+            option::of(span()),
+            option::of(span()),
+            option::of(failback),
+        );
+        (places, character, rules, objectives, why()).prop_map(
+            |(places, character, rules, objectives, why)| ServiceSpec {
+                home: places.0,
+                candidates: places.1.into_iter().collect(),
+                multipliers: places.2,
+                clients: places.3,
+                profile: character.0,
+                limits: character.1,
+                needs: character.2,
+                divisible: character.3,
+                priority: character.4,
+                require: rules.0,
+                forbid: rules.1,
+                depends_on: rules
+                    .2
+                    .iter()
+                    .map(|text| ServiceId::parse(text).unwrap())
+                    .collect(),
+                replication: objectives.0,
+                rto: objectives.1,
+                rpo: objectives.2,
+                failback: objectives.3,
+                why,
+            },
+        )
+    }
+
+    fn override_spec() -> impl Strategy<Value = OverrideSpec> {
+        let owner = prop_oneof![
+            service_id().prop_map(|id| (Some(id), None)),
+            region().prop_map(|id| (None, Some(id)))
+        ];
+        (
+            0_u8..5,
+            region(),
+            owner,
+            any::<bool>(),
+            time(),
+            "[a-z]{1,9}",
+        )
+            .prop_map(|(rule, region, owner, suspect, until, why)| {
+                let (rule, region, (service, primary_region)) = match rule {
+                    0 => (OverrideRule::Drain, Some(region), (None, None)),
+                    1 => (OverrideRule::Pin, Some(region), owner),
+                    2 => (OverrideRule::Forbid, Some(region), owner),
+                    3 => (OverrideRule::Freeze, None, owner),
+                    _ => (OverrideRule::Freeze, None, (None, None)),
+                };
+                OverrideSpec {
+                    rule,
+                    region,
+                    service,
+                    primary_region,
+                    suspect: suspect && rule == OverrideRule::Drain,
+                    until,
+                    why,
+                }
+            })
+    }
+
+    fn defined() -> impl Strategy<Value = Defined> {
+        let offer = (region(), amounts(), option::of(time()), why());
+        let offer = offer.prop_map(|(region, amounts, until, why)| {
+            let spec = OfferSpec {
+                region,
+                amounts,
+                until,
+                why,
+            };
+            Defined::Offer(OfferId::parse("o").unwrap(), spec)
+        });
+        let reservation = (region(), option::of(service_id()), amounts(), time(), why());
+        let reservation = reservation.prop_map(|(region, service, amounts, until, why)| {
+            let spec = ReservationSpec {
+                region,
+                service,
+                amounts,
+                until,
+                why,
+            };
+            Defined::Reservation(ReservationId::parse("r").unwrap(), spec)
+        });
+        prop_oneof![
+            (service_id(), service_spec())
+                .prop_map(|(id, spec)| Defined::Service(id, Box::new(spec))),
+            offer,
+            reservation,
+            override_spec()
+                .prop_map(|spec| Defined::Override(OverrideId::parse("v").unwrap(), spec)),
+        ]
+    }
+
+    proptest! {
+        /// What is defined comes back as it was written: through JSON, through TOML, through the journal's bytes, and
+        /// through the engine.
+        #[test]
+        fn a_definition_survives_every_way_that_it_goes(defined in defined()) {
+            prop_assert_eq!(defined.check(), Ok(()));
+            let json = serde_json::to_string(&defined).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Defined>(&json).unwrap(), &defined);
+            let bytes = rmp_serde::to_vec_named(&defined).unwrap();
+            prop_assert_eq!(&rmp_serde::from_slice::<Defined>(&bytes).unwrap(), &defined);
+            let text = toml::to_string(&match &defined {
+                Defined::Service(_, spec) => toml::Table::try_from(spec),
+                Defined::Offer(_, spec) => toml::Table::try_from(spec),
+                Defined::Reservation(_, spec) => toml::Table::try_from(spec),
+                Defined::Override(_, spec) => toml::Table::try_from(spec),
+            }.unwrap()).unwrap();
+            let again = match &defined {
+                Defined::Service(id, _) => Defined::Service(id.clone(), Box::new(toml::from_str(&text).unwrap())),
+                Defined::Offer(id, _) => Defined::Offer(id.clone(), toml::from_str(&text).unwrap()),
+                Defined::Reservation(id, _) => Defined::Reservation(id.clone(), toml::from_str(&text).unwrap()),
+                Defined::Override(id, _) => Defined::Override(id.clone(), toml::from_str(&text).unwrap()),
+            };
+            prop_assert_eq!(&again, &defined);
+            let change = Change {
+                who: "a".to_owned(),
+                why: defined.why().to_owned(),
+                what: Amendment::from(&defined),
+            };
+            let mut intents = Intents::default();
+            intents.on_change(Timestamp::EPOCH, &change);
+            prop_assert_eq!(Thing::of(&defined).defined(&intents), Some(defined));
+        }
     }
 }

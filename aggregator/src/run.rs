@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use leeward_common::time::{Clock, SystemClock};
 use quinn::{Endpoint, VarInt};
 use sd_notify::NotifyState;
@@ -169,6 +170,7 @@ impl Running {
             roster: members,
             turn: turn_handle.clone(),
             metrics: Arc::clone(&metrics),
+            tokens: Arc::new(ArcSwap::from_pointee(config.api.tokens.clone())),
             api: Arc::new(config.api.clone()),
             readiness,
             clock: Arc::clone(&clock),
@@ -270,6 +272,7 @@ impl Running {
             .policy(config.policy)
             .await
             .context("cannot bring the policy into force")?;
+        self.shared.tokens.store(Arc::new(config.api.tokens));
         self.roster.send(Change::Policy(policy)).await;
         self.endpoint
             .set_server_config(Some(endpoint::server_config(config.tls)));

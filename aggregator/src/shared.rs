@@ -16,7 +16,13 @@ use leeward_common::time::Clock;
 use leeward_engine::view::View;
 use tokio::sync::watch;
 
-use crate::{config::Api, ingest::roster::Roster, metrics::Metrics, store::Read, turn::TurnHandle};
+use crate::{
+    config::{Api, Token},
+    ingest::roster::Roster,
+    metrics::Metrics,
+    store::Read,
+    turn::TurnHandle,
+};
 
 /// Everything that a request handler may use. Cheap to clone.
 #[derive(Clone)]
@@ -31,8 +37,10 @@ pub struct Shared {
     pub turn: TurnHandle,
     /// Every counter, and the text of `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// Where to listen, TLS, and who may do what.
+    /// Where to listen, TLS and limits, as of the start.
     pub api: Arc<Api>,
+    /// Who may do what; replaced as a whole when the config is read again.
+    pub tokens: Arc<ArcSwap<Vec<Token>>>,
     /// Whether the aggregator can do its work.
     pub readiness: Arc<Readiness>,
     /// The aggregator's clock.

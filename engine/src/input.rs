@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use leeward_common::{
-    id::{AgentId, RegionId, ServiceId, SourceId},
+    id::{AgentId, RegionId, SourceId},
     report::{Path, Report, Window},
     time::Timestamp,
 };
@@ -68,8 +68,6 @@ pub enum Subject {
     Region(RegionId),
     /// The directed link from the first region to the second.
     Link(RegionId, RegionId),
-    /// A service as it is in a region.
-    Service(ServiceId, RegionId),
 }
 
 /// What a signal measures.
@@ -84,9 +82,6 @@ pub enum Metric {
     LossRatio,
     /// Bits per second; higher is better. Links only.
     BandwidthBps,
-    /// How far data lags behind its origin, in microseconds; lower is better. Of a service in a region, or of a region
-    /// for all services; never a part of a weight.
-    ReplicationLagUs,
 }
 
 /// A measurement that somebody injected. Expires to neutral.

@@ -11,17 +11,41 @@ use utoipa::{
 };
 
 use super::error::Refused;
-use crate::config::{Role, Token};
+use crate::{
+    config::{Role, Token},
+    shared::Shared,
+    turn::Refusal,
+};
 
 /// Longer texts are no token of ours; it bounds what a request can make us hash.
 const MAX_TOKEN: usize = 512;
 
-/// The holder of the request's token, if its role reaches `least`.
-pub(super) fn holder<'a>(
-    tokens: &'a [Token],
+/// The holder of the request's token, if its role reaches `least`. `about` is the route, for the audit log: that
+/// somebody known was refused it stands there.
+pub(super) async fn holder(
+    shared: &Shared,
     request: &HeaderMap,
     least: Role,
-) -> Result<&'a Token, Refused> {
+    about: &'static str,
+) -> Result<Token, Refused> {
+    let tokens = shared.tokens.load_full();
+    let token = known(&tokens, request)?;
+    if token.role < least {
+        let (name, role) = (&token.name, token.role);
+        let why = format!("the token {name:?} is a {role}'s and may not do this");
+        let refusal = Refusal {
+            who: name.clone(),
+            about: about.to_owned(),
+            why: why.clone(),
+        };
+        shared.turn.refused(refusal).await;
+        let what_to_do = format!("use a token whose role is at least {least}");
+        return Err(Refused::new(Code::Forbidden, why, what_to_do));
+    }
+    Ok(token.clone())
+}
+
+fn known<'a>(tokens: &'a [Token], request: &HeaderMap) -> Result<&'a Token, Refused> {
     let Some(text) = bearer(request) else {
         return Err(unauthenticated("the request carries no bearer token"));
     };
@@ -32,19 +56,7 @@ pub(super) fn holder<'a>(
             found = Some(token);
         }
     }
-    let Some(token) = found else {
-        return Err(unauthenticated("nobody knows this bearer token"));
-    };
-    if token.role < least {
-        let detail = format!(
-            "the token {:?} is a {}'s and may not do this",
-            token.name,
-            name(token.role)
-        );
-        let what_to_do = format!("use a token whose role is at least {}", name(least));
-        return Err(Refused::new(Code::Forbidden, detail, what_to_do));
-    }
-    Ok(token)
+    found.ok_or_else(|| unauthenticated("nobody knows this bearer token"))
 }
 
 fn bearer(request: &HeaderMap) -> Option<&str> {
@@ -65,14 +77,6 @@ fn unauthenticated(detail: &str) -> Refused {
         detail,
         "send `authorization: Bearer TOKEN`; `leeward token new` makes one, and [[api.token]] in aggregator.toml lets it in",
     )
-}
-
-const fn name(role: Role) -> &'static str {
-    match role {
-        Role::Viewer => "viewer",
-        Role::Injector => "injector",
-        Role::Operator => "operator",
-    }
 }
 
 /// Declares the scheme in the OpenAPI document.

@@ -80,6 +80,9 @@ impl FromRef<App> for Shared {
     tags(
         (name = "failover", description = "Where a region fails over to"),
         (name = "network", description = "Regions, links and who measures them"),
+        (name = "services", description = "What runs somewhere, where it should run, and whether it could"),
+        (name = "capacity", description = "What regions offer, what is set aside, and what is left"),
+        (name = "overrides", description = "An operator knows better, until it expires"),
         (name = "signals", description = "Measurements that others inject"),
         (name = "service", description = "The aggregator itself"),
     ),
@@ -99,6 +102,35 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(v1::agents::agents))
         .routes(routes!(v1::agents::agent))
         .routes(routes!(v1::signals::signals, v1::signals::push))
+        .routes(routes!(v1::services::services))
+        .routes(routes!(
+            v1::services::service,
+            v1::services::put_service,
+            v1::services::delete_service
+        ))
+        .routes(routes!(v1::services::service_failover))
+        .routes(routes!(v1::capacity::capacity))
+        .routes(routes!(
+            v1::capacity::offer,
+            v1::capacity::put_offer,
+            v1::capacity::delete_offer
+        ))
+        .routes(routes!(
+            v1::capacity::reservation,
+            v1::capacity::put_reservation,
+            v1::capacity::delete_reservation
+        ))
+        .routes(routes!(
+            v1::overrides::overrides,
+            v1::overrides::new_override
+        ))
+        .routes(routes!(
+            v1::overrides::override_,
+            v1::overrides::put_override,
+            v1::overrides::delete_override
+        ))
+        .routes(routes!(v1::readiness::readiness))
+        .routes(routes!(v1::audit::audit))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::metrics))

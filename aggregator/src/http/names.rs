@@ -28,6 +28,17 @@ pub(super) fn unknown<'a>(
     names: impl Iterator<Item = &'a str>,
     list: &str,
 ) -> Refused {
+    problem(code, noun, name, names, list).into()
+}
+
+/// As [`unknown`], to add to.
+pub(super) fn problem<'a>(
+    code: Code,
+    noun: &str,
+    name: &str,
+    names: impl Iterator<Item = &'a str>,
+    list: &str,
+) -> Problem {
     let names: Vec<&str> = names.collect();
     let shown: String = name.chars().take(80).collect();
     let near = near(&shown, &names);
@@ -47,7 +58,7 @@ pub(super) fn unknown<'a>(
     };
     let mut problem = Problem::new(code, format!("there is no {noun} {shown:?}"), what_to_do);
     problem.near = near;
-    problem.into()
+    problem
 }
 
 /// The names that resemble `text`, the nearest first.

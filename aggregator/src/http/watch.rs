@@ -13,7 +13,7 @@ use super::App;
 use crate::metrics;
 
 /// Every route, as a label. Labels come from here and never from a request.
-const ROUTES: [&str; 15] = [
+const ROUTES: [&str; 26] = [
     "/v1/failover/{primary_region}",
     "/v1/failover/evaluate",
     "/v1/overview",
@@ -25,6 +25,17 @@ const ROUTES: [&str; 15] = [
     "/v1/agents/{agent}",
     "/v1/decisions",
     "/v1/signals",
+    "/v1/services",
+    "/v1/services/{service_id}",
+    "/v1/services/{service_id}/failover",
+    "/v1/capacity",
+    "/v1/capacity/offers/{offer_id}",
+    "/v1/capacity/reservations/{reservation_id}",
+    "/v1/overrides",
+    "/v1/overrides/{override_id}",
+    "/v1/placements",
+    "/v1/readiness",
+    "/v1/audit",
     "/healthz",
     "/readyz",
     "/metrics",

@@ -284,6 +284,38 @@ pub fn audit_entries(
     Ok(entries)
 }
 
+/// As [`audit_entries`], backwards from the last before `before`.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when the column cannot be read.
+pub fn audit_entries_back(
+    store: &dyn Read,
+    before: u64,
+    limit: usize,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let mut entries = Vec::new();
+    store.scan_back(Column::Audit, &before.to_be_bytes(), &mut |key, value| {
+        entries.push(v1::Audited::entry(key, value));
+        if entries.len() < limit {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    Ok(entries)
+}
+
+/// The newest entry of the audit log.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when it cannot be read.
+pub fn audit_end(store: &dyn Read) -> Result<Option<AuditEntry>, StoreError> {
+    let last = store.last(Column::Audit)?;
+    Ok(last.map(|(key, value)| v1::Audited::entry(&key, &value)))
+}
+
 /// Where the journal ends.
 ///
 /// # Errors

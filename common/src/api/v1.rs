@@ -11,21 +11,28 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    id::{AgentId, RegionId, ServiceId, SourceId},
+    id::{AgentId, RegionId, SourceId},
     ratio::Ratio,
     time::Timestamp,
 };
 
 mod audit;
+mod capacity;
 mod define;
 mod known;
+mod placement;
 
 pub use audit::{Audit, AuditEntry};
+pub use capacity::{Account, Capacity};
 pub use define::{
     Defined, Failback, Fault, MAX_WHY, OfferSpec, OverrideRule, OverrideSpec, Replication,
     ReservationSpec, ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec,
 };
 pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
+pub use placement::{
+    Action, Fate, Load, Placement, PlacementQuestion, Price, Readiness, ReadinessChange,
+    ReadinessState, ServiceFailover, Share, Standing, Unserved,
+};
 
 /// A point in time: RFC 3339 in UTC, to the microsecond.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -566,8 +573,6 @@ pub enum Metric {
     LossRatio,
     /// Bits per second; higher is better. Links only.
     BandwidthBps,
-    /// How far data lags behind its origin, in microseconds; lower is better. Of a region, or of a service in one.
-    ReplicationLagUs,
 }
 
 impl Metric {
@@ -579,7 +584,6 @@ impl Metric {
             Self::LatencyUs => "latency_us",
             Self::LossRatio => "loss_ratio",
             Self::BandwidthBps => "bandwidth_bps",
-            Self::ReplicationLagUs => "replication_lag_us",
         }
     }
 }
@@ -606,9 +610,6 @@ pub struct NewSignal {
     /// Where the link ends. Leave out for a region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<RegionId>,
-    /// The service that it is about, as it is in `region`. Leave out for the region itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceId>,
     /// Which measure.
     pub metric: Metric,
     /// In the metric's unit.
@@ -635,9 +636,6 @@ pub struct Signal {
     /// Where the link ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<RegionId>,
-    /// The service that it is about, as it is in `region`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceId>,
     /// Which measure.
     pub metric: Metric,
     /// In the metric's unit.

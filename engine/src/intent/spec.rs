@@ -144,7 +144,7 @@ fn rule(spec: &OverrideSpec) -> Override {
     let rule = match (spec.rule, spec.region.clone(), owner) {
         (OverrideRule::Drain, Some(region), _) => Rule::Drain {
             region,
-            suspect: false,
+            suspect: spec.suspect,
         },
         (OverrideRule::Pin, Some(region), Some(owner)) => Rule::Pin { owner, region },
         (OverrideRule::Forbid, Some(region), Some(owner)) => Rule::Forbid { owner, region },

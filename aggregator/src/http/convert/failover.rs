@@ -12,6 +12,7 @@ use leeward_common::{
 };
 use leeward_engine::{
     decision,
+    intent::Owner,
     policy::Policy,
     select::{self, Ranking, Term},
     view::{Estimate, Knowledge, SelectionView},
@@ -29,6 +30,7 @@ pub fn failover(moment: &Moment<'_>, primary: &RegionId) -> Failover {
     let selected = selection.and_then(|selection| selection.selected.clone());
     let since = selection.and_then(|selection| selection.since);
     let held_until = selection.and_then(|selection| selection.held_until);
+    let owner = Owner::Region(primary.clone());
     Failover {
         primary_region: primary.clone(),
         state: state(moment, selection.map(AsRef::as_ref), &ranking),
@@ -36,7 +38,7 @@ pub fn failover(moment: &Moment<'_>, primary: &RegionId) -> Failover {
         selected_region: selected,
         decided_at: since.map(Into::into),
         decision_id: selection.and_then(|selection| selection.decision),
-        previous: selection.and_then(|selection| previous(moment, primary, selection)),
+        previous: selection.and_then(|selection| previous(moment, &owner, selection)),
         held_until: held_until.map(Into::into),
         ..answer(moment, primary, &ranking)
     }
@@ -152,7 +154,7 @@ fn summary(primary: &RegionId, selection: Option<&SelectionView>, ranking: &Rank
 }
 
 /// Why the first few candidates may not be selected.
-fn refusals(ranking: &Ranking) -> String {
+pub(super) fn refusals(ranking: &Ranking) -> String {
     const SHOWN: usize = 3;
     let refused = || {
         ranking
@@ -221,14 +223,14 @@ fn chosen(
     }
 }
 
-fn time_of_day(time: Timestamp) -> String {
+pub(super) fn time_of_day(time: Timestamp) -> String {
     let text = time.to_string();
     format!("{} UTC", text.get(11..19).unwrap_or(&text))
 }
 
-fn previous(
+pub(super) fn previous(
     moment: &Moment<'_>,
-    primary: &RegionId,
+    owner: &Owner,
     selection: &SelectionView,
 ) -> Option<Previous> {
     let region = selection.previous.clone()?;
@@ -238,7 +240,7 @@ fn previous(
             .decisions
             .iter()
             .rev()
-            .filter(|decision| decision.primary == *primary)
+            .filter(|decision| decision.owner() == *owner)
     };
     let left = own().find(|decision| {
         decision.from.as_ref() == Some(&region) && decision.to.as_ref() != Some(&region)
@@ -253,7 +255,7 @@ fn previous(
     })
 }
 
-fn perspective(ranking: &Ranking) -> Perspective {
+pub(super) fn perspective(ranking: &Ranking) -> Perspective {
     match ranking.perspective {
         select::Perspective::Primary => Perspective::Primary,
         select::Perspective::Survivors => Perspective::Survivors,
@@ -261,7 +263,7 @@ fn perspective(ranking: &Ranking) -> Perspective {
     }
 }
 
-fn candidates(ranking: &Ranking, policy: &Policy, late: Duration) -> Vec<Candidate> {
+pub(super) fn candidates(ranking: &Ranking, policy: &Policy, late: Duration) -> Vec<Candidate> {
     let ranked = ranking.candidates.iter().zip(1_u32..);
     ranked
         .map(|(candidate, place)| self::candidate(candidate, place, policy, late))
@@ -281,14 +283,7 @@ fn candidate(
         region_id: candidate.region.clone(),
         rank: candidate.eligible.then_some(place),
         eligible: candidate.eligible,
-        reasons: candidate
-            .reasons
-            .iter()
-            .map(|refusal| Reason {
-                code: refusal.code.code().to_owned(),
-                detail: refusal.detail.clone(),
-            })
-            .collect(),
+        reasons: reasons(&candidate.reasons),
         baseline_weight: candidate.baseline,
         network_weight: candidate.network,
         score: candidate.score,
@@ -305,6 +300,15 @@ fn candidate(
         seen_from: candidate.seen_from.clone(),
         contributions: candidate.contributions.iter().map(contribution).collect(),
     }
+}
+
+/// Refusals as the API tells them.
+pub(super) fn reasons(refusals: &[select::Refusal]) -> Vec<Reason> {
+    let reason = |refusal: &select::Refusal| Reason {
+        code: refusal.code.code().to_owned(),
+        detail: refusal.detail.clone(),
+    };
+    refusals.iter().map(reason).collect()
 }
 
 /// How much is known about a candidate: what [`leeward_engine::view::Estimates::knowledge`] says of its link.

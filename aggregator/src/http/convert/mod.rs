@@ -13,15 +13,21 @@ use leeward_common::{
 use leeward_engine::view::{Estimate, Estimates, Knowledge, RegionState, View};
 
 mod agents;
+mod defined;
 mod failover;
 mod network;
 mod overview;
+mod readiness;
+mod services;
 mod signals;
 
 pub use agents::{agent, agents};
+pub use defined::{capacity, offer, override_, overrides, reservation, service};
 pub use failover::{Content, Page, content, decisions, evaluated, failover};
 pub use network::{graph, link, region, regions};
 pub use overview::overview;
+pub use readiness::{Wanted, readiness};
+pub use services::{service_failover, services};
 pub use signals::{signal, signals};
 
 /// A picture older than this is not acted upon: an aggregator that is well publishes several each second.
@@ -53,6 +59,11 @@ impl<'a> Moment<'a> {
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.late > STALE_AFTER
+    }
+
+    /// When the view is read.
+    fn now(&self) -> Timestamp {
+        self.view.now + self.late
     }
 
     /// The age now of what was this old when the picture was taken.

@@ -38,6 +38,7 @@ use crate::{
     turn::{Arrival, TurnHandle},
 };
 
+mod defined;
 mod failover;
 mod network;
 mod overview;
@@ -137,8 +138,10 @@ impl Aggregator {
             api: Arc::new(Api {
                 listen: ([127, 0, 0, 1], 0).into(),
                 tls: None,
-                tokens: tokens(),
+                tokens: Vec::new(),
+                max_override: Duration::from_secs(86_400),
             }),
+            tokens: Arc::new(ArcSwap::from_pointee(tokens())),
             readiness,
             clock: clock.clone(),
             name: "main".into(),

@@ -26,9 +26,8 @@ async fn serve(tls: Option<Arc<ServerConfig>>) -> Server {
     let aggregator = Aggregator::at(CALM);
     let mut shared = aggregator.shared;
     shared.api = Arc::new(Api {
-        listen: shared.api.listen,
         tls,
-        tokens: Vec::new(),
+        ..Api::clone(&shared.api)
     });
     let listener = TcpListener::bind(shared.api.listen).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,10 +1,16 @@
 //! Version 1: one file per noun. A handler reads the request, picks from the view and answers; it decides nothing.
 
 pub(super) mod agents;
+pub(super) mod audit;
+pub(super) mod capacity;
 pub(super) mod decisions;
+mod define;
 pub(super) mod failover;
 pub(super) mod network;
+pub(super) mod overrides;
 pub(super) mod overview;
+pub(super) mod readiness;
+pub(super) mod services;
 pub(super) mod signals;
 
 use std::sync::Arc;

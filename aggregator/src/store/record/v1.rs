@@ -199,9 +199,6 @@ pub struct SignalRecord {
     /// The second region of a link; `None` if it is about a region.
     #[serde(default)]
     pub to: Option<RegionId>,
-    /// The service that it is about, as it is in the region.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceId>,
     /// Which measure.
     pub metric: MetricName,
     /// In the metric's unit.
@@ -224,7 +221,6 @@ pub enum MetricName {
     LatencyUs,
     LossRatio,
     BandwidthBps,
-    ReplicationLagUs,
 }
 
 /// What was decided; in column `decisions`.
@@ -356,23 +352,20 @@ impl From<&Signal> for SignalRecord {
             expires_at,
             idempotency_key,
         } = signal.clone();
-        let (region, to, service) = match subject {
-            Subject::Region(region) => (region, None, None),
-            Subject::Link(from, to) => (from, Some(to), None),
-            Subject::Service(service, region) => (region, None, Some(service)),
+        let (region, to) = match subject {
+            Subject::Region(region) => (region, None),
+            Subject::Link(from, to) => (from, Some(to)),
         };
         let metric = match metric {
             Metric::Health => MetricName::Health,
             Metric::LatencyUs => MetricName::LatencyUs,
             Metric::LossRatio => MetricName::LossRatio,
             Metric::BandwidthBps => MetricName::BandwidthBps,
-            Metric::ReplicationLagUs => MetricName::ReplicationLagUs,
         };
         Self {
             source,
             region,
             to,
-            service,
             metric,
             value,
             observed_at_us: observed_at.as_unix_us(),
@@ -388,7 +381,6 @@ impl From<SignalRecord> for Signal {
             source,
             region,
             to,
-            service,
             metric,
             value,
             observed_at_us,
@@ -400,12 +392,10 @@ impl From<SignalRecord> for Signal {
             MetricName::LatencyUs => Metric::LatencyUs,
             MetricName::LossRatio => Metric::LossRatio,
             MetricName::BandwidthBps => Metric::BandwidthBps,
-            MetricName::ReplicationLagUs => Metric::ReplicationLagUs,
         };
-        let subject = match (service, to) {
-            (Some(service), _) => Subject::Service(service, region),
-            (None, None) => Subject::Region(region),
-            (None, Some(to)) => Subject::Link(region, to),
+        let subject = match to {
+            None => Subject::Region(region),
+            Some(to) => Subject::Link(region, to),
         };
         Self {
             source,
@@ -488,7 +478,7 @@ impl From<Definitions> for Intents {
             let change = Change {
                 who,
                 why: what.why().to_owned(),
-                what: intent::amendment(&what),
+                what: (&what).into(),
             };
             intents.on_change(Timestamp::from_unix_us(at_us), &change);
         }
@@ -560,7 +550,7 @@ impl Decided {
     /// Whether an override caused it.
     #[must_use]
     pub fn is_overridden(&self) -> bool {
-        self.reason == "overridden"
+        self.reason == "override"
     }
 }
 
@@ -759,6 +749,7 @@ mod tests {
                 region: None,
                 service: None,
                 primary_region: None,
+                suspect: false,
                 until: Timestamp::from_unix_us(1 << 50).into(),
                 why: "new".to_owned(),
             };

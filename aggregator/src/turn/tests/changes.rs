@@ -25,6 +25,7 @@ fn put(bench: &Bench, who: &str, condition: Condition) -> (Arrival, Answered) {
         region: Some(region("pdx")),
         service: None,
         primary_region: None,
+        suspect: false,
         until: (bench.now() + Duration::from_secs(3600)).into(),
         why: "new switches".to_owned(),
     };

@@ -227,6 +227,10 @@ pub struct OverrideSpec {
     /// Whose selection, if it is about which region stands in for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary_region: Option<RegionId>,
+    /// For `drain`: whether the region is drained for a fault that regions of its risk groups may share; then these are
+    /// avoided too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
     /// Until when; at most as far ahead as `max_override` of aggregator.toml allows.
     pub until: Time,
     /// Why, in the words of who wrote it; not empty.
@@ -558,6 +562,13 @@ impl OverrideSpec {
                 ));
             }
             _ => {}
+        }
+        if self.suspect && rule != OverrideRule::Drain {
+            return Err(Fault::new(
+                "suspect",
+                format!("has no meaning for {rule}"),
+                "leave it out",
+            ));
         }
         match (rule, &self.service, &self.primary_region) {
             (_, Some(_), Some(_)) => Err(Fault::new(

@@ -1,0 +1,106 @@
+//! What is defined, and how it came about.
+
+use leeward_common::{
+    api::v1,
+    id::{OfferId, OverrideId, ReservationId, ServiceId},
+    time::Timestamp,
+};
+use leeward_engine::intent::{Known, Offer, Override, Reservation, Service};
+
+use super::Moment;
+use crate::intent;
+
+/// A service.
+#[must_use]
+pub fn service(id: &ServiceId, known: &Known<impl AsRef<Service>>) -> v1::Service {
+    v1::Service {
+        service_id: id.clone(),
+        version: known.version,
+        who: known.who.clone(),
+        at: known.at.into(),
+        spec: intent::service_spec(known.what.as_ref(), &known.why),
+    }
+}
+
+/// An offer.
+#[must_use]
+pub fn offer(id: &OfferId, known: &Known<Offer>) -> v1::Offer {
+    v1::Offer {
+        offer_id: id.clone(),
+        version: known.version,
+        who: known.who.clone(),
+        at: known.at.into(),
+        spec: intent::offer_spec(&known.what, &known.why),
+    }
+}
+
+/// A reservation.
+#[must_use]
+pub fn reservation(id: &ReservationId, known: &Known<Reservation>) -> v1::Reservation {
+    v1::Reservation {
+        reservation_id: id.clone(),
+        version: known.version,
+        who: known.who.clone(),
+        at: known.at.into(),
+        spec: intent::reservation_spec(&known.what, &known.why),
+    }
+}
+
+/// An override.
+#[must_use]
+pub fn override_(id: &OverrideId, known: &Known<Override>) -> v1::Override {
+    let Known { who, why, what, .. } = known;
+    let until = what.until;
+    v1::Override {
+        override_id: id.clone(),
+        version: known.version,
+        who: who.clone(),
+        at: known.at.into(),
+        spec: intent::override_spec(what, why),
+        summary: format!("{} until {until}, says {who}: {why}", what.rule.words()),
+    }
+}
+
+/// The overrides in force.
+#[must_use]
+pub fn overrides(moment: &Moment<'_>) -> v1::Overrides {
+    let intents = &moment.view.intents;
+    let now = moment.now();
+    let in_force = intents.overrides.iter();
+    let in_force = in_force.filter(|(_, known)| known.what.until > now);
+    v1::Overrides {
+        overrides: in_force.map(|(id, known)| override_(id, known)).collect(),
+        version: intents.version,
+    }
+}
+
+/// What each region offers, and what is taken of it.
+#[must_use]
+pub fn capacity(moment: &Moment<'_>) -> v1::Capacity {
+    let (view, now) = (moment.view, moment.now());
+    let lasts = |until: Option<Timestamp>| until.is_none_or(|until| until > now);
+    let offers = view.intents.offers.iter();
+    let offers = offers.filter(|(_, known)| lasts(known.what.until));
+    let reservations = view.intents.reservations.iter();
+    let reservations = reservations.filter(|(_, known)| lasts(Some(known.what.until)));
+    let accounts = view.capacity.regions.iter().flat_map(|(region, own)| {
+        own.accounts.iter().map(|(resource, account)| v1::Account {
+            region_id: region.clone(),
+            resource_id: resource.clone(),
+            offered: own.counted.then_some(account.offered),
+            kept: account.kept,
+            reserved: account.reserved,
+            used: account.used,
+            free: own.counted.then(|| account.free()),
+        })
+    });
+    v1::Capacity {
+        accounts: accounts.collect(),
+        offers: offers.map(|(id, known)| offer(id, known)).collect(),
+        reservations: reservations
+            .map(|(id, known)| reservation(id, known))
+            .collect(),
+        version: view.intents.version,
+        evaluated_at: view.now.into(),
+    }
+}

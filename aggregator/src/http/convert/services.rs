@@ -1,0 +1,272 @@
+//! Where services run, would run, and could run.
+
+use leeward_common::{
+    api::v1::{Action, Reason, ServiceFailover, ServiceLine, Services, Share, State, Unserved},
+    id::{RegionId, ServiceId},
+};
+use leeward_engine::{
+    decision,
+    intent::{Owner, Rule, Service},
+    select::{self, Ranking},
+    view::{Notice, NoticeCode, SelectionView},
+};
+
+use super::{Moment, failover, listed, percent};
+
+/// Every service on one line.
+#[must_use]
+pub fn services(moment: &Moment<'_>) -> Services {
+    let intents = &moment.view.intents;
+    let line = |id: &ServiceId| {
+        let answer = service_failover(moment, id)?;
+        let known = intents.services.get(id)?;
+        Some(ServiceLine {
+            service_id: id.clone(),
+            version: known.version,
+            who: known.who.clone(),
+            home: answer.home,
+            selected_region: answer.selected_region,
+            priority: known.what.priority,
+            state: answer.state,
+            summary: answer.summary,
+        })
+    };
+    Services {
+        services: intents.services.keys().filter_map(line).collect(),
+        version: intents.version,
+    }
+}
+
+/// Where a service should run; `None` if nobody has defined it.
+#[must_use]
+pub fn service_failover(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFailover> {
+    let view = moment.view;
+    let known = view.intents.services.get(id)?;
+    let owner = Owner::Service(id.clone());
+    let ranking = view.service_ranking(id)?;
+    let selection = view.services.get(id).map(|own| (**own).clone());
+    let selection = selection.unwrap_or_default();
+    let standing = Standing {
+        moment,
+        id,
+        service: &known.what,
+        selection: &selection,
+        ranking: &ranking,
+    };
+    let action = standing.action();
+    let own = standing.own();
+    let data_age = own.and_then(|own| own.data_age);
+    let overrides = view.intents.overrides.iter();
+    let overrides = overrides.filter(|(_, known)| {
+        known.what.until > moment.now() && concerns(&known.what.rule, &owner, &ranking)
+    });
+    Some(ServiceFailover {
+        service_id: id.clone(),
+        home: known.what.home.clone(),
+        selected_region: selection.selected.clone(),
+        recommended_region: ranking.best().map(|best| best.region.clone()),
+        action,
+        state: standing.state(),
+        summary: standing.summary(action),
+        waiting: standing.waiting(action),
+        decided_at: selection.since.map(Into::into),
+        decision_id: selection.decision,
+        previous: failover::previous(moment, &owner, &selection),
+        held_until: selection.held_until.map(Into::into),
+        assignment: shares(&selection.assignment),
+        unserved: unserved(selection.unserved.as_ref()),
+        standby: standing.standby(),
+        standby_unserved: None,
+        notices: standing.notices(),
+        overrides: overrides.map(|(id, _)| id.clone()).collect(),
+        perspective: failover::perspective(&ranking),
+        candidates: failover::candidates(&ranking, &view.policy, moment.late),
+        data_age_ms: data_age.map(|age| super::milliseconds(moment.age(age))),
+        vantage_points: own.map_or(0, |own| own.vantage_points),
+        service_version: known.version,
+        graph_version: view.graph_version,
+        policy_version: view.policy_version.to_string(),
+        evaluated_at: view.now.into(),
+        stale: moment.is_stale(),
+    })
+}
+
+/// What an answer about one service is made from.
+struct Standing<'a> {
+    moment: &'a Moment<'a>,
+    id: &'a ServiceId,
+    service: &'a Service,
+    selection: &'a SelectionView,
+    ranking: &'a Ranking,
+}
+
+impl Standing<'_> {
+    /// The selected region among the candidates.
+    fn own(&self) -> Option<&select::Candidate> {
+        let selected = self.selection.selected.as_ref()?;
+        self.ranking.candidate(selected)
+    }
+
+    /// By how much the best candidate is better, as the logarithm of the ratio of their scores; `None` where the
+    /// selected region is the best, or either is unknown.
+    fn lead(&self) -> Option<f64> {
+        let (own, best) = (self.own()?, self.ranking.best()?);
+        let lead = best.log_score()? - own.log_score()?;
+        (best.region != own.region).then_some(lead)
+    }
+
+    fn is_frozen(&self) -> bool {
+        let owner = Owner::Service(self.id.clone());
+        let now = self.moment.now();
+        let overrides = self.moment.view.intents.overrides.values();
+        overrides
+            .filter(|known| known.what.until > now)
+            .any(|known| match &known.what.rule {
+                Rule::Freeze { owner: None } => true,
+                Rule::Freeze { owner: Some(other) } | Rule::Pin { owner: other, .. } => {
+                    *other == owner
+                }
+                Rule::Drain { .. } | Rule::Forbid { .. } => false,
+            })
+    }
+
+    fn action(&self) -> Action {
+        if self.is_frozen() {
+            return Action::Frozen;
+        }
+        let must_leave = self.own().is_some_and(|own| !own.eligible);
+        let margin = self.moment.view.policy.steadiness.margin.ln();
+        let is_beaten = self.lead().is_some_and(|lead| lead > margin);
+        match (must_leave || is_beaten, self.selection.held_until) {
+            (false, _) => Action::None,
+            _ if self.ranking.best().is_none() => Action::None,
+            (true, Some(_)) => Action::Hold,
+            (true, None) => Action::Switch,
+        }
+    }
+
+    fn waiting(&self, action: Action) -> Option<String> {
+        let best = &self.ranking.best()?.region;
+        match action {
+            Action::None => None,
+            Action::Frozen => Some(format!("{best} is not moved to: an override keeps it")),
+            Action::Hold => {
+                let until = failover::time_of_day(self.selection.held_until?);
+                Some(format!("{best} is held off until {until}"))
+            }
+            Action::Switch => {
+                let confirm = self.moment.view.policy.steadiness.confirm;
+                Some(format!(
+                    "{best} has to stay better for {}",
+                    leeward_common::config::Span(confirm)
+                ))
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        let is_sound = self.own().is_some_and(|own| own.eligible)
+            && self.selection.notices.is_empty()
+            && !self.moment.is_stale();
+        match &self.selection.selected {
+            None if self.selection.since.is_none() => State::Pending,
+            None => State::Bad,
+            Some(_) if self.selection.unserved.is_some() => State::Bad,
+            Some(_) if is_sound => State::Ok,
+            Some(_) => State::Degraded,
+        }
+    }
+
+    fn notices(&self) -> Vec<Reason> {
+        let notices = self.selection.notices.iter();
+        let notice = |notice: &Notice| Reason {
+            code: code(notice.code).to_owned(),
+            detail: notice.detail.clone(),
+        };
+        notices.map(notice).collect()
+    }
+
+    /// Where it would go if its region failed.
+    fn standby(&self) -> Vec<Share> {
+        let rest = self.ranking.candidates.iter().find(|other| {
+            other.eligible && Some(&other.region) != self.selection.selected.as_ref()
+        });
+        let whole = |other: &select::Candidate| Share {
+            region_id: other.region.clone(),
+            share: 1.0,
+        };
+        rest.map(whole).into_iter().collect()
+    }
+
+    fn summary(&self, action: Action) -> String {
+        let id = self.id;
+        let Some(selected) = &self.selection.selected else {
+            return format!(
+                "{id} has nowhere to run: {}",
+                failover::refusals(self.ranking)
+            );
+        };
+        let place = match &self.selection.assignment[..] {
+            [] | [_] => selected.to_string(),
+            shares => {
+                let parts: Vec<String> = shares
+                    .iter()
+                    .map(|share| format!("{} ({})", share.region, percent(share.share)))
+                    .collect();
+                listed(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+            }
+        };
+        let home = match *selected == self.service.home {
+            true => ", its home",
+            false => "",
+        };
+        let mut sentence = format!("{id} runs in {place}{home}");
+        if let Some(unserved) = &self.selection.unserved {
+            let part = percent(unserved.share);
+            sentence.push_str(&format!(
+                "; {part} of it runs nowhere: {}",
+                unserved.because
+            ));
+        } else if let Some(refusal) = self.own().and_then(|own| own.reasons.first()) {
+            sentence.push_str(&format!(", although: {}", refusal.detail));
+        }
+        if let (Some(waiting), true) = (self.waiting(action), action != Action::None) {
+            sentence.push_str(&format!("; {waiting}"));
+        }
+        sentence
+    }
+}
+
+const fn code(code: NoticeCode) -> &'static str {
+    match code {
+        NoticeCode::PinHurts => "pin_hurts",
+        NoticeCode::FreezeHurts => "freeze_hurts",
+        NoticeCode::Conflict => "conflict",
+        NoticeCode::Stuck => "stuck",
+    }
+}
+
+fn concerns(rule: &Rule, owner: &Owner, ranking: &Ranking) -> bool {
+    match rule {
+        Rule::Drain { region, .. } => ranking.candidate(region).is_some(),
+        Rule::Pin { owner: other, .. } | Rule::Forbid { owner: other, .. } => other == owner,
+        Rule::Freeze { owner: other } => other.as_ref().is_none_or(|other| other == owner),
+    }
+}
+
+/// Shares as the API tells them.
+pub(super) fn shares(shares: &[decision::Share]) -> Vec<Share> {
+    let share = |share: &decision::Share| Share {
+        region_id: RegionId::clone(&share.region),
+        share: share.share,
+    };
+    shares.iter().map(share).collect()
+}
+
+/// What runs nowhere, as the API tells it.
+pub(super) fn unserved(unserved: Option<&decision::Unserved>) -> Option<Unserved> {
+    unserved.map(|unserved| Unserved {
+        share: unserved.share,
+        because: unserved.because.clone(),
+    })
+}
