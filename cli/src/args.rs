@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use leeward_common::{
     config::Span,
-    id::{AgentId, RegionId, SourceId},
+    id::{AgentId, RegionId, ServiceId, SourceId},
 };
 
 use crate::pki::{self, Host};
@@ -287,6 +287,9 @@ pub struct PushOptions {
     /// … and ends here.
     #[arg(long, requires = "from")]
     pub to: Option<RegionId>,
+    /// About this service as it is in the region.
+    #[arg(long, requires = "region")]
+    pub service: Option<ServiceId>,
     /// Which measure.
     #[arg(long, value_enum)]
     pub metric: MetricName,
@@ -322,6 +325,9 @@ pub enum MetricName {
     /// Bits per second; links only.
     #[value(name = "bandwidth_bps")]
     BandwidthBps,
+    /// Microseconds; of a region, or of a service in one.
+    #[value(name = "replication_lag_us")]
+    ReplicationLagUs,
 }
 
 /// `leeward simulate`

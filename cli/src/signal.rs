@@ -33,11 +33,13 @@ fn push(cli: &Cli, out: &Output, options: &PushOptions) -> Result<(), Failure> {
         region: options.region.clone(),
         from: options.from.clone(),
         to: options.to.clone(),
+        service: options.service.clone(),
         metric: match options.metric {
             MetricName::Health => Metric::Health,
             MetricName::LatencyUs => Metric::LatencyUs,
             MetricName::LossRatio => Metric::LossRatio,
             MetricName::BandwidthBps => Metric::BandwidthBps,
+            MetricName::ReplicationLagUs => Metric::ReplicationLagUs,
         },
         value: options.value,
         observed_at: options.observed_at.map(Time),
@@ -65,7 +67,10 @@ fn push(cli: &Cli, out: &Output, options: &PushOptions) -> Result<(), Failure> {
 
 fn subject(signal: &Signal) -> String {
     match (&signal.region, &signal.from, &signal.to) {
-        (Some(region), ..) => region.to_string(),
+        (Some(region), ..) => match &signal.service {
+            Some(service) => format!("{service} in {region}"),
+            None => region.to_string(),
+        },
         (None, Some(from), Some(to)) => format!("{from} to {to}"),
         _ => "?".to_owned(),
     }

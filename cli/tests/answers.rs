@@ -310,6 +310,7 @@ fn accepted() -> Signal {
         region: Some(region("oregon")),
         from: None,
         to: None,
+        service: None,
         metric: leeward_common::api::v1::Metric::Health,
         value: 0.5,
         observed_at: time(),

@@ -67,6 +67,14 @@ pub struct Share {
     pub share: f64,
 }
 
+impl Share {
+    /// All of it.
+    #[must_use]
+    pub const fn whole(region: RegionId) -> Self {
+        Self { region, share: 1.0 }
+    }
+}
+
 /// A part of a service that runs nowhere.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Unserved {

@@ -2,19 +2,31 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use leeward_common::{id::RegionId, time::Timestamp};
+use leeward_common::{
+    id::{RegionId, ServiceId},
+    time::Timestamp,
+};
 
 use crate::{
     DORMANT_AFTER,
-    decision::Decision,
+    capacity::Capacity,
+    decision::{Decision, Share},
     effect::Effect,
     fault::{self, Judgement},
-    select::{self, Picture, Request},
+    intent::{Intents, Owner},
+    overrides,
+    placement::Placed,
+    policy::Policy,
+    readiness::Readiness,
+    select::{self, Appraisal, Picture, Ranking, Request},
     selection::{Move, Selection},
+    signal::ActiveSignal,
     state::{Quiet, State},
     summary::summarise,
-    view::{MAX_DECISIONS, RegionView, Vote},
+    view::{MAX_DECISIONS, Pair, PairView, RegionView, Vote},
 };
+
+mod services;
 
 /// How often evidence that nobody adds to any more is swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -58,18 +70,14 @@ impl State {
         let fresh_until = self.judge_faults(at);
         if self.intents.next_expiry().is_some_and(|until| until <= at) {
             Arc::make_mut(&mut self.intents).expire(at);
+            self.all_due = true;
         }
-        let intents = Arc::clone(&self.intents);
-        let regions = policy.regions.keys();
-        let regions = regions.map(|primary| Request::of_region(&policy, primary));
-        let services = intents.services.iter();
-        let services = services.map(|(id, known)| Request::of_service(&policy, id, &known.what));
-        for request in regions.chain(services) {
-            if let Some(decision) = self.evaluate_owner(at, &request) {
-                effects.push(Effect::Decided(Box::new(decision)));
-            }
-        }
-        self.quiet = self.next_quiet(fresh_until);
+        let mut decisions = Vec::new();
+        self.evaluate_regions(at, &mut decisions);
+        let looked = self.evaluate_services(at, &mut decisions);
+        let decided = decisions.into_iter();
+        effects.extend(decided.map(|decision| Effect::Decided(Box::new(decision))));
+        self.quiet = self.next_quiet(fresh_until, looked);
     }
 
     /// Whether nothing can have changed since the last evaluation.
@@ -78,13 +86,25 @@ impl State {
             && self.quiet.until.is_some_and(|until| at <= until)
     }
 
-    fn next_quiet(&self, fresh_until: Timestamp) -> Quiet {
-        let restless = self.selections.values().any(Selection::is_restless);
-        let expiries = [self.signals.next_expiry(), self.intents.next_expiry()];
+    fn next_quiet(&self, fresh_until: Timestamp, looked: usize) -> Quiet {
+        let looked = match self.quiet.version == self.graph_version {
+            true => self.quiet.looked + looked,
+            false => looked,
+        };
+        let restless = self.selections.values().any(Selection::is_restless)
+            || self.all_due
+            || looked < self.intents.services.len();
+        let retry = self.retry_at.values().min().copied();
+        let expiries = [
+            self.signals.next_expiry(),
+            self.intents.next_expiry(),
+            retry,
+        ];
         let expiry = expiries.into_iter().flatten().min();
         let expiry = expiry.map(|at| at - Duration::from_micros(1));
         Quiet {
             version: self.graph_version,
+            looked,
             until: (!restless).then(|| expiry.map_or(fresh_until, |at| at.min(fresh_until))),
         }
     }
@@ -112,6 +132,10 @@ impl State {
             (id, view)
         };
         let regions: BTreeMap<_, _> = regions.into_iter().map(view).collect();
+        let states = |all: &BTreeMap<RegionId, RegionView>| -> Vec<_> {
+            all.values().map(|region| region.state).collect()
+        };
+        self.all_due |= states(&regions) != states(&self.regions);
         if regions != *self.regions {
             self.regions = Arc::new(regions);
         }
@@ -122,38 +146,85 @@ impl State {
             self.graph.refresh(&self.policy, &self.exclusions);
         } else {
             self.exclusions = exclusions;
+            self.all_due = true;
             self.graph.refresh_all(&self.policy, &self.exclusions);
         }
         fresh_until
     }
 
-    fn evaluate_owner(&mut self, at: Timestamp, request: &Request<'_>) -> Option<Decision> {
-        let policy = Arc::clone(&self.policy);
-        let picture = Picture {
-            now: at,
-            policy: &policy,
-            regions: &self.regions,
-            pairs: self.graph.pairs(),
-            signals: self.signals.active(),
-        };
-        let (_, appraisals) = select::appraise(&picture, request);
+    fn evaluate_regions(&mut self, at: Timestamp, decisions: &mut Vec<Decision>) {
+        let parts = self.parts(at);
+        for primary in parts.policy.regions.keys() {
+            let owner = Owner::Region(primary.clone());
+            let selected = self.selections.get(&owner).and_then(Selection::selected);
+            let current = selected.cloned().into_iter().map(Share::whole).collect();
+            let request = Request::of_region(&parts.policy, primary).selected(current);
+            let (perspective, appraisals) = select::appraise(&parts.picture(), &request);
+            if let Some(wanted) = self.wish(&parts, &request, &appraisals) {
+                let evidence = select::ranking(&parts.picture(), perspective, &appraisals);
+                let placed = Placed::default();
+                decisions.push(self.decide(&parts, &request, wanted, evidence, placed));
+            }
+        }
+    }
+
+    /// What a selection wants, if nobody overrides it.
+    fn wish(
+        &mut self,
+        parts: &Parts,
+        request: &Request<'_>,
+        appraisals: &[Appraisal],
+    ) -> Option<Move> {
+        let policy = &parts.policy;
         let selection = self.selections.entry(request.owner.clone()).or_default();
-        let wanted = selection.evaluate(at, &policy.steadiness, &appraisals)?;
-        let evidence = select::rank(&picture, request);
-        let summary = summarise(request, &wanted, &evidence);
+        let selected = selection.selected().cloned();
+        let wanted = selection.evaluate(parts.now, &policy.steadiness, appraisals);
+        let rules = overrides::rules(&parts.intents, &request.owner);
+        let (wanted, notices) = overrides::apply(
+            &rules,
+            policy,
+            &request.owner,
+            selected.as_ref(),
+            appraisals,
+            wanted,
+        );
+        match notices.is_empty() {
+            true => drop(self.notices.remove(&request.owner)),
+            false => drop(self.notices.insert(request.owner.clone(), notices)),
+        }
+        wanted
+    }
+
+    /// Makes a decision of a move, and remembers it.
+    fn decide(
+        &mut self,
+        parts: &Parts,
+        request: &Request<'_>,
+        wanted: Move,
+        evidence: Ranking,
+        placed: Placed,
+    ) -> Decision {
+        let mut summary = summarise(request, &wanted, &evidence);
+        let shares = placed.words();
+        if !shares.is_empty() {
+            summary = format!("{summary} ({shares})");
+        }
         let Move { from, to, reason } = wanted;
         let id = self.next_decision;
         self.next_decision += 1;
-        selection.on_decision(at, &policy.steadiness, to.clone(), id);
+        if from != to {
+            let selection = self.selections.entry(request.owner.clone()).or_default();
+            selection.on_decision(parts.now, &parts.policy.steadiness, to.clone(), id);
+        }
         let decision = Decision {
             id,
-            at,
+            at: parts.now,
             primary: request.primary.clone(),
             service: request.service().cloned(),
             from,
             to,
-            assignment: Vec::new(),
-            unserved: None,
+            assignment: placed.shares,
+            unserved: placed.unserved,
             reason,
             evidence,
             graph_version: self.graph_version,
@@ -165,6 +236,50 @@ impl State {
         if decisions.len() > MAX_DECISIONS {
             decisions.pop_front();
         }
-        Some(decision)
+        decision
+    }
+
+    /// What an evaluation is made from, as of now.
+    fn parts(&self, now: Timestamp) -> Parts {
+        Parts {
+            now,
+            policy: Arc::clone(&self.policy),
+            regions: Arc::clone(&self.regions),
+            pairs: Arc::clone(self.graph.pairs()),
+            signals: Arc::clone(self.signals.active()),
+            intents: Arc::clone(&self.intents),
+            capacity: Arc::clone(&self.capacity),
+            readiness: Arc::clone(&self.readiness),
+            running: Arc::clone(&self.running),
+        }
+    }
+}
+
+/// What an evaluation is made from: shared, so that the selections can change beside it.
+struct Parts {
+    now: Timestamp,
+    policy: Arc<Policy>,
+    regions: Arc<BTreeMap<RegionId, RegionView>>,
+    pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
+    signals: Arc<Vec<ActiveSignal>>,
+    intents: Arc<Intents>,
+    capacity: Arc<Capacity>,
+    readiness: Arc<Readiness>,
+    running: Arc<BTreeMap<ServiceId, Vec<Share>>>,
+}
+
+impl Parts {
+    fn picture(&self) -> Picture<'_> {
+        Picture {
+            now: self.now,
+            policy: &self.policy,
+            regions: &self.regions,
+            pairs: &self.pairs,
+            signals: &self.signals,
+            intents: &self.intents,
+            capacity: &self.capacity,
+            readiness: &self.readiness,
+            running: &self.running,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use leeward_common::{
-    id::{AgentId, RegionId, SourceId},
+    id::{AgentId, RegionId, ServiceId, SourceId},
     report::{Path, Report, Window},
     time::Timestamp,
 };
@@ -68,6 +68,8 @@ pub enum Subject {
     Region(RegionId),
     /// The directed link from the first region to the second.
     Link(RegionId, RegionId),
+    /// A service as it is in a region.
+    Service(ServiceId, RegionId),
 }
 
 /// What a signal measures.
@@ -82,6 +84,9 @@ pub enum Metric {
     LossRatio,
     /// Bits per second; higher is better. Links only.
     BandwidthBps,
+    /// How far data lags behind its origin, in microseconds; lower is better. Of a service in a region, or of a region
+    /// for all services; never a part of a weight.
+    ReplicationLagUs,
 }
 
 /// A measurement that somebody injected. Expires to neutral.

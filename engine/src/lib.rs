@@ -34,6 +34,7 @@ pub mod holddown;
 pub mod input;
 pub mod intent;
 pub mod near;
+mod overrides;
 mod pairs;
 pub mod placement;
 pub mod plan;

@@ -4,7 +4,11 @@
 //!
 //! The score of those that pass is baseline weight times network weight; the highest wins.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use leeward_common::{
     id::{RegionId, ServiceId},
@@ -14,9 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     baseline::baseline,
+    capacity::Capacity,
     clients,
-    intent::{Owner, Service},
+    decision::Share,
+    gate,
+    intent::{Intents, Owner, Service},
+    overrides::{self, Rules},
     policy::{Policy, Weights},
+    readiness::{Limit, Readiness},
     signal::{self, ActiveSignal},
     view::{Estimate, Knowledge, Pair, PairView, RegionState, RegionView},
     weight::{self, Addend, Sum},
@@ -37,6 +46,14 @@ pub struct Picture<'a> {
     pub pairs: &'a BTreeMap<Pair, Arc<PairView>>,
     /// What others said.
     pub signals: &'a [ActiveSignal],
+    /// Services, capacity and overrides.
+    pub intents: &'a Intents,
+    /// What each region offers, and what is taken of it.
+    pub capacity: &'a Capacity,
+    /// What was found of each service and region last.
+    pub readiness: &'a Readiness,
+    /// Where each service runs.
+    pub running: &'a BTreeMap<ServiceId, Vec<Share>>,
 }
 
 /// Whose candidates are to be judged, and by what.
@@ -54,6 +71,8 @@ pub struct Request<'a> {
     pub weights: Weights,
     /// The service, if the selection is one's.
     pub described: Option<&'a Service>,
+    /// What is selected now: gates that concern only who comes are not asked of it.
+    pub current: Vec<Share>,
 }
 
 impl<'a> Request<'a> {
@@ -81,6 +100,7 @@ impl<'a> Request<'a> {
             multipliers: None,
             weights: policy.weights.clone(),
             described: None,
+            current: Vec::new(),
         }
     }
 
@@ -94,7 +114,14 @@ impl<'a> Request<'a> {
             multipliers: Some(&service.multipliers),
             weights: service.weights(policy),
             described: Some(service),
+            current: Vec::new(),
         }
+    }
+
+    /// The same, while this is selected.
+    #[must_use]
+    pub fn selected(self, current: Vec<Share>) -> Self {
+        Self { current, ..self }
     }
 
     /// The service's id, if the selection is one's.
@@ -268,6 +295,15 @@ impl Candidate {
 #[must_use]
 pub fn rank(picture: &Picture<'_>, request: &Request<'_>) -> Ranking {
     let (perspective, appraisals) = appraise(picture, request);
+    ranking(picture, perspective, &appraisals)
+}
+
+/// Appraisals for people.
+pub(crate) fn ranking(
+    picture: &Picture<'_>,
+    perspective: Perspective,
+    appraisals: &[Appraisal],
+) -> Ranking {
     let best = appraisals.first().filter(|best| best.refusal.is_none());
     let best = best.and_then(Appraisal::log_score);
     Ranking {
@@ -283,7 +319,14 @@ pub fn rank(picture: &Picture<'_>, request: &Request<'_>) -> Ranking {
 #[derive(Clone, Debug)]
 pub(crate) struct Appraisal {
     pub(crate) region: RegionId,
+    /// The first gate that it does not pass.
     pub(crate) refusal: Option<Refusal>,
+    /// The other gates that it does not pass, in their order.
+    pub(crate) further: Vec<Refusal>,
+    /// What nobody knows about it.
+    pub(crate) doubts: Vec<Refusal>,
+    /// The service's limits that it breaks.
+    pub(crate) broken: BTreeSet<Limit>,
     baseline: Sum,
     network: Option<Sum>,
     pair: Option<Arc<PairView>>,
@@ -299,11 +342,13 @@ pub(crate) fn appraise(
         Owner::Region(_) => perspective(picture, request.primary),
         Owner::Service(_) => Perspective::Clients,
     };
+    let rules = overrides::rules(picture.intents, &request.owner);
     let mut appraisals: Vec<_> = request
         .candidates
         .iter()
-        .map(|candidate| appraise_one(picture, request, perspective, candidate))
+        .map(|candidate| appraise_one(picture, request, &rules, perspective, candidate))
         .collect();
+    spread_risk(picture, request, &mut appraisals);
     appraisals.sort_by(|a, b| {
         let refused = |own: &Appraisal| own.refusal.is_some();
         let value = |own: &Appraisal| match refused(own) {
@@ -315,6 +360,33 @@ pub(crate) fn appraise(
             .then(a.region.cmp(&b.region))
     });
     (perspective, appraisals)
+}
+
+/// Refuses who shares a risk with a region that is failing, while others pass all gates.
+fn spread_risk(picture: &Picture<'_>, request: &Request<'_>, appraisals: &mut [Appraisal]) {
+    let failing = gate::failing(picture, request);
+    if failing.is_empty() {
+        return;
+    }
+    let risk = |own: &Appraisal| gate::shared_risk(picture, &failing, &own.region);
+    if !appraisals
+        .iter()
+        .any(|own| own.refusal.is_none() && risk(own).is_none())
+    {
+        return;
+    }
+    for own in appraisals {
+        let stays = request
+            .current
+            .iter()
+            .any(|share| share.region == own.region);
+        if !stays && let Some(refusal) = risk(own) {
+            match own.refusal {
+                None => own.refusal = Some(refusal),
+                Some(_) => own.further.push(refusal),
+            }
+        }
+    }
 }
 
 /// From where to judge: from the primary while it is up, or at least somebody measures between it and others.
@@ -348,6 +420,7 @@ fn perspective(picture: &Picture<'_>, primary: &RegionId) -> Perspective {
 fn appraise_one(
     picture: &Picture<'_>,
     request: &Request<'_>,
+    rules: &Rules<'_>,
     perspective: Perspective,
     candidate: &RegionId,
 ) -> Appraisal {
@@ -359,6 +432,9 @@ fn appraise_one(
     let mut own = Appraisal {
         region: candidate.clone(),
         refusal: None,
+        further: Vec::new(),
+        doubts: Vec::new(),
+        broken: BTreeSet::new(),
         baseline: Sum::default(),
         network: None,
         pair: None,
@@ -386,7 +462,16 @@ fn appraise_one(
         own.pair = Some(observed.pair);
         own.network = observed.network;
     }
-    own.refusal = refusal(picture, request, &own);
+    let sight = gate::Sight {
+        region: candidate,
+        pair: own.pair.as_deref(),
+        weighed: own.network.is_some(),
+    };
+    let found = gate::examine(picture, request, rules, &sight);
+    let mut refusals = found.refusals.into_iter();
+    own.refusal = refusals.next();
+    own.further = refusals.collect();
+    (own.doubts, own.broken) = (found.doubts, found.broken);
     own
 }
 
@@ -471,67 +556,12 @@ fn observe_by_survivors(
     })
 }
 
-/// The first gate that a candidate does not pass; see the module's documentation.
-fn refusal(picture: &Picture<'_>, request: &Request<'_>, own: &Appraisal) -> Option<Refusal> {
-    let primary = request.primary;
-    let refuse = |code, detail: String| Some(Refusal { code, detail });
-    let policy = picture.policy;
-    for region in [primary, &own.region] {
-        if !policy.regions.contains_key(region) {
-            return refuse(
-                RefusalCode::UnknownRegion,
-                format!("region {region} is not configured"),
-            );
-        }
-    }
-    if own.region == *primary && matches!(request.owner, Owner::Region(_)) {
-        return refuse(
-            RefusalCode::IsPrimary,
-            "it is the primary itself".to_owned(),
-        );
-    }
-    if let Some(region) = picture.regions.get(&own.region)
-        && region.state == RegionState::Down
-    {
-        return refuse(RefusalCode::Down, region.detail.clone());
-    }
-    let Some(pair) = &own.pair else {
-        return refuse(
-            RefusalCode::NoEvidence,
-            "nothing was measured yet".to_owned(),
-        );
-    };
-    let estimates = &pair.estimates;
-    let age = estimates.age(picture.now).unwrap_or_default();
-    match estimates.knowledge(picture.now, policy) {
-        Knowledge::Unknown => {
-            return refuse(
-                RefusalCode::NoEvidence,
-                "nothing was measured yet".to_owned(),
-            );
-        }
-        Knowledge::Stale => {
-            let detail = format!("the newest evidence is {:.1} s old", age.as_secs_f64());
-            return refuse(RefusalCode::Stale, detail);
-        }
-        Knowledge::Thin => {
-            let detail = format!(
-                "{} probes; at least {} are needed",
-                estimates.n, policy.evidence.min_probes
-            );
-            return refuse(RefusalCode::TooFewProbes, detail);
-        }
-        Knowledge::Fresh => {}
-    }
-    let observers = pair.estimates.vantage_points(picture.now, policy);
-    if own.network.is_none() || (observers >= 2 && pair.is_lost(picture.now, policy)) {
-        let detail = format!("nothing between them is answered, say {observers} observers");
-        return refuse(RefusalCode::Unreachable, detail);
-    }
-    None
-}
-
 impl Appraisal {
+    /// All gates that it does not pass, in their order.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = &Refusal> + Clone {
+        self.refusal.iter().chain(&self.further)
+    }
+
     /// Natural logarithm of the score: its addends, added up in order; `None` if unknown.
     pub(crate) fn log_score(&self) -> Option<f64> {
         self.network.as_ref()?;
@@ -568,7 +598,7 @@ impl Appraisal {
         Candidate {
             region: self.region.clone(),
             eligible,
-            reasons: self.refusal.iter().cloned().collect(),
+            reasons: self.refusals().cloned().collect(),
             baseline: self.baseline.total().exp(),
             network: self.network.as_ref().map(|network| network.total().exp()),
             score: self.log_score().map(f64::exp),

@@ -34,6 +34,9 @@ pub struct Selection {
     beaten_since: Option<Timestamp>,
     /// Since when nothing is known about the selected region.
     unknown_since: Option<Timestamp>,
+    /// Since when the selected region is not ready or breaks a limit while another could be selected.
+    #[serde(default)]
+    unfit_since: Option<Timestamp>,
 }
 
 /// A change that is wanted now.
@@ -99,13 +102,21 @@ impl Selection {
         self.selected = to;
         self.since = Some(now);
         self.decision = Some(decision);
-        (self.beaten_since, self.unknown_since) = (None, None);
+        (self.beaten_since, self.unknown_since, self.unfit_since) = (None, None, None);
     }
 
     /// Whether time alone may bring about a move: something is waited for.
     pub(crate) const fn is_restless(&self) -> bool {
         let choosing = self.since.is_none() && self.choice_since.is_some();
-        choosing || self.beaten_since.is_some() || self.unknown_since.is_some()
+        choosing
+            || self.beaten_since.is_some()
+            || self.unknown_since.is_some()
+            || self.unfit_since.is_some()
+    }
+
+    /// What is selected.
+    pub(crate) const fn selected(&self) -> Option<&RegionId> {
+        self.selected.as_ref()
     }
 
     /// The picture for readers.
@@ -145,6 +156,13 @@ impl Selection {
         incumbent: &Appraisal,
         best: Option<&Appraisal>,
     ) -> Option<(Option<RegionId>, Reason)> {
+        let unfit = incumbent
+            .refusal
+            .as_ref()
+            .is_some_and(|own| is_unfit(own.code));
+        if !unfit || best.is_none() {
+            self.unfit_since = None;
+        }
         let Some(refusal) = &incumbent.refusal else {
             self.unknown_since = None;
             return self.challenge(now, steadiness, incumbent, best?);
@@ -168,8 +186,39 @@ impl Selection {
                 let waited = now.since(since) >= steadiness.silence;
                 (waited && self.may_move(now)).then_some(leave(Some(best), because()))
             }
-            _ => None,
+            // Without room elsewhere it stays: who is served badly is served.
+            RefusalCode::Forbidden
+            | RefusalCode::Drained
+            | RefusalCode::LabelMissing
+            | RefusalCode::LabelForbidden => Some(leave(Some(best?), because())),
+            RefusalCode::CheckFailed | RefusalCode::DependencyMissing => {
+                let because = refusal.detail.clone();
+                self.give_up(now, steadiness, best?, Reason::NotReady { because })
+            }
+            RefusalCode::BreaksLimits => {
+                let because = refusal.detail.clone();
+                self.give_up(now, steadiness, best?, Reason::ServiceLevel { because })
+            }
+            // These are asked of who comes, not of who is there.
+            RefusalCode::ReplicaBehind
+            | RefusalCode::NoRoom
+            | RefusalCode::SharedRisk
+            | RefusalCode::Suppressed => None,
         }
+    }
+
+    /// The selected region may not stay and another may be selected: it is left once that has been so for the confirm
+    /// window.
+    fn give_up(
+        &mut self,
+        now: Timestamp,
+        steadiness: &Steadiness,
+        best: &Appraisal,
+        reason: Reason,
+    ) -> Option<(Option<RegionId>, Reason)> {
+        let since = *self.unfit_since.get_or_insert(now);
+        let waited = now.since(since) >= steadiness.confirm;
+        (waited && self.may_move(now)).then(|| leave(Some(best), reason))
     }
 
     /// The selected region may stay; another may be better by enough, for long enough.
@@ -207,6 +256,13 @@ fn leave(best: Option<&Appraisal>, reason: Reason) -> (Option<RegionId>, Reason)
         Some(best) => (Some(best.region.clone()), reason),
         None => (None, Reason::NoCandidate),
     }
+}
+
+const fn is_unfit(code: RefusalCode) -> bool {
+    matches!(
+        code,
+        RefusalCode::CheckFailed | RefusalCode::DependencyMissing | RefusalCode::BreaksLimits
+    )
 }
 
 fn is_unknown(own: &Appraisal) -> bool {

@@ -160,12 +160,17 @@ fn precedence(signal: &ActiveSignal) -> (Timestamp, Timestamp, u64) {
 
 fn is_sound(signal: &Signal) -> bool {
     let of_link = matches!(signal.subject, Subject::Link(..));
+    let of_service = matches!(signal.subject, Subject::Service(..));
+    if of_service && signal.metric != Metric::ReplicationLagUs {
+        return false;
+    }
     match signal.metric {
         Metric::Health => (0.0..=1.0).contains(&signal.value),
         Metric::LossRatio => of_link && (0.0..=1.0).contains(&signal.value),
         Metric::LatencyUs | Metric::BandwidthBps => {
             of_link && signal.value.is_finite() && signal.value >= 0.0
         }
+        Metric::ReplicationLagUs => !of_link && signal.value.is_finite() && signal.value >= 0.0,
     }
 }
 
@@ -217,7 +222,8 @@ fn gloomiest<'a>(
     sum: &Sum,
 ) -> Vec<Pull<'a>> {
     let mut by_measure: BTreeMap<(Metric, bool), Pull<'a>> = BTreeMap::new();
-    for signal in signals {
+    let of_weights = |own: &&ActiveSignal| own.metric != Metric::ReplicationLagUs;
+    for signal in signals.iter().filter(of_weights) {
         let of_link = match &signal.subject {
             Subject::Region(region) if region == candidate => false,
             Subject::Link(from, to)
@@ -259,6 +265,7 @@ fn delta(weights: &Weights, signal: &ActiveSignal, sum: &Sum) -> f64 {
         }
         Metric::LossRatio => weight::loss(weights, signal.value) - sum.of(&Term::Loss),
         Metric::BandwidthBps => weight::bandwidth(weights, signal.value) - sum.of(&Term::Bandwidth),
+        Metric::ReplicationLagUs => 0.0,
     }
 }
 
@@ -269,5 +276,6 @@ fn describe(signal: &ActiveSignal) -> String {
         Metric::LatencyUs => format!("latency {:.1} ms", value / 1_000.0),
         Metric::LossRatio => format!("loss {}", weight::percent(value)),
         Metric::BandwidthBps => format!("bandwidth {:.1} Mbit/s", value / 1e6),
+        Metric::ReplicationLagUs => format!("replication lag {:.1} s", value / 1e6),
     }
 }

@@ -7,14 +7,14 @@ use std::{
 };
 
 use leeward_common::{
-    id::{AgentId, RegionId},
+    id::{AgentId, RegionId, ServiceId},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     capacity::Capacity,
-    decision::Decision,
+    decision::{Decision, Share, Unserved},
     graph::{Exclusions, Graph},
     input::{AgentConnected, Reports, Signal},
     intent::{Change, Intents, Owner},
@@ -22,11 +22,11 @@ use crate::{
     readiness::{Readiness, ReadinessChange},
     selection::Selection,
     signal::Signals,
-    view::{AgentView, RegionState, RegionView, View, Vote},
+    view::{AgentView, Notice, RegionState, RegionView, View, Vote},
 };
 
 /// The version of [`State`] that this build writes and reads.
-pub const STATE_VERSION: u32 = 3;
+pub const STATE_VERSION: u32 = 4;
 
 /// A snapshot of another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -62,6 +62,17 @@ pub struct State {
     pub(crate) capacity: Arc<Capacity>,
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) readiness_changes: Arc<VecDeque<Arc<ReadinessChange>>>,
+    pub(crate) next_readiness_change: u64,
+    /// By which shares each service runs where.
+    pub(crate) running: Arc<BTreeMap<ServiceId, Vec<Share>>>,
+    /// What of a service runs nowhere.
+    pub(crate) unserved: BTreeMap<ServiceId, Unserved>,
+    /// When a service that found no place is placed anew.
+    pub(crate) retry_at: BTreeMap<ServiceId, Timestamp>,
+    /// Whether something happened that concerns all services.
+    pub(crate) all_due: bool,
+    #[serde(with = "crate::pairs")]
+    pub(crate) notices: BTreeMap<Owner, Vec<Notice>>,
     /// See [`Quiet`]; not needed to go on, only to go on quickly.
     #[serde(skip)]
     pub(crate) quiet: Quiet,
@@ -72,6 +83,8 @@ pub struct State {
 pub(crate) struct Quiet {
     /// As of this graph version.
     pub(crate) version: u64,
+    /// How many services were looked at since, those counted twice that were looked at twice.
+    pub(crate) looked: usize,
     /// Up to then, inclusive; `None` if it may change at any time.
     pub(crate) until: Option<Timestamp>,
 }
@@ -111,6 +124,12 @@ impl State {
             capacity: Arc::default(),
             readiness: Arc::default(),
             readiness_changes: Arc::default(),
+            next_readiness_change: 1,
+            running: Arc::default(),
+            unserved: BTreeMap::new(),
+            retry_at: BTreeMap::new(),
+            all_due: true,
+            notices: BTreeMap::new(),
             quiet: Quiet::default(),
         };
         state.know_regions();
@@ -128,16 +147,30 @@ impl State {
     /// Every region of the policy has a state and a selection, and no other has.
     fn know_regions(&mut self) {
         let policy = Arc::clone(&self.policy);
-        let services = &self.intents.services;
+        let intents = Arc::clone(&self.intents);
+        let services = &intents.services;
         self.selections.retain(|owner, _| match owner {
             Owner::Region(primary) => policy.regions.contains_key(primary),
             Owner::Service(service) => services.contains_key(service),
         });
+        self.notices
+            .retain(|owner, _| self.selections.contains_key(owner));
+        self.unserved.retain(|id, _| services.contains_key(id));
+        self.retry_at.clear();
+        self.all_due = true;
+        let running = Arc::make_mut(&mut self.running);
+        running.retain(|id, _| services.contains_key(id));
+        let readiness = Arc::make_mut(&mut self.readiness);
+        readiness.retain(|id, _| services.contains_key(id));
         for (id, service) in services {
+            running
+                .entry(id.clone())
+                .or_insert_with(|| vec![Share::whole(service.what.home.clone())]);
             self.selections
                 .entry(Owner::Service(id.clone()))
                 .or_insert_with(|| Selection::running(self.now, service.what.home.clone()));
         }
+        self.count_capacity();
         let regions = Arc::make_mut(&mut self.regions);
         regions.retain(|region, _| policy.regions.contains_key(region));
         for region in policy.regions.keys() {
@@ -239,7 +272,13 @@ impl State {
             .map(|(id, agent)| (id.clone(), agent.view()));
         let (mut selections, mut services) = (BTreeMap::new(), BTreeMap::new());
         for (owner, selection) in &self.selections {
-            let view = Arc::new(selection.view(self.now));
+            let mut view = selection.view(self.now);
+            if let Owner::Service(id) = owner {
+                view.assignment = self.running.get(id).cloned().unwrap_or_default();
+                view.unserved = self.unserved.get(id).cloned();
+            }
+            view.notices = self.notices.get(owner).cloned().unwrap_or_default();
+            let view = Arc::new(view);
             match owner {
                 Owner::Region(primary) => selections.insert(primary.clone(), view),
                 Owner::Service(service) => services.insert(service.clone(), view),
@@ -262,6 +301,7 @@ impl State {
             capacity: Arc::clone(&self.capacity),
             readiness: Arc::clone(&self.readiness),
             readiness_changes: Arc::clone(&self.readiness_changes),
+            running: Arc::clone(&self.running),
         }
     }
 }

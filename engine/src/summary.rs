@@ -4,6 +4,7 @@ use leeward_common::id::{RegionId, ServiceId};
 
 use crate::{
     decision::Reason,
+    intent::Rule,
     select::{Candidate, Contribution, Perspective, Ranking, Request, Term},
     selection::Move,
 };
@@ -87,6 +88,11 @@ fn why_moved(from: &RegionId, to: &RegionId, reason: &Reason, ranking: &Ranking)
             "back again with {margin:.2} times its score, {}",
             main_difference(from, to, ranking)
         ),
+        Reason::Override { rule, .. } if matches!(rule, Rule::Pin { .. }) => rule.words(),
+        Reason::ServiceLevel { because } => {
+            format!("{from} does not keep the limits that it needs, {to} does: {because}")
+        }
+        Reason::NotReady { because } => format!("{from} is not ready for it: {because}"),
         Reason::Ineligible { because } => format!("{from} may not be selected: {because}"),
         _ => why_not(from, ranking),
     }

@@ -77,6 +77,8 @@ pub struct View {
     pub decisions: Arc<VecDeque<Arc<Decision>>>,
     /// Signals in force.
     pub signals: Arc<Vec<ActiveSignal>>,
+    /// By which shares each service runs where.
+    pub running: Arc<BTreeMap<ServiceId, Vec<Share>>>,
     /// What each region offers, and what is taken of it.
     pub capacity: Arc<Capacity>,
     /// Whether each service could run in each of its regions today, by service and region.
@@ -101,6 +103,10 @@ impl View {
             regions: &self.regions,
             pairs: &self.pairs,
             signals: &self.signals,
+            intents: &self.intents,
+            capacity: &self.capacity,
+            readiness: &self.readiness,
+            running: &self.running,
         }
     }
 
@@ -108,7 +114,12 @@ impl View {
     /// only. A primary that the policy does not know has no candidates.
     #[must_use]
     pub fn ranking(&self, primary: &RegionId) -> Ranking {
-        let request = Request::of_region(&self.policy, primary);
+        let selected = self
+            .selections
+            .get(primary)
+            .and_then(|own| own.selected.clone());
+        let current = selected.into_iter().map(Share::whole).collect();
+        let request = Request::of_region(&self.policy, primary).selected(current);
         crate::select::rank(&self.picture(), &request)
     }
 
@@ -116,7 +127,8 @@ impl View {
     #[must_use]
     pub fn service_ranking(&self, service: &ServiceId) -> Option<Ranking> {
         let known = self.intents.services.get(service)?;
-        let request = Request::of_service(&self.policy, service, &known.what);
+        let current = self.running.get(service).cloned().unwrap_or_default();
+        let request = Request::of_service(&self.policy, service, &known.what).selected(current);
         Some(crate::select::rank(&self.picture(), &request))
     }
 

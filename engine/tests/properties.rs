@@ -417,6 +417,6 @@ fn a_snapshot_of_another_version_is_refused() {
     let error = Engine::from_snapshot(serde_json::from_value(snapshot).unwrap()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "snapshot has version 99; this build reads 2"
+        "snapshot has version 99; this build reads 4"
     );
 }

@@ -552,19 +552,25 @@ fn new_signal(signal: &SignalAction) -> v1::NewSignal {
         ttl,
     } = signal;
     let (region, from, to) = match subject {
-        Subject::Region(region) => (Some(region.clone()), None, None),
+        Subject::Region(region) | Subject::Service(_, region) => (Some(region.clone()), None, None),
         Subject::Link(from, to) => (None, Some(from.clone()), Some(to.clone())),
+    };
+    let service = match subject {
+        Subject::Service(service, _) => Some(service.clone()),
+        Subject::Region(_) | Subject::Link(..) => None,
     };
     v1::NewSignal {
         source: source.clone(),
         region,
         from,
         to,
+        service,
         metric: match metric {
             leeward_engine::input::Metric::Health => v1::Metric::Health,
             leeward_engine::input::Metric::LatencyUs => v1::Metric::LatencyUs,
             leeward_engine::input::Metric::LossRatio => v1::Metric::LossRatio,
             leeward_engine::input::Metric::BandwidthBps => v1::Metric::BandwidthBps,
+            leeward_engine::input::Metric::ReplicationLagUs => v1::Metric::ReplicationLagUs,
         },
         value: *value,
         observed_at: None,

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    id::{AgentId, RegionId, SourceId},
+    id::{AgentId, RegionId, ServiceId, SourceId},
     ratio::Ratio,
     time::Timestamp,
 };
@@ -573,6 +573,8 @@ pub enum Metric {
     LossRatio,
     /// Bits per second; higher is better. Links only.
     BandwidthBps,
+    /// How far data lags behind its origin, in microseconds; lower is better. Of a region, or of a service in one.
+    ReplicationLagUs,
 }
 
 impl Metric {
@@ -584,6 +586,7 @@ impl Metric {
             Self::LatencyUs => "latency_us",
             Self::LossRatio => "loss_ratio",
             Self::BandwidthBps => "bandwidth_bps",
+            Self::ReplicationLagUs => "replication_lag_us",
         }
     }
 }
@@ -610,6 +613,9 @@ pub struct NewSignal {
     /// Where the link ends. Leave out for a region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<RegionId>,
+    /// The service that it is about, as it is in `region`. Leave out for the region itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceId>,
     /// Which measure.
     pub metric: Metric,
     /// In the metric's unit.
@@ -636,6 +642,9 @@ pub struct Signal {
     /// Where the link ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<RegionId>,
+    /// The service that it is about, as it is in `region`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceId>,
     /// Which measure.
     pub metric: Metric,
     /// In the metric's unit.

@@ -151,6 +151,7 @@ struct RawSignal {
     region: Option<Spanned<RegionId>>,
     from: Option<Spanned<RegionId>>,
     to: Option<Spanned<RegionId>>,
+    service: Option<ServiceId>,
     metric: Metric,
     value: f64,
     ttl: Span,
@@ -557,7 +558,10 @@ impl Reader<'_> {
         let span = written.span();
         let raw = written.into_inner();
         let subject = match (&raw.region, &raw.from, &raw.to) {
-            (Some(region), None, None) => Subject::Region(self.region(region)?),
+            (Some(region), None, None) => match raw.service.clone() {
+                None => Subject::Region(self.region(region)?),
+                Some(service) => Subject::Service(service, self.region(region)?),
+            },
             (None, Some(from), Some(to)) => Subject::Link(self.region(from)?, self.region(to)?),
             _ => {
                 let message = "a signal is about a region, or a link with from and to";

@@ -134,7 +134,7 @@ pub fn link(moment: &Moment<'_>, from: &RegionId, to: &RegionId) -> Link {
     let known = view.links.get(&(from.clone(), to.clone()));
     let known = known.map_or(&none, AsRef::as_ref);
     let about = |subject: &Subject| match subject {
-        Subject::Region(region) => region == to,
+        Subject::Region(region) | Subject::Service(_, region) => region == to,
         Subject::Link(a, b) => (a, b) == (from, to),
     };
     Link {

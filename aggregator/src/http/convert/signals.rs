@@ -28,19 +28,25 @@ pub fn signal(signal: &ActiveSignal) -> v1::Signal {
         expires_at,
     } = signal;
     let (region, from, to) = match subject {
-        Subject::Region(region) => (Some(region.clone()), None, None),
+        Subject::Region(region) | Subject::Service(_, region) => (Some(region.clone()), None, None),
         Subject::Link(from, to) => (None, Some(from.clone()), Some(to.clone())),
+    };
+    let service = match subject {
+        Subject::Service(service, _) => Some(service.clone()),
+        Subject::Region(_) | Subject::Link(..) => None,
     };
     v1::Signal {
         source: source.clone(),
         region,
         from,
         to,
+        service,
         metric: match metric {
             Metric::Health => v1::Metric::Health,
             Metric::LatencyUs => v1::Metric::LatencyUs,
             Metric::LossRatio => v1::Metric::LossRatio,
             Metric::BandwidthBps => v1::Metric::BandwidthBps,
+            Metric::ReplicationLagUs => v1::Metric::ReplicationLagUs,
         },
         value: *value,
         observed_at: (*observed_at).into(),

@@ -185,7 +185,20 @@ fn sound(
 fn subject(view: &View, new: &NewSignal) -> Result<Subject, Refused> {
     let known = |name: &RegionId| names::region(&view.policy, name.as_str()).cloned();
     match (&new.region, &new.from, &new.to) {
-        (Some(region), None, None) => Ok(Subject::Region(known(region)?)),
+        (Some(region), None, None) => match &new.service {
+            None => Ok(Subject::Region(known(region)?)),
+            Some(service) if view.intents.services.contains_key(service) => {
+                Ok(Subject::Service(service.clone(), known(region)?))
+            }
+            Some(service) => Err(invalid(
+                format!("there is no service {service}"),
+                "name a service that was put (GET /v1/services)",
+            )),
+        },
+        (None, Some(_), Some(_)) if new.service.is_some() => Err(invalid(
+            "a signal about a service names its region, not a link".to_owned(),
+            "send `service` and `region`",
+        )),
         (None, Some(from), Some(to)) if from == to => Err(invalid(
             format!("from and to are both {from}"),
             "name the two ends of a link, or `region` alone",
@@ -204,11 +217,27 @@ fn in_range(metric: v1::Metric, value: f64, subject: &Subject) -> Result<Metric,
         v1::Metric::LossRatio => (Metric::LossRatio, 0.0, 1.0),
         v1::Metric::LatencyUs => (Metric::LatencyUs, 0.0, 60e6),
         v1::Metric::BandwidthBps => (Metric::BandwidthBps, 1.0, 1e15),
+        v1::Metric::ReplicationLagUs => (Metric::ReplicationLagUs, 0.0, 1e15),
     };
     if !(low..=high).contains(&value) {
         return Err(invalid(
             format!("value is {value}"),
             &format!("{metric} lies in {low} to {high}"),
+        ));
+    }
+    if metric == v1::Metric::ReplicationLagUs {
+        return match subject {
+            Subject::Link(..) => Err(invalid(
+                format!("{metric} is no measure of links"),
+                "send it about the region where the data arrives (`region`), and the `service` if it is one's",
+            )),
+            Subject::Region(_) | Subject::Service(..) => Ok(engine),
+        };
+    }
+    if matches!(subject, Subject::Service(..)) {
+        return Err(invalid(
+            format!("{metric} is no measure of a service"),
+            "send it about the region alone, or send `replication_lag_us`",
         ));
     }
     if metric != v1::Metric::Health && matches!(subject, Subject::Region(_)) {

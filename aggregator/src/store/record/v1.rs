@@ -199,6 +199,9 @@ pub struct SignalRecord {
     /// The second region of a link; `None` if it is about a region.
     #[serde(default)]
     pub to: Option<RegionId>,
+    /// The service that it is about, as it is in the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceId>,
     /// Which measure.
     pub metric: MetricName,
     /// In the metric's unit.
@@ -221,6 +224,7 @@ pub enum MetricName {
     LatencyUs,
     LossRatio,
     BandwidthBps,
+    ReplicationLagUs,
 }
 
 /// What was decided; in column `decisions`.
@@ -352,20 +356,23 @@ impl From<&Signal> for SignalRecord {
             expires_at,
             idempotency_key,
         } = signal.clone();
-        let (region, to) = match subject {
-            Subject::Region(region) => (region, None),
-            Subject::Link(from, to) => (from, Some(to)),
+        let (region, to, service) = match subject {
+            Subject::Region(region) => (region, None, None),
+            Subject::Link(from, to) => (from, Some(to), None),
+            Subject::Service(service, region) => (region, None, Some(service)),
         };
         let metric = match metric {
             Metric::Health => MetricName::Health,
             Metric::LatencyUs => MetricName::LatencyUs,
             Metric::LossRatio => MetricName::LossRatio,
             Metric::BandwidthBps => MetricName::BandwidthBps,
+            Metric::ReplicationLagUs => MetricName::ReplicationLagUs,
         };
         Self {
             source,
             region,
             to,
+            service,
             metric,
             value,
             observed_at_us: observed_at.as_unix_us(),
@@ -381,6 +388,7 @@ impl From<SignalRecord> for Signal {
             source,
             region,
             to,
+            service,
             metric,
             value,
             observed_at_us,
@@ -392,10 +400,12 @@ impl From<SignalRecord> for Signal {
             MetricName::LatencyUs => Metric::LatencyUs,
             MetricName::LossRatio => Metric::LossRatio,
             MetricName::BandwidthBps => Metric::BandwidthBps,
+            MetricName::ReplicationLagUs => Metric::ReplicationLagUs,
         };
-        let subject = match to {
-            None => Subject::Region(region),
-            Some(to) => Subject::Link(region, to),
+        let subject = match (service, to) {
+            (Some(service), _) => Subject::Service(service, region),
+            (None, None) => Subject::Region(region),
+            (None, Some(to)) => Subject::Link(region, to),
         };
         Self {
             source,
