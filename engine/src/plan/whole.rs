@@ -24,10 +24,8 @@ pub(super) fn round(problem: &Problem, relaxed: &Relaxed, shares: &mut [Vec<f64>
     let must_stay = |&demand: &usize| problem.demands[demand].split == Split::Whole;
     let (whole, divisible): (Vec<usize>, Vec<usize>) =
         (0..problem.demands.len()).partition(must_stay);
-    let split = |&&demand: &&usize| {
-        let share: f64 = shares[demand].iter().sum();
-        !shares[demand].contains(&1.0) && (share > 0.0 || !problem.options[demand].is_empty())
-    };
+    let split =
+        |&&demand: &&usize| !shares[demand].contains(&1.0) && !problem.options[demand].is_empty();
     let fractional: Vec<usize> = whole.iter().filter(split).copied().collect();
     if fractional.is_empty() {
         return;
@@ -36,23 +34,33 @@ pub(super) fn round(problem: &Problem, relaxed: &Relaxed, shares: &mut [Vec<f64>
         shares[demand].fill(0.0);
     }
     let mut seating = Seating::new(problem, relaxed, shares);
-    seating.seat(&fractional);
-    seating.polish(&whole);
-    let mut usable = problem.usable.clone();
-    for &demand in &whole {
-        if let Some(option) = seating.seat_of(demand) {
-            let region = problem.options[demand][option].region;
-            for (resource, need) in problem.needs[demand].iter().enumerate() {
-                usable[problem.row(region, resource)] -= need;
-            }
+    let mut waiting = fractional;
+    for _ in 0..PASSES {
+        let before = waiting.len();
+        seating.seat(&waiting);
+        seating.polish(&whole);
+        // Whoever moved or left since may have made room.
+        waiting = seating.unseated(&whole);
+        if waiting.is_empty() || waiting.len() >= before {
+            break;
         }
     }
     if !divisible.is_empty() {
+        let mut usable = problem.usable.clone();
+        for &demand in &whole {
+            if let Some(option) = seating.seat_of(demand) {
+                let region = problem.options[demand][option].region;
+                for (resource, need) in problem.needs[demand].iter().enumerate() {
+                    usable[problem.row(region, resource)] -= need;
+                }
+            }
+        }
         let rest = relax(problem, &usable, &divisible);
         for demand in divisible {
             shares[demand].clone_from(&rest.shares[demand]);
         }
     }
+    Seating::new(problem, relaxed, shares).fill(&waiting);
 }
 
 /// Who waits, the most important first: by class, then the heaviest, then by id.
@@ -108,6 +116,28 @@ impl<'a> Seating<'a> {
         let of = &self.problem.demands[demand];
         // Positive floats are ordered as their bits are.
         (of.class, Reverse(of.weight.to_bits()), demand)
+    }
+
+    /// Seats those who fit where something is left, moving nobody.
+    fn fill(&mut self, waiting: &[usize]) {
+        let queue: BTreeSet<Turn> = waiting.iter().map(|&demand| self.turn(demand)).collect();
+        for (_, _, demand) in queue {
+            let options = &self.problem.options[demand];
+            let room = (0..options.len())
+                .filter(|&option| self.has_room(demand, options[option].region))
+                .min_by(|&a, &b| options[a].cost.total_cmp(&options[b].cost));
+            if let Some(option) = room {
+                self.sit(demand, option);
+            }
+        }
+    }
+
+    /// Those of `whole` that could go somewhere and sit nowhere.
+    fn unseated(&self, whole: &[usize]) -> Vec<usize> {
+        let options = &self.problem.options;
+        let waits =
+            |&&demand: &&usize| !options[demand].is_empty() && self.seat_of(demand).is_none();
+        whole.iter().filter(waits).copied().collect()
     }
 
     /// Takes the option with the least cost, alone or by letting one other service move. False if there is none.
