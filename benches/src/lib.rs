@@ -9,5 +9,6 @@ pub mod figure;
 pub mod http;
 pub mod installation;
 pub mod measure;
+pub mod plan;
 pub mod process;
 pub mod samples;

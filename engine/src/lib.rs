@@ -15,8 +15,9 @@
 //! - [`gate`], [`select`]: what a candidate must pass; then its score.
 //! - [`capacity`], [`readiness`]: what regions offer and what is taken of it; who could run where today.
 //! - [`placement`]: where services go together when regions fail.
+//! - [`plan`]: the solver behind it: everything in one go, never beyond a capacity.
 //! - [`selection`], [`holddown`]: when a selection changes, and how long it stays.
-//! - [`plan`]: where all services go together when regions fail.
+//! - [`route`]: the best way between two regions, straight or over a relay.
 //! - [`decision`]: what was decided, and every reason.
 //! - [`view`]: the immutable picture that readers get.
 //! - [`scenario`], [`simulate`]: a world in a file, run in virtual time.
@@ -40,6 +41,7 @@ pub mod placement;
 pub mod plan;
 pub mod policy;
 pub mod readiness;
+pub mod route;
 pub mod scenario;
 pub mod select;
 pub mod selection;

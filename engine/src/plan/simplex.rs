@@ -65,6 +65,8 @@ pub(super) struct Simplex<'a> {
     /// Inverse of the working basis, a row for each basic variable.
     inverse: Vec<f64>,
     changes: usize,
+    /// The largest cost of the stage.
+    scale: f64,
     scratch: Scratch,
 }
 
@@ -102,6 +104,7 @@ impl<'a> Simplex<'a> {
             values: vec![0.0; rows],
             inverse: vec![0.0; rows * rows],
             changes: 0,
+            scale: 0.0,
             scratch: Scratch {
                 direction: vec![0.0; rows],
                 rates: vec![0.0; program.groups()],
@@ -129,6 +132,9 @@ impl<'a> Simplex<'a> {
     /// Walks to a vertex of least cost among those that stages before left open, and bars whatever would worsen it.
     pub(super) fn minimise(&mut self, costs: &[f64]) -> Optimum {
         let program = self.program;
+        self.scale = costs
+            .iter()
+            .fold(0.0_f64, |most, cost| most.max(cost.abs()));
         let limit = 1_000 + 20 * (program.groups() + program.rows());
         let bland_after = 50 + program.rows();
         let mut y = self.duals(costs);
@@ -194,12 +200,9 @@ impl<'a> Simplex<'a> {
         bland: bool,
     ) -> Option<(Basic, f64)> {
         let mut best: Option<(Basic, f64)> = None;
-        let scale = costs
-            .iter()
-            .fold(0.0_f64, |most, cost| most.max(cost.abs()));
         for (row, &price) in y.iter().enumerate() {
             let better = best.is_none_or(|(_, least)| -price < least);
-            if price > COST_TOLERANCE * scale && !self.barred_slacks[row] && better {
+            if price > self.scale * COST_TOLERANCE && !self.barred_slacks[row] && better {
                 best = Some((Basic::Slack(row), -price));
                 if bland {
                     return best;
@@ -499,15 +502,12 @@ impl<'a> Simplex<'a> {
     /// Reads the optimum off, and bars what would worsen it.
     fn optimum(&mut self, costs: &[f64], y: Vec<f64>) -> Optimum {
         let program = self.program;
-        let scale = costs
-            .iter()
-            .fold(0.0_f64, |most, cost| most.max(cost.abs()));
         let mut bound = 0.0;
         let mut y = y;
         for (row, y) in y.iter_mut().enumerate() {
             let spare = self.basis.contains(&Basic::Slack(row));
             let wrong = *y > 0.0 && !self.barred_slacks[row];
-            if spare || wrong || y.abs() <= COST_TOLERANCE * scale {
+            if spare || wrong || y.abs() <= COST_TOLERANCE * self.scale {
                 *y = 0.0;
             }
             bound += *y * program.capacity()[row];

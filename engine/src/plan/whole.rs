@@ -12,12 +12,14 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::{
-    problem::{Choice, Problem, Split},
+    problem::{Choice, Problem, Split, TOLERANCE},
     relax::{Relaxed, relax},
 };
 
-/// Passes over all services that look for a cheaper region with room.
-const PASSES: usize = 10;
+/// Passes over all services that look for a better seat.
+const PASSES: usize = 4;
+/// How often those without a seat may try again.
+const ROUNDS: usize = 2;
 
 /// Makes the shares of services that must stay whole 0 or 1, and divides what is left among the others anew.
 pub(super) fn round(problem: &Problem, relaxed: &Relaxed, shares: &mut [Vec<f64>]) {
@@ -35,7 +37,7 @@ pub(super) fn round(problem: &Problem, relaxed: &Relaxed, shares: &mut [Vec<f64>
     }
     let mut seating = Seating::new(problem, relaxed, shares);
     let mut waiting = fractional;
-    for _ in 0..PASSES {
+    for _ in 0..ROUNDS {
         let before = waiting.len();
         seating.seat(&waiting);
         seating.polish(&whole);
@@ -68,11 +70,13 @@ type Turn = (u8, Reverse<u64>, usize);
 
 struct Seating<'a> {
     problem: &'a Problem,
-    relaxed: &'a Relaxed,
     shares: &'a mut [Vec<f64>],
     loads: Vec<f64>,
     /// Demands with a share in each region.
     guests: Vec<BTreeSet<usize>>,
+    costs: Costs,
+    /// Costs with what the capacity that is taken would be worth to others.
+    worths: Costs,
 }
 
 impl<'a> Seating<'a> {
@@ -88,8 +92,9 @@ impl<'a> Seating<'a> {
             }
         }
         Self {
+            costs: Costs::new(problem, |_| 0.0),
+            worths: Costs::new(problem, |row| relaxed.prices[row].saves.max(0.0)),
             problem,
-            relaxed,
             shares,
             loads,
             guests,
@@ -100,7 +105,7 @@ impl<'a> Seating<'a> {
     fn seat(&mut self, waiting: &[usize]) {
         let mut queue: BTreeSet<Turn> = waiting.iter().map(|&demand| self.turn(demand)).collect();
         // Each displacement serves a class further, so there is an end; this bounds how long it may take.
-        let mut displacements = 10 * self.problem.demands.len();
+        let mut displacements = self.problem.demands.len();
         while let Some((_, _, demand)) = queue.pop_first() {
             if self.take_best(demand) || displacements == 0 {
                 continue;
@@ -140,20 +145,39 @@ impl<'a> Seating<'a> {
         whole.iter().filter(waits).copied().collect()
     }
 
-    /// Takes the option with the least cost, alone or by letting one other service move. False if there is none.
+    /// Takes the best way to seat a demand. False if there is none.
     fn take_best(&mut self, demand: usize) -> bool {
-        let mut best: Option<Way> = None;
-        let cheaper =
-            |cost: f64, best: &Option<Way>| best.as_ref().is_none_or(|best| cost < best.cost);
+        let Some(way) = self.best_way(demand, f64::INFINITY, &self.worths) else {
+            return false;
+        };
+        self.take(demand, &way);
+        true
+    }
+
+    fn take(&mut self, demand: usize, way: &Way) {
+        if let Some((guest, other)) = way.moved {
+            self.leave(guest);
+            self.sit(guest, other);
+        }
+        self.sit(demand, way.option);
+    }
+
+    /// The way with the least cost below `limit` to seat a demand, alone or by letting one other service move.
+    fn best_way(&self, demand: usize, limit: f64, costs: &Costs) -> Option<Way> {
+        let mut best = Way {
+            cost: limit,
+            option: usize::MAX,
+            moved: None,
+        };
         for (option, choice) in self.problem.options[demand].iter().enumerate() {
-            let cost = self.worth(demand, choice);
+            let cost = costs.of[demand][option];
             if self.has_room(demand, choice.region) {
-                if cheaper(cost, &best) {
-                    best = Some(Way {
+                if cost < best.cost {
+                    best = Way {
                         cost,
                         option,
                         moved: None,
-                    });
+                    };
                 }
                 continue;
             }
@@ -161,34 +185,25 @@ impl<'a> Seating<'a> {
                 let Some(now) = self.seat_of(guest) else {
                     continue;
                 };
-                if !self.has_room_without(demand, choice.region, guest) {
+                let cost = cost - costs.of[guest][now];
+                if cost + costs.least[guest] >= best.cost
+                    || !self.has_room_without(demand, choice.region, guest)
+                {
                     continue;
                 }
-                let was = self.worth(guest, &self.problem.options[guest][now]);
                 for (other, elsewhere) in self.problem.options[guest].iter().enumerate() {
-                    let cost = cost + self.worth(guest, elsewhere) - was;
-                    if other != now
-                        && cheaper(cost, &best)
-                        && self.has_room(guest, elsewhere.region)
-                    {
-                        best = Some(Way {
+                    let cost = cost + costs.of[guest][other];
+                    if cost < best.cost && other != now && self.has_room(guest, elsewhere.region) {
+                        best = Way {
                             cost,
                             option,
                             moved: Some((guest, other)),
-                        });
+                        };
                     }
                 }
             }
         }
-        let Some(Way { option, moved, .. }) = best else {
-            return false;
-        };
-        if let Some((guest, other)) = moved {
-            self.leave(guest);
-            self.sit(guest, other);
-        }
-        self.sit(demand, option);
-        true
+        (best.option != usize::MAX).then_some(best)
     }
 
     /// Takes the place of services that count less: of classes after its own, or of its own if their weight together
@@ -264,7 +279,7 @@ impl<'a> Seating<'a> {
         None
     }
 
-    /// Moves services to cheaper regions that have room, until none is left or the passes are used up.
+    /// Seats services better, one or two at a time, until nothing is gained or the passes are used up.
     fn polish(&mut self, whole: &[usize]) {
         for _ in 0..PASSES {
             let mut moved = false;
@@ -272,31 +287,23 @@ impl<'a> Seating<'a> {
                 let Some(now) = self.seat_of(demand) else {
                     continue;
                 };
-                let options = &self.problem.options[demand];
-                let cheaper = (0..options.len())
-                    .filter(|&option| options[option].cost < options[now].cost)
-                    .filter(|&option| self.has_room(demand, options[option].region))
-                    .min_by(|&a, &b| options[a].cost.total_cmp(&options[b].cost));
-                if let Some(option) = cheaper {
-                    self.leave(demand);
-                    self.sit(demand, option);
-                    moved = true;
+                let cost = self.costs.of[demand][now];
+                if cost <= self.costs.least[demand] {
+                    continue;
+                }
+                self.leave(demand);
+                let limit = cost - TOLERANCE * cost.abs();
+                let better = self.best_way(demand, limit, &self.costs);
+                moved |= better.is_some();
+                match better {
+                    Some(way) => self.take(demand, &way),
+                    None => self.sit(demand, now),
                 }
             }
             if !moved {
                 return;
             }
         }
-    }
-
-    /// The cost of an option, with what the capacity that it takes would be worth to others.
-    fn worth(&self, demand: usize, choice: &Choice) -> f64 {
-        let needs = self.problem.needs[demand].iter().enumerate();
-        let scarce = needs.map(|(resource, need)| {
-            let price = &self.relaxed.prices[self.problem.row(choice.region, resource)];
-            need * price.saves.max(0.0)
-        });
-        self.problem.demands[demand].weight * choice.cost + scarce.sum::<f64>()
     }
 
     fn has_room(&self, demand: usize, region: usize) -> bool {
@@ -364,6 +371,36 @@ impl<'a> Seating<'a> {
         for &guest in &self.guests[region] {
             let share = self.share_in(guest, region);
             self.problem.load(&mut self.loads, guest, region, share);
+        }
+    }
+}
+
+/// What each option of each demand costs.
+struct Costs {
+    of: Vec<Vec<f64>>,
+    /// The cheapest of each demand.
+    least: Vec<f64>,
+}
+
+impl Costs {
+    /// Costs with a price on each row.
+    fn new(problem: &Problem, price: impl Fn(usize) -> f64) -> Self {
+        let cost = |demand: usize, choice: &Choice| {
+            let needs = problem.needs[demand].iter().enumerate();
+            let scarce = needs.map(|(resource, need)| {
+                let row = problem.row(choice.region, resource);
+                need * price(row)
+            });
+            problem.demands[demand].weight * choice.cost + scarce.sum::<f64>()
+        };
+        let costs = |(demand, options): (usize, &Vec<Choice>)| -> Vec<f64> {
+            options.iter().map(|choice| cost(demand, choice)).collect()
+        };
+        let of: Vec<Vec<f64>> = problem.options.iter().enumerate().map(costs).collect();
+        let least = |costs: &Vec<f64>| costs.iter().copied().fold(f64::INFINITY, f64::min);
+        Self {
+            least: of.iter().map(least).collect(),
+            of,
         }
     }
 }
