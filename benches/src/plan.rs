@@ -4,15 +4,13 @@
 //! costs a little more. Services have sizes of a heavy tail and live in the region of their users. Each region has
 //! room for what lives there and a third more. Then regions are lost.
 
+pub mod argmax;
 pub mod exact;
-pub mod greedy;
 
 use leeward_common::id::{RegionId, ServiceId};
 use leeward_engine::plan::{Candidate, Demand, Offer, Split};
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
+
+use crate::decide::noise::Noise;
 
 /// A kind of problem.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +39,9 @@ const SWITCHING_COST: f64 = 0.05;
 /// A made-up problem: the offers of the regions that are left, and all services.
 #[must_use]
 pub fn problem(seed: u64, shape: &Shape) -> (Vec<Offer>, Vec<Demand>) {
-    let mut random = Random(ChaCha8Rng::seed_from_u64(seed));
+    let mut noise = Noise::new(seed, 0);
     let places: Vec<(f64, f64)> = (0..shape.regions)
-        .map(|_| (random.unit(), random.unit()))
+        .map(|_| (noise.even(), noise.even()))
         .collect();
     let name = |at: usize| RegionId::parse(&format!("r{at:02}")).expect("it is an id");
     let resource = |at: usize| format!("resource-{at}");
@@ -51,15 +49,15 @@ pub fn problem(seed: u64, shape: &Shape) -> (Vec<Offer>, Vec<Demand>) {
     let demands = (0..shape.services).map(|at| {
         let id = ServiceId::parse(&format!("s{at:03}")).expect("it is an id");
         let mut demand = Demand::new(id);
-        let home = random.below(shape.regions);
-        let size = (2.0 * random.normal()).exp().clamp(0.05, 20.0);
+        let home = noise.below(shape.regions);
+        let size = (2.0 * noise.bell()).exp().clamp(0.05, 20.0);
         for at in 0..shape.resources {
-            let need = size * (0.5 + random.unit());
+            let need = size * (0.5 + noise.even());
             demand.need.insert(resource(at), need);
             *offers[home].capacity.entry(resource(at)).or_default() += need * ROOM;
         }
         demand.weight = demand.need[&resource(0)];
-        demand.class = random.below(usize::from(shape.classes)) as u8;
+        demand.class = noise.below(usize::from(shape.classes)) as u8;
         demand.split = shape.split;
         demand.current = Some(name(home));
         demand.switching_cost = SWITCHING_COST;
@@ -67,7 +65,7 @@ pub fn problem(seed: u64, shape: &Shape) -> (Vec<Offer>, Vec<Demand>) {
         demand.candidates = (shape.lost..shape.regions)
             .map(|at| Candidate {
                 region: name(at),
-                cost: near(places[at]) + 0.01 * random.unit(),
+                cost: near(places[at]) + 0.01 * noise.even(),
             })
             .collect();
         demand
@@ -75,22 +73,4 @@ pub fn problem(seed: u64, shape: &Shape) -> (Vec<Offer>, Vec<Demand>) {
     let demands = demands.collect();
     offers.drain(..shape.lost);
     (offers, demands)
-}
-
-struct Random(ChaCha8Rng);
-
-impl Random {
-    /// Uniform in 0..1.
-    fn unit(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        ((self.unit() * count as f64) as usize).min(count.saturating_sub(1))
-    }
-
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
-    }
 }

@@ -188,6 +188,13 @@ pub enum GraphCommand {
         #[arg(long, value_enum, default_value_t = By::Latency)]
         by: By,
     },
+    /// The best ways between regions; without a region, where a relay would be better.
+    Routes {
+        /// Only from this region.
+        from: Option<RegionId>,
+        /// Only to this region.
+        to: Option<RegionId>,
+    },
 }
 
 /// What a cell of the matrix shows.

@@ -1,4 +1,4 @@
-//! `leeward graph matrix`: every link at a glance, row to column.
+//! `leeward graph matrix`: every link at a glance, row to column. `leeward graph routes` is in [`crate::route`].
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use crate::{
     client::Client,
     exit::{Exit, Failure},
     output::{Output, Tone},
+    route,
     table::{Align, Table},
     words,
 };
@@ -22,7 +23,12 @@ use crate::{
 ///
 /// Returns why there is no answer.
 pub fn run(cli: &Cli, out: &Output, command: &GraphCommand) -> Result<Exit, Failure> {
-    let GraphCommand::Matrix { by } = command;
+    let by = match command {
+        GraphCommand::Matrix { by } => by,
+        GraphCommand::Routes { from, to } => {
+            return route::run(cli, out, from.as_ref(), to.as_ref());
+        }
+    };
     let graph: Graph = Client::new(&cli.global)?.ask("/v1/graph")?;
     match out.format {
         Format::Table | Format::Wide => out.text(&matrix(out, &graph, *by))?,

@@ -23,6 +23,7 @@ pub mod link;
 pub mod output;
 pub mod pki;
 pub mod region;
+pub mod route;
 pub mod shell;
 pub mod signal;
 pub mod simulate;

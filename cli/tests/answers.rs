@@ -10,8 +10,8 @@ use leeward_common::{
     api::{
         problem::{Code, Problem},
         v1::{
-            Agents, Decisions, Failover, FailoverLine, Overview, Signal, Signals, State, Tally,
-            Time,
+            Agents, Decisions, Failover, FailoverLine, Overview, RelayPath, Route, RouteAdvice,
+            RoutePath, Routes, Signal, Signals, State, Tally, Time,
         },
     },
     id::{RegionId, SourceId},
@@ -542,4 +542,60 @@ mod common_tls {
             .unwrap();
         Arc::new(config)
     }
+}
+
+fn route(from: &str, to: &str, advice: RouteAdvice, gain_us: f64) -> Route {
+    let path = |latency_us: f64| RoutePath {
+        latency_us,
+        latency_p99_us: latency_us,
+        jitter_us: 0.0,
+        packet_loss: 0.0,
+        bandwidth_bps: None,
+        weight: 0.5,
+    };
+    Route {
+        from: region(from),
+        to: region(to),
+        advice,
+        detail: format!("about {to}"),
+        direct: Some(path(100_000.0)),
+        relay: Some(RelayPath {
+            region_id: region("ireland"),
+            path: path(100_000.0 - gain_us),
+            gain_us: Some(gain_us),
+            gain_log: Some(gain_us / 1e5),
+        }),
+    }
+}
+
+#[test]
+fn routes_show_where_a_relay_is_better() {
+    let routes = Routes {
+        graph_version: 7,
+        policy_version: "0123456789abcdef".to_owned(),
+        evaluated_at: time(),
+        stale: false,
+        routes: vec![
+            route("virginia", "oregon", RouteAdvice::Direct, -12_000.0),
+            route("virginia", "tokyo", RouteAdvice::Relay, 25_000.0),
+        ],
+    };
+    let server = Server::new(vec![
+        ok("/v1/graph/routes", &routes),
+        ok("/v1/graph/routes?from=virginia", &routes),
+        ok("/v1/graph/routes?from=virginia&to=oregon", &routes),
+    ]);
+    let said = server.leeward(&["graph", "routes"]).expect(0);
+    assert!(said.out.contains("tokyo"), "{}", said.out);
+    assert!(!said.out.contains("oregon"), "{}", said.out);
+    assert!(
+        said.out.contains("1 pair best left straight"),
+        "{}",
+        said.out
+    );
+    let said = server.leeward(&["graph", "routes", "virginia"]).expect(0);
+    assert!(said.out.contains("oregon"), "{}", said.out);
+    server
+        .leeward(&["graph", "routes", "virginia", "oregon", "--check"])
+        .expect(3);
 }

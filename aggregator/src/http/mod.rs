@@ -96,6 +96,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(v1::failover::evaluate))
         .routes(routes!(v1::decisions::decisions))
         .routes(routes!(v1::network::graph))
+        .routes(routes!(v1::routes::routes))
         .routes(routes!(v1::network::link))
         .routes(routes!(v1::network::regions))
         .routes(routes!(v1::network::region))

@@ -315,13 +315,23 @@ fn azure(args: &Args, data: &Recordings, figures: &mut Figures) -> anyhow::Resul
     figures.push(mean.beside("distance", judged.distance.mean_ms));
     let p99 = figures.figure("Azure: cost of that, p99", judged.half_kriged.p99_ms, "ms");
     figures.push(p99.beside("distance", judged.distance.p99_ms));
-    figures.push(figures.figure(
-        "Azure: pairs with a relay > 5 ms faster",
-        judged.detours * 100.0,
-        "%",
-    ));
-    figures.push(figures.figure("Azure: what it gains, p50", judged.detour_p50_ms, "ms"));
-    figures.push(figures.figure("Azure: what it gains at most", judged.detour_max_ms, "ms"));
+    let detours = judged.detours;
+    let shares = [
+        ("pairs with a relay > 5 ms quicker", detours.over_5_ms),
+        ("pairs with a relay > 10 ms quicker", detours.over_10_ms),
+        ("pairs with a relay > 5 % quicker", detours.over_5_percent),
+        ("pairs for which a relay is advised", detours.advised),
+    ];
+    for (what, share) in shares {
+        figures.push(figures.figure(format!("Azure: {what}"), share * 100.0, "%"));
+    }
+    let gains = [
+        ("gain of those > 5 ms, p50", detours.gain_p50_ms),
+        ("gain of those > 5 ms, most", detours.gain_max_ms),
+    ];
+    for (what, gain_ms) in gains {
+        figures.push(figures.figure(format!("Azure: {what}"), gain_ms, "ms"));
+    }
     Ok(())
 }
 

@@ -7,9 +7,9 @@ use clap::Parser;
 use leeward_benches::{
     figure::{Figures, Target},
     measure::median,
-    plan::{Shape, exact, greedy, problem},
+    plan::{Shape, argmax, exact, problem},
 };
-use leeward_engine::plan::{Demand, Offer, Plan, Problem, Split, TOLERANCE, place};
+use leeward_engine::plan::{ClassPlan, Demand, Offer, Plan, Problem, Split, TOLERANCE, place};
 
 /// Places services on made-up regions after a loss, beside peers.
 #[derive(Parser)]
@@ -23,7 +23,7 @@ struct Args {
     /// Without the exact solver, which takes most of the time.
     #[arg(long)]
     no_exact: bool,
-    /// One JSON object per line instead of tables.
+    /// One JSON object per line instead of a table; [`Figures::print`] looks for it.
     #[arg(long)]
     json: bool,
 }
@@ -91,14 +91,10 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut figures = Figures::new("plan");
     for shape in SHAPES {
-        let mut rows = Vec::new();
-        for seed in args.seed..args.seed + args.problems {
-            rows.push(Row::of(seed, &shape, !args.no_exact)?);
-        }
-        push(&mut figures, &shape, &rows);
-        if !args.json {
-            println!("{}", line(&shape, &rows));
-        }
+        let rows: anyhow::Result<Vec<Row>> = (args.seed..args.seed + args.problems)
+            .map(|seed| Row::of(seed, &shape, !args.no_exact))
+            .collect();
+        push(&mut figures, &shape, &rows?);
     }
     figures.print();
     Ok(())
@@ -107,51 +103,58 @@ fn main() -> anyhow::Result<()> {
 /// One problem, solved by all.
 struct Row {
     ours_ms: f64,
-    exact_ms: Option<f64>,
-    /// Cost by the exact solver's.
-    cost_ratio: Option<f64>,
-    /// Unserved weight, by all weight, beyond what cannot be served.
-    unserved_excess: f64,
+    /// Milliseconds and cost of the exact solver.
+    exact: Option<(f64, f64)>,
+    cost: f64,
+    cost_bound: f64,
+    /// Share of all weight that is not served, and that nobody could serve.
     unserved: f64,
-    /// Cost above the bound, by the bound.
-    gap: f64,
+    unserved_bound: f64,
+    /// Regions filled beyond what is usable, and the fullest of all.
     overfull: usize,
-    argmax: greedy::Crowding,
-    argmax_cost: f64,
+    fullest: f64,
+    alone: argmax::Crowding,
 }
 
 impl Row {
     fn of(seed: u64, shape: &Shape, with_exact: bool) -> anyhow::Result<Self> {
         let (offers, demands) = problem(seed, shape);
         let (plan, ours_ms) = timed(&offers, &demands)?;
-        let argmax = greedy::argmax(&offers, &demands);
-        let mut row = Self {
-            ours_ms,
-            exact_ms: None,
-            cost_ratio: None,
-            unserved_excess: 0.0,
-            unserved: 0.0,
-            gap: plan.cost / plan.cost_bound - 1.0,
-            overfull: overfull(&plan),
-            argmax,
-            argmax_cost: plan.cost / argmax.cost - 1.0,
-        };
         let weight: f64 = plan.classes.iter().map(|class| class.weight).sum();
-        for class in &plan.classes {
-            row.unserved += class.unserved / weight;
-            row.unserved_excess += (class.unserved - class.unserved_bound) / weight;
-        }
-        if with_exact {
-            let start = Instant::now();
-            let optimum = exact::solve(&offers, &demands)?;
-            row.exact_ms = Some(start.elapsed().as_secs_f64() * 1e3);
-            row.cost_ratio = Some(plan.cost / optimum.cost);
-        }
-        Ok(row)
+        let of_all =
+            |part: fn(&ClassPlan) -> f64| plan.classes.iter().map(part).sum::<f64>() / weight;
+        let resources = plan.regions.values().map(|region| {
+            let loads = region.resources.values();
+            loads.map(|of| of.filled / of.usable).fold(0.0, f64::max)
+        });
+        let fullest: Vec<f64> = resources.collect();
+        // What must stay whole is no linear program.
+        let exact = match shape.split == Split::Allowed && with_exact {
+            false => None,
+            true => {
+                let start = Instant::now();
+                let optimum = exact::solve(&offers, &demands)?;
+                Some((start.elapsed().as_secs_f64() * 1e3, optimum.cost))
+            }
+        };
+        Ok(Self {
+            ours_ms,
+            exact,
+            cost: plan.cost,
+            cost_bound: plan.cost_bound,
+            unserved: of_all(|class| class.unserved),
+            unserved_bound: of_all(|class| class.unserved_bound),
+            overfull: fullest
+                .iter()
+                .filter(|&&share| share > 1.0 + TOLERANCE)
+                .count(),
+            fullest: fullest.into_iter().fold(0.0, f64::max),
+            alone: argmax::alone(&offers, &demands),
+        })
     }
 }
 
-/// The plan and the milliseconds of a cold start, from offers and demands: the median of five.
+/// The plan, and the milliseconds of a cold start from offers and demands: the median of five.
 fn timed(offers: &[Offer], demands: &[Demand]) -> anyhow::Result<(Plan, f64)> {
     let mut times = Vec::new();
     loop {
@@ -165,45 +168,48 @@ fn timed(offers: &[Offer], demands: &[Demand]) -> anyhow::Result<(Plan, f64)> {
     }
 }
 
-fn overfull(plan: &Plan) -> usize {
-    let full = |region: &&leeward_engine::plan::RegionPlan| {
-        let mut resources = region.resources.values();
-        resources.any(|amounts| amounts.filled > amounts.usable * (1.0 + TOLERANCE))
-    };
-    plan.regions.values().filter(full).count()
-}
-
-fn middle(values: impl Iterator<Item = f64>) -> f64 {
-    median(values.collect()).unwrap_or_default()
-}
-
-fn line(shape: &Shape, rows: &[Row]) -> String {
-    let most = |of: fn(&Row) -> f64| rows.iter().map(of).fold(f64::MIN, f64::max);
-    let name = shape.name;
-    format!(
-        "{name:<48} ours {:>7.2} ms (max {:>7.2}), exact {:>8.1} ms, cost ratio {:.6}; argmax overfull {} worst {:.0} % cost vs argmax +{:.1} %; unserved {:.2} % excess {:.4} % (max {:.4} %), gap {:.4} % (max {:.4} %)",
-        middle(rows.iter().map(|row| row.ours_ms)),
-        most(|row| row.ours_ms),
-        middle(rows.iter().filter_map(|row| row.exact_ms)),
-        middle(rows.iter().filter_map(|row| row.cost_ratio)),
-        middle(rows.iter().map(|row| row.argmax.overfull as f64)),
-        100.0 * middle(rows.iter().map(|row| row.argmax.worst)),
-        100.0 * middle(rows.iter().map(|row| row.argmax_cost)),
-        100.0 * middle(rows.iter().map(|row| row.unserved)),
-        100.0 * middle(rows.iter().map(|row| row.unserved_excess)),
-        100.0 * most(|row| row.unserved_excess),
-        100.0 * middle(rows.iter().map(|row| row.gap)),
-        100.0 * most(|row| row.gap),
-    )
-}
-
 fn push(figures: &mut Figures, shape: &Shape, rows: &[Row]) {
     let name = shape.name;
-    let ours = middle(rows.iter().map(|row| row.ours_ms));
-    let mut time = figures.figure(format!("time, {name}"), ours, "ms");
-    if rows.iter().any(|row| row.exact_ms.is_some()) {
-        let exact = middle(rows.iter().filter_map(|row| row.exact_ms));
+    let middle =
+        |of: &dyn Fn(&Row) -> f64| median(rows.iter().map(of).collect()).unwrap_or_default();
+    let most = |of: &dyn Fn(&Row) -> f64| rows.iter().map(of).fold(f64::MIN, f64::max);
+    let mut time = figures.figure(format!("{name}: time"), middle(&|row| row.ours_ms), "ms");
+    if rows.iter().all(|row| row.exact.is_some()) {
+        let exact = middle(&|row| row.exact.map_or(0.0, |(ms, _)| ms));
         time = time.beside("microlp", exact);
     }
     figures.push(time.target(Target::AtMost(LIMIT_MS)));
+    let alone = "each alone";
+    let overfull = most(&|row| row.overfull as f64);
+    let overfull = figures.figure(format!("{name}: regions overfull, most"), overfull, "");
+    let theirs = most(&|row| row.alone.overfull as f64);
+    figures.push(overfull.beside(alone, theirs).target(Target::AtMost(0.0)));
+    let fullest = most(&|row| row.fullest * 100.0);
+    let fullest = figures.figure(format!("{name}: fullest region"), fullest, "%");
+    figures.push(fullest.beside(alone, most(&|row| row.alone.fullest * 100.0)));
+    let unserved = |of: f64| of * 100.0;
+    if most(&|row| row.unserved_bound) > 1e-6 || most(&|row| row.unserved) > 1e-6 {
+        let ours = middle(&|row| unserved(row.unserved));
+        let figure = figures.figure(format!("{name}: unserved"), ours, "%");
+        let least = middle(&|row| unserved(row.unserved_bound));
+        figures.push(figure.beside("least possible, split", least));
+    } else {
+        let above = |row: &Row| (row.cost / row.cost_bound - 1.0) * 100.0;
+        let middle = middle(&above).max(0.0);
+        figures.push(figures.figure(format!("{name}: cost above the bound"), middle, "%"));
+        let most = most(&above).max(0.0);
+        figures.push(figures.figure(format!("{name}: the same, most"), most, "%"));
+    }
+    if rows.iter().all(|row| row.exact.is_some()) {
+        let above = |row: &Row| {
+            row.exact
+                .map_or(0.0, |(_, cost)| (row.cost / cost - 1.0) * 100.0)
+        };
+        let figure = figures.figure(
+            format!("{name}: cost above microlp, most"),
+            most(&above),
+            "%",
+        );
+        figures.push(figure.target(Target::AtMost(0.001)));
+    }
 }

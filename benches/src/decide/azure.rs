@@ -13,7 +13,8 @@ use leeward_engine::{
     Engine,
     baseline::great_circle_km,
     input::Input,
-    policy::Region,
+    policy::{Region, defaults},
+    route::{self, Advice, Direct, Leg, Quality, Rules},
     select::{self, Request},
 };
 use serde::Deserialize;
@@ -153,12 +154,25 @@ pub struct Figures {
     pub half_kriged: Choices,
     /// As `half`, and the unmeasured links by distance.
     pub half_distance: Choices,
-    /// Share of the directed pairs that have a relay more than 5 ms faster, 0..=1.
-    pub detours: f64,
-    /// Median of what they gain, milliseconds.
-    pub detour_p50_ms: f64,
-    /// The most.
-    pub detour_max_ms: f64,
+    /// Relays that are quicker than the direct link.
+    pub detours: Detours,
+}
+
+/// Relays that are quicker than the direct link. Shares are of the directed pairs that were measured, 0..=1.
+#[derive(Clone, Copy, Debug)]
+pub struct Detours {
+    /// Quicker by more than 5 ms.
+    pub over_5_ms: f64,
+    /// Quicker by more than 10 ms.
+    pub over_10_ms: f64,
+    /// Quicker by more than 5 % of the direct link.
+    pub over_5_percent: f64,
+    /// Advised by the engine, for whom a relay costs 1 ms and must win clearly.
+    pub advised: f64,
+    /// Median gain of those of more than 5 ms, milliseconds.
+    pub gain_p50_ms: f64,
+    /// The greatest gain.
+    pub gain_max_ms: f64,
 }
 
 /// Judges.
@@ -197,16 +211,13 @@ pub fn judge(matrix: &Matrix, seed: u64) -> anyhow::Result<Figures> {
         }));
         half_distance.push(by(&|a, b| known(a, b).unwrap_or_else(|| line(a, b))));
     }
-    let (detours, detour_p50_ms, detour_max_ms) = detours(matrix);
     Ok(Figures {
         distance: by(&|a, b| matrix.km[a][b]),
         fresh: choices(matrix, &trials, |from, to| all.best(from, to)),
         half: mean(&half),
         half_kriged: mean(&half_kriged),
         half_distance: mean(&half_distance),
-        detours,
-        detour_p50_ms,
-        detour_max_ms,
+        detours: detours(matrix),
     })
 }
 
@@ -366,27 +377,51 @@ impl Ranker {
     }
 }
 
-/// Relays that are more than 5 ms faster than the direct way: share, median and greatest gain.
-fn detours(matrix: &Matrix) -> (f64, f64, f64) {
-    let n = matrix.names.len();
-    let (mut pairs, mut gains_ms) = (0, Vec::new());
-    for from in 0..n {
-        for to in 0..n {
-            let Some(direct) = matrix.rtt_ms[from][to] else {
-                continue;
-            };
-            pairs += 1;
-            let by = |relay: usize| Some(matrix.rtt_ms[from][relay]? + matrix.rtt_ms[relay][to]?);
-            let best = (0..n).filter_map(by).fold(f64::INFINITY, f64::min);
-            if direct - best > 5.0 {
-                gains_ms.push(direct - best);
+/// The relays that the engine finds, with nothing but round-trip times to go by.
+fn detours(matrix: &Matrix) -> Detours {
+    let ids = matrix.ids();
+    let mut links = route::Matrix::new(ids.iter().map(|id| region(id)).collect());
+    let mut pairs = 0;
+    for (from, row) in matrix.rtt_ms.iter().enumerate() {
+        for (to, rtt_ms) in row.iter().enumerate() {
+            if let Some(rtt_ms) = rtt_ms {
+                let leg = Leg::exact(Quality::of_rtt(rtt_ms * 1_000.0));
+                links.set(from, to, Direct::Known(leg));
+                pairs += 1;
             }
         }
     }
-    let share = gains_ms.len() as f64 / f64::from(pairs.max(1));
-    let p50 = quantile(&mut gains_ms, 0.5).unwrap_or(0.0);
-    let max = quantile(&mut gains_ms, 1.0).unwrap_or(0.0);
-    (share, p50, max)
+    let weights = defaults::weights();
+    let free = Rules {
+        relay_rtt: Duration::ZERO,
+        min_log_gain: 0.0,
+    };
+    let routes = links.routes(&weights, &free);
+    let gains_ms: Vec<(f64, f64)> = routes
+        .iter()
+        .filter_map(|route| {
+            let direct_ms = route.direct.leg()?.likely.rtt_p50_us / 1_000.0;
+            let gain_ms = route.relay.as_ref()?.gain_rtt_us? / 1_000.0;
+            Some((gain_ms, gain_ms / direct_ms))
+        })
+        .collect();
+    let advised = links.routes(&weights, &Rules::default());
+    let advised = advised.iter().filter(|route| route.advice == Advice::Relay);
+    let share = |count: usize| count as f64 / f64::from(pairs.max(1));
+    let over = |ms: f64| gains_ms.iter().filter(|(gain, _)| *gain > ms).count();
+    let mut large_ms: Vec<f64> = gains_ms
+        .iter()
+        .map(|(gain, _)| *gain)
+        .filter(|gain| *gain > 5.0)
+        .collect();
+    Detours {
+        over_5_ms: share(over(5.0)),
+        over_10_ms: share(over(10.0)),
+        over_5_percent: share(gains_ms.iter().filter(|(_, part)| *part > 0.05).count()),
+        advised: share(advised.count()),
+        gain_p50_ms: quantile(&mut large_ms, 0.5).unwrap_or(0.0),
+        gain_max_ms: quantile(&mut large_ms, 1.0).unwrap_or(0.0),
+    }
 }
 
 #[cfg(test)]
@@ -425,10 +460,17 @@ mod tests {
     #[test]
     fn a_relay_counts_from_5_ms() {
         let mut matrix = matrix();
-        assert_eq!(detours(&matrix).0, 0.0);
+        assert_eq!(detours(&matrix).over_5_ms, 0.0);
         matrix.rtt_ms[0][2] = Some(100.0);
-        let (share, p50_ms, _) = detours(&matrix);
-        assert!((share - 1.0 / 56.0).abs() < 1e-9);
-        assert!((62.0..64.0).contains(&p50_ms), "{p50_ms}");
+        let found = detours(&matrix);
+        for share in [
+            found.over_5_ms,
+            found.over_10_ms,
+            found.over_5_percent,
+            found.advised,
+        ] {
+            assert!((share - 1.0 / 56.0).abs() < 1e-9, "{found:?}");
+        }
+        assert!((62.0..64.0).contains(&found.gain_p50_ms), "{found:?}");
     }
 }

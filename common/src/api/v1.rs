@@ -392,6 +392,92 @@ pub struct Edge {
     pub vantage_points: u32,
 }
 
+/// The best ways between regions, straight or over one relay.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Routes {
+    /// Grows with everything that is learned.
+    pub graph_version: u64,
+    /// The policy in force.
+    pub policy_version: String,
+    /// When.
+    pub evaluated_at: Time,
+    /// Whether the picture is too old to act on; every advice is `unknown` then.
+    pub stale: bool,
+    /// One for each directed pair that was asked for.
+    pub routes: Vec<Route>,
+}
+
+/// The best ways from one region to another.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Route {
+    /// From where.
+    pub from: RegionId,
+    /// To where.
+    pub to: RegionId,
+    /// Which way to take.
+    pub advice: RouteAdvice,
+    /// The same in words, with what is gained.
+    pub detail: String,
+    /// The link between them; `null` if it was not measured lately or nothing gets through.
+    pub direct: Option<RoutePath>,
+    /// The best way over one relay, be it better or not; `null` if no relay has a known link to both ends.
+    pub relay: Option<RelayPath>,
+}
+
+/// Which way to take.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RouteAdvice {
+    /// Straight: no relay wins clearly.
+    Direct,
+    /// Over the relay: it wins clearly, whatever the bounds.
+    Relay,
+    /// Over the relay: nothing gets through on the direct link.
+    RelayOnly,
+    /// Nothing gets through, and no relay is known that would help.
+    NoWay,
+    /// The direct link was not measured lately.
+    Unknown,
+}
+
+/// How good a way is. Over a relay times and jitter add up, losses multiply as independent ones, and the bandwidth is
+/// the smaller one.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RoutePath {
+    /// Median round-trip time, microseconds.
+    pub latency_us: f64,
+    /// 99th percentile of the round-trip time, microseconds; over a relay an upper bound.
+    pub latency_p99_us: f64,
+    /// 99th percentile minus minimum, microseconds; over a relay an upper bound.
+    pub jitter_us: f64,
+    /// Share of probes without a reply, 0 to 1; lower is better.
+    pub packet_loss: f64,
+    /// Bits per second; `null` if unknown.
+    pub bandwidth_bps: Option<f64>,
+    /// Network weight, 0 to 1; higher is better.
+    pub weight: f64,
+}
+
+/// A way over a relay.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RelayPath {
+    /// The relay.
+    pub region_id: RegionId,
+    /// The whole way, what forwarding costs included.
+    #[serde(flatten)]
+    pub path: RoutePath,
+    /// How much shorter its median round-trip time is than the direct link's, microseconds; below 0 where it is
+    /// longer, `null` without a direct link.
+    pub gain_us: Option<f64>,
+    /// How much larger the natural logarithm of its weight is; `null` without a direct link.
+    pub gain_log: Option<f64>,
+}
+
 /// A directed link and its recent windows.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -19,6 +19,7 @@ mod network;
 mod overview;
 mod readiness;
 mod services;
+mod routes;
 mod signals;
 
 pub use agents::{agent, agents};
@@ -28,6 +29,7 @@ pub use network::{graph, link, region, regions};
 pub use overview::overview;
 pub use readiness::{Wanted, readiness};
 pub use services::{service_failover, services};
+pub use routes::routes;
 pub use signals::{signal, signals};
 
 /// A picture older than this is not acted upon: an aggregator that is well publishes several each second.

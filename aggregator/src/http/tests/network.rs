@@ -2,7 +2,7 @@
 
 use leeward_common::api::{
     problem::Code,
-    v1::{Agent, Agents, Graph, Link, Region, Regions, State},
+    v1::{Agent, Agents, Graph, Link, Region, Regions, RouteAdvice, Routes, State},
 };
 
 use super::*;
@@ -205,4 +205,49 @@ async fn regions_are_known_before_anything_was_measured() {
             .near,
         ["virginia"]
     );
+}
+
+#[tokio::test]
+async fn routes_show_the_direct_link_and_the_best_relay() {
+    let aggregator = Aggregator::at(CALM);
+    let all: Routes = aggregator.get("/v1/graph/routes").await.json();
+    assert_eq!(all.routes.len(), 12);
+    let one: Routes = aggregator
+        .get("/v1/graph/routes?from=virginia&to=oregon")
+        .await
+        .json();
+    let [route] = &one.routes[..] else {
+        panic!("{one:?}");
+    };
+    let (direct, relay) = (route.direct.unwrap(), route.relay.clone().unwrap());
+    assert_eq!(route.advice, RouteAdvice::Direct);
+    assert!((direct.latency_us - 68_000.0).abs() < 5_000.0);
+    let gain_us = direct.latency_us - relay.path.latency_us;
+    assert!((relay.gain_us.unwrap() - gain_us).abs() < 1.0);
+    assert!(relay.gain_us.unwrap() < 0.0 && relay.gain_log.unwrap() < 0.0);
+    let problem = aggregator.get("/v1/graph/routes?to=orgeon").await;
+    assert_eq!(problem.problem(404).near, ["oregon"]);
+}
+
+#[tokio::test]
+async fn a_region_that_is_down_has_no_way_and_relays_nothing() {
+    let routes: Routes = Aggregator::at(DOWN).get("/v1/graph/routes").await.json();
+    let oregon = |id: &leeward_common::id::RegionId| id.as_str() == "oregon";
+    for route in &routes.routes {
+        let over = route.relay.as_ref().map(|relay| &relay.region_id);
+        assert!(!over.is_some_and(oregon), "{route:?}");
+        if oregon(&route.to) {
+            assert_eq!(route.advice, RouteAdvice::NoWay, "{route:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_old_picture_advises_nothing() {
+    let aggregator = Aggregator::at(CALM);
+    aggregator.wait(10.0);
+    let routes: Routes = aggregator.get("/v1/graph/routes").await.json();
+    assert!(routes.stale);
+    let unknown = |route: &leeward_common::api::v1::Route| route.advice == RouteAdvice::Unknown;
+    assert!(routes.routes.iter().all(unknown));
 }

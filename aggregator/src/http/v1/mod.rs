@@ -11,6 +11,7 @@ pub(super) mod overrides;
 pub(super) mod overview;
 pub(super) mod readiness;
 pub(super) mod services;
+pub(super) mod routes;
 pub(super) mod signals;
 
 use std::sync::Arc;

@@ -11,16 +11,13 @@ pub struct Crowding {
     /// Regions with more of some resource than they have.
     pub overfull: usize,
     /// The fullest resource of any region: load by capacity.
-    pub worst: f64,
-    /// Weight times cost, added up.
-    pub cost: f64,
+    pub fullest: f64,
 }
 
 /// Sends each service to its cheapest region.
 #[must_use]
-pub fn argmax(offers: &[Offer], demands: &[Demand]) -> Crowding {
+pub fn alone(offers: &[Offer], demands: &[Demand]) -> Crowding {
     let mut loads: BTreeMap<(&RegionId, &str), f64> = BTreeMap::new();
-    let mut total = 0.0;
     for demand in demands {
         let cost = |candidate: &leeward_engine::plan::Candidate| match &demand.current {
             Some(current) if *current == candidate.region => candidate.cost,
@@ -31,7 +28,6 @@ pub fn argmax(offers: &[Offer], demands: &[Demand]) -> Crowding {
             .iter()
             .min_by(|a, b| cost(a).total_cmp(&cost(b)));
         let Some(cheapest) = cheapest else { continue };
-        total += demand.weight * cost(cheapest);
         for (resource, need) in &demand.need {
             *loads.entry((&cheapest.region, resource)).or_default() += need;
         }
@@ -46,7 +42,6 @@ pub fn argmax(offers: &[Offer], demands: &[Demand]) -> Crowding {
     let fullest: Vec<f64> = offers.iter().map(fullest).collect();
     Crowding {
         overfull: fullest.iter().filter(|&&share| share > 1.0).count(),
-        worst: fullest.into_iter().fold(0.0, f64::max),
-        cost: total,
+        fullest: fullest.into_iter().fold(0.0, f64::max),
     }
 }
