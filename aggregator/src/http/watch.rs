@@ -13,11 +13,12 @@ use super::App;
 use crate::metrics;
 
 /// Every route, as a label. Labels come from here and never from a request.
-const ROUTES: [&str; 26] = [
+const ROUTES: [&str; 27] = [
     "/v1/failover/{primary_region}",
     "/v1/failover/evaluate",
     "/v1/overview",
     "/v1/graph",
+    "/v1/graph/routes",
     "/v1/links/{from}/{to}",
     "/v1/regions",
     "/v1/regions/{region}",

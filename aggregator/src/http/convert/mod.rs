@@ -18,8 +18,8 @@ mod failover;
 mod network;
 mod overview;
 mod readiness;
-mod services;
 mod routes;
+mod services;
 mod signals;
 
 pub use agents::{agent, agents};
@@ -28,8 +28,8 @@ pub use failover::{Content, Page, content, decisions, evaluated, failover};
 pub use network::{graph, link, region, regions};
 pub use overview::overview;
 pub use readiness::{Wanted, readiness};
-pub use services::{service_failover, services};
 pub use routes::routes;
+pub use services::{service_failover, services};
 pub use signals::{signal, signals};
 
 /// A picture older than this is not acted upon: an aggregator that is well publishes several each second.

@@ -10,8 +10,8 @@ pub(super) mod network;
 pub(super) mod overrides;
 pub(super) mod overview;
 pub(super) mod readiness;
-pub(super) mod services;
 pub(super) mod routes;
+pub(super) mod services;
 pub(super) mod signals;
 
 use std::sync::Arc;
