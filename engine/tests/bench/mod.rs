@@ -114,7 +114,7 @@ impl Bench {
     }
 
     /// Lets seconds pass under a rule.
-    pub fn run(&mut self, seconds: u32, rule: Rule) -> View {
+    pub fn run(&mut self, seconds: u32, rule: impl Fn(&str, &str) -> Option<(u32, u32)>) -> View {
         for _ in 0..seconds {
             let window = Window {
                 start: self.now(),
