@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use leeward_common::id::RegionId;
+use leeward_common::id::{AgentId, RegionId};
 use leeward_engine::scenario::Scenario;
 
 const HEAD: &str = r#"name = "x"
@@ -138,6 +138,50 @@ fn every_wrong_value_is_named_with_its_place_and_what_to_write() {
             "signal source s is not defined; add a [[signal_source]]",
         ),
         (
+            "[[event]]\nat = \"1s\"\nlinks = [\"oregon-1->virgina-1\"]\nset = { loss = 0.1 }",
+            "16:10: region virgina-1 is not defined; did you mean virginia?",
+        ),
+        (
+            "[[event]]\nat = \"1s\"\nlinks = [\"*->*\"]\nset = { loss = 0.1 }\nover = \"2h\"",
+            "18:8: 7200s is too long; write at most 3600s",
+        ),
+        (
+            "[[event]]\nat = \"1s\"\nclock = { agent = \"oregon-1\" }",
+            "16:9: a clock is either ahead or behind",
+        ),
+        (
+            "[[event]]\nat = \"1s\"\nlift_override = \"works\"",
+            "16:17: override works is put nowhere in this scenario",
+        ),
+        (
+            "[[service]]\nid = \"shop\"\nhome = \"tokyo\"",
+            "14:1: region tokyo is not defined",
+        ),
+        (
+            "[[service]]\nid = \"shop\"\nhome = \"oregon\"\nlimits = { loss_ratio = 8 }",
+            "14:1: service shop: limits.loss_ratio is 8",
+        ),
+        (
+            "[[override]]\nid = \"works\"\nrule = \"drain\"\nuntil = \"9s\"",
+            "14:1: override works: region is missing",
+        ),
+        (
+            "[[offer]]\nregion = \"oregon\"\namounts = { vcpu = 1 }",
+            "14:1: the table has no id",
+        ),
+        (
+            "[[expect]]\nservice = \"shop\"\nselected = \"oregon\"\nby = \"9s\"",
+            "15:11: service shop is put nowhere in this scenario",
+        ),
+        (
+            "[[expect]]\nprimary = \"oregon\"\nmoves = 0\nby = \"9s\"",
+            "14:1: moves are counted from since until until",
+        ),
+        (
+            "[[expect]]\nprimary = \"oregon\"\nstate = \"up\"\nby = \"9s\"",
+            "14:1: expect what is selected for a primary or a service",
+        ),
+        (
             "[[expect]]\nprimary = \"virginia\"\nselected = \"oregon\"\nby = \"9s\"\nuntil = \"5s\"",
             "17:6: since, by and until must follow each other",
         ),
@@ -202,4 +246,49 @@ fn events_change_links_until_they_are_cleared() {
     assert_eq!(at(20), ((1.0, 1), (1.0, 34)));
     // A region that is cut off stays so, whatever its links are set to.
     assert_eq!(at(30), ((1.0, 34), (1.0, 34)));
+}
+
+#[test]
+fn an_agent_at_an_end_of_a_pattern_means_flows() {
+    let scenario = read(
+        "[[event]]\nat = \"10s\"\nlinks = [\"oregon-1->virginia\"]\nset = { loss = 0.5 }\n\
+         [[event]]\nat = \"20s\"\nclear = [\"*<->virginia-1\"]\n",
+    )
+    .unwrap();
+    let (oregon, virginia) = (
+        RegionId::parse("oregon").unwrap(),
+        RegionId::parse("virginia").unwrap(),
+    );
+    let agent = |name| AgentId::parse(name).unwrap();
+    let flow = (agent("oregon-1"), agent("virginia-1"));
+    let loss = |secs| {
+        let network = scenario.network_at(Duration::from_secs(secs));
+        let link = network.effective(&oregon, &virginia).loss.get();
+        (
+            link,
+            network.effective_flow(&flow, &oregon, &virginia).loss.get(),
+        )
+    };
+    assert_eq!(loss(9), (0.0, 0.0));
+    assert_eq!(loss(10), (0.0, 0.5));
+    assert_eq!(loss(20), (0.0, 0.0));
+}
+
+#[test]
+fn what_changes_little_by_little_arrives_in_steps() {
+    let scenario = read(
+        "[[event]]\nat = \"10s\"\nlinks = [\"oregon->*\"]\nset = { loss = 0.5, delay = \"134ms\" }\nover = \"10s\"\n",
+    )
+    .unwrap();
+    let link = (
+        RegionId::parse("oregon").unwrap(),
+        RegionId::parse("virginia").unwrap(),
+    );
+    let at = |secs| {
+        let state = scenario.links_at(Duration::from_secs(secs))[&link];
+        ((state.loss.get() * 1e3).round(), state.delay.as_millis())
+    };
+    assert_eq!([at(10), at(15), at(20), at(60)], [(0.0, 34), (250.0, 84), (500.0, 134), (500.0, 134)]);
+    let told = scenario.events.iter().filter_map(|event| event.told());
+    assert_eq!(told.count(), 1);
 }

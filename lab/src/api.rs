@@ -17,6 +17,15 @@ use crate::net::Namespace;
 /// Where the aggregator serves its API, in its namespace.
 pub const API_PORT: u16 = 8611;
 
+/// Where services are.
+pub const SERVICES: &str = "/v1/services";
+/// Where offers of capacity are.
+pub const OFFERS: &str = "/v1/capacity/offers";
+/// Where overrides are.
+pub const OVERRIDES: &str = "/v1/overrides";
+/// Where reservations are.
+const RESERVATIONS: &str = "/v1/capacity/reservations";
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer larger than this is not one of ours.
@@ -88,14 +97,39 @@ impl Api {
     ///
     /// Returns why it was refused.
     pub fn signal(&self, signal: &v1::NewSignal) -> anyhow::Result<()> {
-        let body = serde_json::to_vec(signal)?;
-        match self.ask("POST", "/v1/signals", Some(&body))? {
+        self.write("POST", "/v1/signals", Some(&serde_json::to_vec(signal)?))
+    }
+
+    /// Puts a service, an offer, a reservation or an override.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it was refused.
+    pub fn put(&self, defined: &v1::Defined) -> anyhow::Result<()> {
+        let (nouns, body) = match defined {
+            v1::Defined::Service(_, spec) => (SERVICES, serde_json::to_vec(spec)?),
+            v1::Defined::Offer(_, spec) => (OFFERS, serde_json::to_vec(spec)?),
+            v1::Defined::Reservation(_, spec) => (RESERVATIONS, serde_json::to_vec(spec)?),
+            v1::Defined::Override(_, spec) => (OVERRIDES, serde_json::to_vec(spec)?),
+        };
+        self.write("PUT", &format!("{nouns}/{}", defined.id()), Some(&body))
+    }
+
+    /// Removes what is at this path.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it was refused.
+    pub fn remove(&self, nouns: &str, id: &str) -> anyhow::Result<()> {
+        self.write("DELETE", &format!("{nouns}/{id}"), None)
+    }
+
+    fn write(&self, method: &str, path: &str, body: Option<&[u8]>) -> anyhow::Result<()> {
+        match self.ask(method, path, Some(body.unwrap_or_default()))? {
             (200..300, _) => Ok(()),
             (status, body) => {
-                bail!(
-                    "the signal was refused with {status}: {}",
-                    String::from_utf8_lossy(&body)
-                )
+                let said = String::from_utf8_lossy(&body).into_owned();
+                bail!("{method} {path} was refused with {status}: {said}")
             }
         }
     }

@@ -17,15 +17,18 @@ use anyhow::{Context, bail};
 use leeward_common::{
     api::v1,
     id::{AgentId, RegionId},
+    time::{Clock as _, SystemClock, Timestamp},
 };
 use leeward_engine::{
     input::Subject,
     intent::Owner,
-    scenario::{Action, Event, Expectation, Expected, Network, Scenario, SignalAction},
+    scenario::{
+        Action, Event, Expectation, Expected, Intent, Network, Scenario, SignalAction,
+    },
 };
 
 use crate::{
-    api::Api,
+    api::{self, Api},
     args::RunOptions,
     host::Host,
     install::{Binaries, Installation},
@@ -432,17 +435,29 @@ impl<'a> Lab<'a> {
                     self.remembered &= self.crash_aggregator(start, story)?;
                 }
                 Action::Signal(signal) => self.api.signal(&new_signal(signal))?,
+                Action::Intent(intent) => self.intend(intent, SystemClock.now() - start.elapsed())?,
                 Action::Set { .. }
                 | Action::Clear { .. }
                 | Action::RegionDown(_)
                 | Action::RegionUp(_)
                 | Action::UplinkDown(_)
                 | Action::UplinkUp(_)
-                | Action::Clock { .. }
-                | Action::Intent(_) => {}
+                | Action::Clock { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// Changes a service, an offer or an override, in a scenario that began at `start`.
+    fn intend(&self, intent: &Intent, start: Timestamp) -> anyhow::Result<()> {
+        match intent {
+            Intent::Put(_) => intent
+                .put(start)
+                .map_or(Ok(()), |defined| self.api.put(&defined)),
+            Intent::RemoveService(id) => self.api.remove(api::SERVICES, id.as_str()),
+            Intent::RemoveOffer(id) => self.api.remove(api::OFFERS, id.as_str()),
+            Intent::LiftOverride(id) => self.api.remove(api::OVERRIDES, id.as_str()),
+        }
     }
 
     /// Kills the aggregator, starts it again, and tells whether it remembers all that it had decided.

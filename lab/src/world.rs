@@ -58,7 +58,7 @@ impl World {
         let actions = scenario.events.iter().flat_map(|event| &event.actions);
         for action in actions {
             // The kernel has one clock of the day for all namespaces.
-            if matches!(action, Action::Clock { .. } | Action::Intent(_)) {
+            if matches!(action, Action::Clock { .. }) {
                 return Err(format!(
                     "the lab cannot do this: {action}; run the scenario with leeward simulate"
                 ));
