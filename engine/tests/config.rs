@@ -288,7 +288,10 @@ fn what_changes_little_by_little_arrives_in_steps() {
         let state = scenario.links_at(Duration::from_secs(secs))[&link];
         ((state.loss.get() * 1e3).round(), state.delay.as_millis())
     };
-    assert_eq!([at(10), at(15), at(20), at(60)], [(0.0, 34), (250.0, 84), (500.0, 134), (500.0, 134)]);
+    assert_eq!(
+        [at(10), at(15), at(20), at(60)],
+        [(0.0, 34), (250.0, 84), (500.0, 134), (500.0, 134)]
+    );
     let told = scenario.events.iter().filter_map(|event| event.told());
     assert_eq!(told.count(), 1);
 }

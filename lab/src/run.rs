@@ -22,9 +22,7 @@ use leeward_common::{
 use leeward_engine::{
     input::Subject,
     intent::Owner,
-    scenario::{
-        Action, Event, Expectation, Expected, Intent, Network, Scenario, SignalAction,
-    },
+    scenario::{Action, Event, Expectation, Expected, Intent, Network, Scenario, SignalAction},
 };
 
 use crate::{
@@ -435,7 +433,9 @@ impl<'a> Lab<'a> {
                     self.remembered &= self.crash_aggregator(start, story)?;
                 }
                 Action::Signal(signal) => self.api.signal(&new_signal(signal))?,
-                Action::Intent(intent) => self.intend(intent, SystemClock.now() - start.elapsed())?,
+                Action::Intent(intent) => {
+                    self.intend(intent, SystemClock.now() - start.elapsed())?
+                }
                 Action::Set { .. }
                 | Action::Clear { .. }
                 | Action::RegionDown(_)
