@@ -7,7 +7,7 @@
 //! A region that is down has no clients left, and one whose link is not known says nothing; as long as half of the shares
 //! are known, the rest is judged by them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use leeward_common::id::RegionId;
 
@@ -20,60 +20,124 @@ use crate::{
 /// The least share of the clients whose links must be known.
 const KNOWN_SHARE: f64 = 0.5;
 
+/// So many different answers to "where are your clients" are each looked at once for all services that give it.
+const MAX_AUDIENCES: usize = 16;
+
 /// What one client region knows of a candidate.
 struct Sight<'a> {
     share: f64,
     /// Whether the client is in the candidate itself: nothing lies between them.
     local: bool,
     /// `None` if nothing was measured.
-    pair: Option<&'a Arc<PairView>>,
+    link: Option<Link<'a>>,
 }
 
-/// What is known between the clients of `service` and `candidate`; `None` without any evidence.
-pub(crate) fn seen(
-    picture: &Picture<'_>,
-    service: &Service,
-    candidate: &RegionId,
-) -> Option<Arc<PairView>> {
-    let sights = sights(picture, service, candidate);
-    let is_fresh = |sight: &&Sight<'_>| {
-        let fresh = |pair: &Arc<PairView>| {
-            pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh
+#[derive(Clone, Copy, Debug)]
+struct Link<'a> {
+    pair: &'a Arc<PairView>,
+    fresh: bool,
+}
+
+/// The links between all regions, and what clients see by them: made once for all services that are looked at.
+#[derive(Debug)]
+pub(crate) struct Mesh<'a> {
+    /// Every region and whether it may have clients, in the order of their ids.
+    regions: Vec<(&'a RegionId, bool)>,
+    /// By region, then by region.
+    links: Vec<Option<Link<'a>>>,
+    /// Where services say that their clients are.
+    audiences: Vec<&'a BTreeMap<RegionId, f64>>,
+    /// What each of these sees of each region, once somebody has asked.
+    seen: RefCell<Vec<Option<Option<Arc<PairView>>>>>,
+}
+
+impl<'a> Mesh<'a> {
+    pub(crate) fn new(picture: &Picture<'a>) -> Self {
+        let is_up = |region: &RegionId| {
+            let state = picture.regions.get(region).map(|region| region.state);
+            state.is_some_and(|state| state != RegionState::Down)
         };
-        sight.local || sight.pair.is_some_and(fresh)
-    };
-    let all: f64 = sights.iter().map(|sight| sight.share).sum();
-    let fresh: Vec<&Sight<'_>> = sights.iter().filter(is_fresh).collect();
-    let known: f64 = fresh.iter().map(|sight| sight.share).sum();
-    let measured = fresh.iter().any(|sight| sight.pair.is_some());
-    if measured && known >= all * KNOWN_SHARE {
-        return combine(picture, service, &fresh);
+        let regions = picture.policy.regions.keys();
+        let regions: Vec<_> = regions.map(|region| (region, is_up(region))).collect();
+        let many = regions.len();
+        let mut links = vec![None; many * many];
+        for (a, (from, _)) in regions.iter().enumerate() {
+            for (b, (to, _)) in regions.iter().enumerate().skip(a + 1) {
+                let link = picture.pairs.get(&Pair::new(from, to)).map(|pair| Link {
+                    pair,
+                    fresh: pair.estimates.knowledge(picture.now, picture.policy)
+                        == Knowledge::Fresh,
+                });
+                (links[a * many + b], links[b * many + a]) = (link, link);
+            }
+        }
+        let mut audiences: Vec<&BTreeMap<_, _>> = Vec::new();
+        for known in picture.intents.services.values() {
+            let clients = &known.what.clients;
+            if audiences.len() < MAX_AUDIENCES && !audiences.contains(&clients) {
+                audiences.push(clients);
+            }
+        }
+        Self {
+            seen: RefCell::new(vec![None; many * audiences.len()]),
+            regions,
+            links,
+            audiences,
+        }
     }
-    // Not enough is known: the newest evidence says how old it is.
-    let pairs = sights.iter().filter_map(|sight| sight.pair);
-    let stale = pairs
-        .filter(|pair| pair.estimates.knowledge(picture.now, picture.policy) != Knowledge::Fresh);
-    stale.max_by_key(|pair| pair.estimates.newest_at).cloned()
-}
 
-fn sights<'a>(picture: &Picture<'a>, service: &Service, candidate: &RegionId) -> Vec<Sight<'a>> {
-    let is_up = |region: &RegionId| {
-        let state = picture.regions.get(region).map(|region| region.state);
-        state.is_some_and(|state| state != RegionState::Down)
-    };
-    let share = |region: &RegionId| match service.clients.is_empty() {
-        true => 1.0,
-        false => service.clients.get(region).copied().unwrap_or(0.0),
-    };
-    let regions = picture.policy.regions.keys();
-    regions
-        .filter(|region| is_up(region) && share(region) > 0.0)
-        .map(|region| Sight {
+    /// What is known between the clients of `service` and `candidate`; `None` without any evidence.
+    pub(crate) fn seen(
+        &self,
+        picture: &Picture<'_>,
+        service: &Service,
+        candidate: &RegionId,
+    ) -> Option<Arc<PairView>> {
+        let by_id = |(region, _): &(&RegionId, bool)| (*region).cmp(candidate);
+        let at = self.regions.binary_search_by(by_id).ok()?;
+        let mut audiences = self.audiences.iter();
+        let Some(audience) = audiences.position(|own| **own == service.clients) else {
+            return self.look(picture, service, at);
+        };
+        let place = audience * self.regions.len() + at;
+        if let Some(seen) = &self.seen.borrow()[place] {
+            return seen.clone();
+        }
+        let seen = self.look(picture, service, at);
+        self.seen.borrow_mut()[place] = Some(seen.clone());
+        seen
+    }
+
+    fn look(&self, picture: &Picture<'_>, service: &Service, at: usize) -> Option<Arc<PairView>> {
+        let sights = self.sights(service, at);
+        let is_fresh =
+            |sight: &&Sight<'_>| sight.local || sight.link.is_some_and(|link| link.fresh);
+        let all: f64 = sights.iter().map(|sight| sight.share).sum();
+        let fresh: Vec<&Sight<'_>> = sights.iter().filter(is_fresh).collect();
+        let known: f64 = fresh.iter().map(|sight| sight.share).sum();
+        let measured = fresh.iter().any(|sight| sight.link.is_some());
+        if measured && known >= all * KNOWN_SHARE {
+            return combine(picture, service, &fresh);
+        }
+        // Not enough is known: the newest evidence says how old it is.
+        let links = sights.iter().filter_map(|sight| sight.link);
+        let stale = links.filter(|link| !link.fresh).map(|link| link.pair);
+        stale.max_by_key(|pair| pair.estimates.newest_at).cloned()
+    }
+
+    fn sights(&self, service: &Service, at: usize) -> Vec<Sight<'a>> {
+        let share = |region: &RegionId| match service.clients.is_empty() {
+            true => 1.0,
+            false => service.clients.get(region).copied().unwrap_or(0.0),
+        };
+        let regions = self.regions.iter().enumerate().filter(|(_, (_, up))| *up);
+        let sights = regions.map(|(n, (region, _))| Sight {
             share: share(region),
-            local: region == candidate,
-            pair: picture.pairs.get(&Pair::new(region, candidate)),
-        })
-        .collect()
+            local: n == at,
+            link: self.links[n * self.regions.len() + at],
+        });
+        sights.filter(|sight| sight.share > 0.0).collect()
+    }
 }
 
 fn combine(
@@ -81,11 +145,15 @@ fn combine(
     service: &Service,
     sights: &[&Sight<'_>],
 ) -> Option<Arc<PairView>> {
-    let pairs = || sights.iter().filter_map(|sight| sight.pair);
+    let pairs = || {
+        sights
+            .iter()
+            .filter_map(|sight| sight.link.map(|link| link.pair))
+    };
     let of = |measure: fn(&Estimates) -> Option<Estimate>| {
         let views = sights.iter().filter_map(|sight| {
-            let estimate = match sight.pair {
-                Some(pair) => measure(&pair.estimates)?,
+            let estimate = match sight.link {
+                Some(link) => measure(&link.pair.estimates)?,
                 None => NOTHING_BETWEEN,
             };
             Some((sight.share, estimate))
@@ -117,7 +185,9 @@ fn combine(
             bandwidth_bps: mean(
                 &sights
                     .iter()
-                    .filter_map(|sight| Some((sight.share, bandwidth(&sight.pair?.estimates)?)))
+                    .filter_map(|sight| {
+                        Some((sight.share, bandwidth(&sight.link?.pair.estimates)?))
+                    })
                     .collect::<Vec<_>>(),
             ),
             n: pairs().map(|pair| pair.estimates.n).sum(),

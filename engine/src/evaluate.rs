@@ -280,6 +280,7 @@ impl Parts {
             capacity: &self.capacity,
             readiness: &self.readiness,
             running: &self.running,
+            mesh: None,
         }
     }
 }

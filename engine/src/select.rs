@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     baseline::baseline,
     capacity::Capacity,
-    clients,
+    clients::Mesh,
     decision::Share,
     gate,
     intent::{Intents, Owner, Service},
@@ -54,6 +54,8 @@ pub struct Picture<'a> {
     pub readiness: &'a Readiness,
     /// Where each service runs.
     pub running: &'a BTreeMap<ServiceId, Vec<Share>>,
+    /// What the links look like to clients, if it was made already.
+    pub(crate) mesh: Option<&'a Mesh<'a>>,
 }
 
 /// Whose candidates are to be judged, and by what.
@@ -338,6 +340,15 @@ pub(crate) fn appraise(
     picture: &Picture<'_>,
     request: &Request<'_>,
 ) -> (Perspective, Vec<Appraisal>) {
+    let own_mesh;
+    let mesh = match (request.described, picture.mesh) {
+        (None, _) => None,
+        (Some(_), Some(mesh)) => Some(mesh),
+        (Some(_), None) => {
+            own_mesh = Mesh::new(picture);
+            Some(&own_mesh)
+        }
+    };
     let perspective = match request.owner {
         Owner::Region(_) => perspective(picture, request.primary),
         Owner::Service(_) => Perspective::Clients,
@@ -346,7 +357,7 @@ pub(crate) fn appraise(
     let mut appraisals: Vec<_> = request
         .candidates
         .iter()
-        .map(|candidate| appraise_one(picture, request, &rules, perspective, candidate))
+        .map(|candidate| appraise_one(picture, request, mesh, &rules, perspective, candidate))
         .collect();
     spread_risk(picture, request, &mut appraisals);
     appraisals.sort_by(|a, b| {
@@ -420,6 +431,7 @@ fn perspective(picture: &Picture<'_>, primary: &RegionId) -> Perspective {
 fn appraise_one(
     picture: &Picture<'_>,
     request: &Request<'_>,
+    mesh: Option<&Mesh<'_>>,
     rules: &Rules<'_>,
     perspective: Perspective,
     candidate: &RegionId,
@@ -456,7 +468,9 @@ fn appraise_one(
         Perspective::Survivors => {
             observe_by_survivors(picture, &request.weights, primary, candidate)
         }
-        Perspective::Clients => observe_by_clients(picture, request, candidate),
+        Perspective::Clients => {
+            mesh.and_then(|mesh| observe_by_clients(picture, request, mesh, candidate))
+        }
     } {
         own.seen_from = observed.from;
         own.pair = Some(observed.pair);
@@ -506,9 +520,10 @@ fn observe(
 fn observe_by_clients(
     picture: &Picture<'_>,
     request: &Request<'_>,
+    mesh: &Mesh<'_>,
     candidate: &RegionId,
 ) -> Option<Observed> {
-    let pair = clients::seen(picture, request.described?, candidate)?;
+    let pair = mesh.seen(picture, request.described?, candidate)?;
     let staleness = pair.estimates.staleness(picture.now, picture.policy);
     let mut network = weight::network(&request.weights, &pair.estimates, staleness);
     if let Some(network) = &mut network {

@@ -107,6 +107,7 @@ impl View {
             capacity: &self.capacity,
             readiness: &self.readiness,
             running: &self.running,
+            mesh: None,
         }
     }
 

@@ -13,20 +13,21 @@ use leeward_common::{
 
 use super::Parts;
 use crate::{
+    clients::Mesh,
     decision::{Decision, Reason, Share},
     gate::RefusalCode,
     intent::Rule,
     overrides,
     placement::{self, Mover, Placed},
     readiness::{self, MAX_CHANGES, ReadinessChange, Standing},
-    select::{self, Appraisal, Perspective, Request},
+    select::{self, Appraisal, Perspective, Picture, Request},
     selection::Move,
     state::State,
     view::{Notice, NoticeCode},
 };
 
 /// How many services are looked at in one evaluation.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 
 /// A service that should move and has nowhere to go is placed anew after this, or when something concerns all.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -70,12 +71,17 @@ impl State {
         let turn = at.as_unix_us() / every.max(1) % turns;
         let mine = |n: u64| all || n % turns == turn;
         let mine = services.iter().zip(0..).filter(|&(_, n)| mine(n));
+        let mesh = Mesh::new(&parts.picture());
+        let picture = Picture {
+            mesh: Some(&mesh),
+            ..parts.picture()
+        };
         let (mut looked, mut wishes, mut standings) = (0, Vec::new(), Vec::new());
         for ((id, known), _) in mine {
             looked += 1;
             let current = parts.running.get(id).cloned().unwrap_or_default();
             let request = Request::of_service(&parts.policy, id, &known.what).selected(current);
-            let (_, appraisals) = select::appraise(&parts.picture(), &request);
+            let (_, appraisals) = select::appraise(&picture, &request);
             let before = parts.readiness.get(id);
             let standing = readiness::standings(at, before.map(|own| &**own), &appraisals);
             if before.is_none_or(|before| **before != standing) {
