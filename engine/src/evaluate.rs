@@ -19,11 +19,12 @@ use crate::{
     policy::Policy,
     readiness::Readiness,
     select::{self, Appraisal, Picture, Ranking, Request},
-    selection::{Move, Selection},
+    selection::{Move, Rules, STORM_SPAN, Selection},
     signal::ActiveSignal,
     state::{Quiet, State},
     summary::summarise,
-    view::{MAX_DECISIONS, Pair, PairView, RegionView, Vote},
+    view::{FailStatic, MAX_DECISIONS, MAX_HESITATIONS, Pair, PairView, RegionView, Vote},
+    waiting::{Hesitation, Waiting},
 };
 
 mod services;
@@ -91,16 +92,16 @@ impl State {
             true => self.quiet.looked + looked,
             false => looked,
         };
-        let restless = self.selections.values().any(Selection::is_restless)
-            || self.all_due
-            || looked < self.intents.services.len();
-        let retry = self.retry_at.values().min().copied();
-        let expiries = [
-            self.signals.next_expiry(),
-            self.intents.next_expiry(),
-            retry,
-        ];
-        let expiry = expiries.into_iter().flatten().min();
+        let restless = self.all_due || looked < self.intents.services.len();
+        let expiries = [self.signals.next_expiry(), self.intents.next_expiry()];
+        let retries = self.retry_at.values().copied();
+        let wakes = self.selections.values().filter_map(Selection::wake_at);
+        let expiry = expiries
+            .into_iter()
+            .flatten()
+            .chain(retries)
+            .chain(wakes)
+            .min();
         let expiry = expiry.map(|at| at - Duration::from_micros(1));
         Quiet {
             version: self.graph_version,
@@ -111,12 +112,30 @@ impl State {
 
     /// Returns until when no evidence that is fresh now becomes stale.
     fn judge_faults(&mut self, at: Timestamp) -> Timestamp {
+        let judgement = fault::judge(at, &self.policy, &self.graph, &self.suspects);
+        if judgement.exclusions == self.exclusions {
+            self.graph.refresh(&self.policy, &self.exclusions);
+        } else {
+            self.exclusions = judgement.exclusions.clone();
+            self.all_due = true;
+            self.graph.refresh_all(&self.policy, &self.exclusions);
+        }
+        let faults = fault::localise(at, &self.policy, &self.graph, &judgement, &self.faults);
+        if faults != *self.faults {
+            self.faults = Arc::new(faults);
+        }
         let Judgement {
             regions,
             votes,
-            exclusions,
+            cut_off,
             fresh_until,
-        } = fault::judge(at, &self.policy, &self.graph);
+            ..
+        } = judgement;
+        let before = self.fail_static.take();
+        self.fail_static = cut_off.map(|detail| FailStatic {
+            since: before.map_or(at, |before| before.since),
+            detail,
+        });
         let mut fresh_agents: BTreeMap<&RegionId, u32> = BTreeMap::new();
         for (region, _) in votes.values() {
             *fresh_agents.entry(region).or_default() += 1;
@@ -141,13 +160,6 @@ impl State {
         }
         for (id, agent) in &mut self.agents {
             agent.vote = votes.get(id).map_or(Vote::Silent, |&(_, vote)| vote);
-        }
-        if exclusions == self.exclusions {
-            self.graph.refresh(&self.policy, &self.exclusions);
-        } else {
-            self.exclusions = exclusions;
-            self.all_due = true;
-            self.graph.refresh_all(&self.policy, &self.exclusions);
         }
         fresh_until
     }
@@ -178,7 +190,31 @@ impl State {
         let policy = &parts.policy;
         let selection = self.selections.entry(request.owner.clone()).or_default();
         let selected = selection.selected().cloned();
-        let wanted = selection.evaluate(parts.now, &policy.steadiness, appraisals);
+        let before = selection.waiting().cloned();
+        let wanted = match &self.fail_static {
+            Some(cut_off) => {
+                selection.on_cut_off(&cut_off.detail);
+                None
+            }
+            None => {
+                let storm = policy.steadiness.storm_moves;
+                let rules = Rules {
+                    steadiness: &policy.steadiness,
+                    memory: policy.evidence.memory,
+                    storm_until: self.moves.spent_until(parts.now, storm, STORM_SPAN),
+                };
+                selection.evaluate(parts.now, &rules, appraisals)
+            }
+        };
+        if wanted.is_none()
+            && let Some(hesitation) = hesitation(parts.now, &request.owner, selection, before)
+        {
+            let hesitations = Arc::make_mut(&mut self.hesitations);
+            hesitations.push_back(Arc::new(hesitation));
+            if hesitations.len() > MAX_HESITATIONS {
+                hesitations.pop_front();
+            }
+        }
         let rules = overrides::rules(&parts.intents, &request.owner);
         let (wanted, notices) = overrides::apply(
             &rules,
@@ -209,13 +245,17 @@ impl State {
         if !shares.is_empty() {
             summary = format!("{summary} ({shares})");
         }
-        let Move { from, to, reason } = wanted;
         let id = self.next_decision;
         self.next_decision += 1;
-        if from != to {
+        if wanted.from != wanted.to {
+            let steadiness = &parts.policy.steadiness;
             let selection = self.selections.entry(request.owner.clone()).or_default();
-            selection.on_decision(parts.now, &parts.policy.steadiness, to.clone(), id);
+            selection.on_decision(parts.now, steadiness, &wanted, id);
+            if wanted.from.is_some() {
+                self.moves.on_move(parts.now, steadiness.storm_moves);
+            }
         }
+        let Move { from, to, reason } = wanted;
         let decision = Decision {
             id,
             at: parts.now,
@@ -283,4 +323,25 @@ impl Parts {
             mesh: None,
         }
     }
+}
+
+/// What is waited for from now on, or no longer, if that has changed.
+fn hesitation(
+    at: Timestamp,
+    owner: &Owner,
+    selection: &Selection,
+    before: Option<Waiting>,
+) -> Option<Hesitation> {
+    let now = selection.waiting();
+    let kind = |own: &Waiting| (own.code, own.to.clone());
+    if before.as_ref().map(kind) == now.map(kind) {
+        return None;
+    }
+    Some(Hesitation {
+        at,
+        owner: owner.clone(),
+        selected: selection.selected().cloned(),
+        ruled_out: now.is_none(),
+        waiting: now.cloned().or(before)?,
+    })
 }

@@ -8,7 +8,11 @@
 //! - A region is **down** when every agent outside it whose view counts sees total loss to it, and these stand in at
 //!   least two regions, or in the one other region where there are only two.
 //! - A target that a quorum sees as lost in a region that is otherwise seen is **dead**: a host has failed, not a link.
-//! - Where every observer sees everything as lost, the observers are cut off: then nothing is known.
+//! - Where every observer sees everything as lost, the observers are cut off: then nothing is known. So it is where
+//!   none is heard of any more.
+//! - An agent that doubts itself has no vote, as one at fault.
+//!
+//! [`localise`] says where less than total trouble is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +20,12 @@ use leeward_common::{
     id::{AgentId, RegionId, TargetId},
     time::Timestamp,
 };
+
+mod localise;
+
+pub(crate) use localise::localise;
+
+pub use localise::{Fault, FaultKind, Place, TROUBLE_LOSS};
 
 use crate::{
     graph::{Exclusions, Graph, Sight},
@@ -32,6 +42,12 @@ pub struct Judgement {
     pub votes: BTreeMap<AgentId, (RegionId, Vote)>,
     /// What is left out of the estimates.
     pub exclusions: Exclusions,
+    /// Regions that are down: how many observers see them as lost, of how many.
+    pub down: BTreeMap<RegionId, (usize, usize)>,
+    /// Targets that are dead, likewise.
+    pub dead: BTreeMap<(RegionId, TargetId), (usize, usize)>,
+    /// Why nothing is known, if the observers are cut off.
+    pub cut_off: Option<String>,
     /// Until when no evidence that is fresh now becomes stale.
     pub fresh_until: Timestamp,
 }
@@ -43,9 +59,14 @@ struct Sights {
     targets: BTreeMap<(RegionId, TargetId), Sight>,
 }
 
-/// Puts the agents' views at `now` together.
+/// Puts the agents' views at `now` together; `suspects` are agents that doubt themselves.
 #[must_use]
-pub fn judge(now: Timestamp, policy: &Policy, graph: &Graph) -> Judgement {
+pub fn judge(
+    now: Timestamp,
+    policy: &Policy,
+    graph: &Graph,
+    suspects: &BTreeSet<AgentId>,
+) -> Judgement {
     let (sights, fresh_until) = sights(now, policy, graph);
     let at_fault: BTreeSet<AgentId> = sights
         .iter()
@@ -54,36 +75,50 @@ pub fn judge(now: Timestamp, policy: &Policy, graph: &Graph) -> Judgement {
         .collect();
     let voters: Vec<&Sights> = sights
         .iter()
-        .filter(|(agent, _)| !at_fault.contains(*agent))
+        .filter(|(agent, _)| !at_fault.contains(*agent) && !suspects.contains(*agent))
         .map(|(_, own)| own)
         .collect();
-    let cut_off = policy.regions.len() > 2 && are_cut_off(&voters);
+    let cut_off = cut_off(policy, graph, &voters);
+    let mut down = BTreeMap::new();
     let region = |region: &RegionId| {
-        let verdict = match cut_off {
-            true => {
-                let detail = "every observer sees every region as lost: the observers are cut off";
-                (RegionState::Unknown, detail.to_owned())
-            }
-            false => judge_region(policy, region, &voters),
+        let verdict = match &cut_off {
+            Some(detail) => (RegionState::Unknown, detail.clone()),
+            None => judge_region(policy, region, &voters, &mut down),
         };
         (region.clone(), verdict)
     };
+    let regions = policy.regions.keys().map(region).collect();
     let vote = |(agent, own): (&AgentId, &Sights)| {
-        let vote = match at_fault.contains(agent) {
-            true => Vote::AtFault,
-            false => Vote::Counts,
+        let vote = match (at_fault.contains(agent), suspects.contains(agent)) {
+            (true, _) => Vote::AtFault,
+            (false, true) => Vote::Suspect,
+            (false, false) => Vote::Counts,
         };
         (agent.clone(), (own.region.clone(), vote))
     };
+    let dead = dead_targets(policy, &voters);
+    let out = at_fault.iter().chain(suspects).cloned().collect();
     Judgement {
-        regions: policy.regions.keys().map(region).collect(),
+        regions,
         votes: sights.iter().map(vote).collect(),
         exclusions: Exclusions {
-            targets: dead_targets(policy, &voters),
-            agents: at_fault,
+            targets: dead.keys().map(|(_, target)| target.clone()).collect(),
+            agents: out,
         },
+        down,
+        dead,
+        cut_off,
         fresh_until,
     }
+}
+
+/// Why nothing is known, if the observers are cut off.
+fn cut_off(policy: &Policy, graph: &Graph, voters: &[&Sights]) -> Option<String> {
+    if voters.is_empty() && graph.paths().next().is_some() {
+        return Some("no observer has fresh evidence".to_owned());
+    }
+    (policy.regions.len() > 2 && are_cut_off(voters))
+        .then(|| "every observer sees every region as lost: the observers are cut off".to_owned())
 }
 
 /// What each agent sees, and until when none of it becomes stale.
@@ -178,7 +213,12 @@ impl<'a> Tally<'a> {
     }
 }
 
-fn judge_region(policy: &Policy, region: &RegionId, voters: &[&Sights]) -> (RegionState, String) {
+fn judge_region(
+    policy: &Policy,
+    region: &RegionId,
+    voters: &[&Sights],
+    down: &mut BTreeMap<RegionId, (usize, usize)>,
+) -> (RegionState, String) {
     let mut tally = Tally::default();
     for own in voters {
         if let Some(&sight) = own.regions.get(region) {
@@ -195,6 +235,7 @@ fn judge_region(policy: &Policy, region: &RegionId, voters: &[&Sights]) -> (Regi
             "{lost} of {observers} observers in {} see total loss",
             words(lost_regions.len(), "region")
         );
+        down.insert(region.clone(), (*lost, observers));
         return (RegionState::Down, detail);
     }
     match (seen, lost) {
@@ -217,7 +258,10 @@ fn judge_region(policy: &Policy, region: &RegionId, voters: &[&Sights]) -> (Regi
     }
 }
 
-fn dead_targets(policy: &Policy, voters: &[&Sights]) -> BTreeSet<TargetId> {
+fn dead_targets(
+    policy: &Policy,
+    voters: &[&Sights],
+) -> BTreeMap<(RegionId, TargetId), (usize, usize)> {
     let mut tallies: BTreeMap<&(RegionId, TargetId), Tally<'_>> = BTreeMap::new();
     for own in voters {
         for (target, &sight) in &own.targets {
@@ -235,7 +279,13 @@ fn dead_targets(policy: &Policy, voters: &[&Sights]) -> BTreeSet<TargetId> {
     tallies
         .iter()
         .filter(dead)
-        .map(|((_, target), _)| target.clone())
+        .map(|(target, tally)| {
+            let target: &(RegionId, TargetId) = target;
+            (
+                target.clone(),
+                (tally.lost, tally.lost + tally.seen(policy)),
+            )
+        })
         .collect()
 }
 

@@ -293,6 +293,19 @@ impl Graph {
         }
     }
 
+    /// What the agents of a region lost lately of the probes that they sent.
+    pub(crate) fn losses_of(&self, region: &RegionId) -> BTreeMap<AgentId, (u64, u64)> {
+        let mut losses: BTreeMap<AgentId, (u64, u64)> = BTreeMap::new();
+        for (id, path) in self.paths.iter().filter(|(_, path)| path.from == *region) {
+            let (lost, n) = losses.entry(id.agent.clone()).or_default();
+            for window in &path.windows {
+                *lost += window.overdue.saturating_sub(window.late) + window.rejected;
+                *n += window.answered + window.overdue + window.rejected;
+            }
+        }
+        losses
+    }
+
     /// Every path with its evidence.
     pub fn paths(&self) -> impl Iterator<Item = (&PathId, &PathEvidence)> {
         self.paths.iter()

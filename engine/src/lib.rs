@@ -16,7 +16,7 @@
 //! - [`capacity`], [`readiness`]: what regions offer and what is taken of it; who could run where today.
 //! - [`placement`]: where services go together when regions fail.
 //! - [`plan`]: the solver behind it: everything in one go, never beyond a capacity.
-//! - [`selection`], [`holddown`]: when a selection changes, and how long it stays.
+//! - [`selection`], [`holddown`]: when a selection changes, and how long it stays. [`waiting`]: why it does not.
 //! - [`route`]: the best way between two regions, straight or over a relay.
 //! - [`decision`]: what was decided, and every reason.
 //! - [`view`]: the immutable picture that readers get.
@@ -41,6 +41,7 @@ pub mod placement;
 pub mod plan;
 pub mod policy;
 pub mod readiness;
+mod restraint;
 pub mod route;
 pub mod scenario;
 pub mod select;
@@ -50,6 +51,7 @@ pub mod simulate;
 mod state;
 mod summary;
 pub mod view;
+pub mod waiting;
 pub mod weight;
 
 use std::time::Duration;

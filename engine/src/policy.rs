@@ -167,10 +167,30 @@ pub struct Weights {
 /// The numbers that keep a selection from flapping.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Steadiness {
-    /// How much better a challenger's score must be, as a factor above 1: 1.15 is 15 % better.
+    /// How much better a challenger's score must be, as a factor of at least 1: 1.15 is 15 % better.
     pub margin: f64,
     /// For how long it must be.
     pub confirm: Duration,
+    /// How many times the doubt about a lead the lead must exceed: 1 asks for 95 % confidence, 0 for none.
+    pub caution: f64,
+    /// What a move costs: so many seconds of full service.
+    pub switching_cost: Duration,
+    /// For how long one expects to stay after a move.
+    pub dwell: Duration,
+    /// Whether a selection goes back by itself to where something bad has driven it from.
+    pub failback: Failback,
+    /// For how long a region must be better to be gone back to, or by only `failback_margin`.
+    pub failback_confirm: Duration,
+    /// How much better it must be then, as a factor of at least 1.
+    pub failback_margin: f64,
+    /// How often a region may be left, half forgotten with each `flap_half_life`, and still be gone back to.
+    pub flap_limit: f64,
+    /// The time in which half of that is forgotten.
+    pub flap_half_life: Duration,
+    /// How many moves one selection may make in an hour. Leaving a region that cannot serve counts and is not refused.
+    pub moves_per_hour: u32,
+    /// How many moves all selections together may make in a minute; as above.
+    pub storm_moves: u32,
     /// How long a selection may be unknown before another takes its place.
     pub silence: Duration,
     /// The hold after a first move.
@@ -179,6 +199,17 @@ pub struct Steadiness {
     pub hold_max: Duration,
     /// A selection left alone for this long is treated as one that never moved.
     pub forget_after: Duration,
+}
+
+/// Who says when a selection goes back to where something bad has driven it from.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failback {
+    /// It does, by its own, slower rules.
+    #[default]
+    Automatic,
+    /// An operator does.
+    Manual,
 }
 
 /// How far regions may be filled.
@@ -216,6 +247,10 @@ pub mod defaults {
     pub const SIGNAL_MAX_FACTOR: f64 = 4.0;
     /// Windows without which evidence is stale, if [`super::Evidence::stale_after`] is not set.
     pub const STALE_WINDOWS: u32 = 4;
+
+    /// First holds for which a region must be better to be gone back to, if
+    /// [`super::Steadiness::failback_confirm`] is not set.
+    pub const FAILBACK_HOLDS: u32 = 5;
 
     /// Defaults of [`super::Evidence`]. The memory holds at least 60 probes of a path, or a minute: with fewer, a single
     /// lost probe would look like a lossy link.
@@ -257,6 +292,16 @@ pub mod defaults {
         super::Steadiness {
             margin: 1.15,
             confirm: Duration::from_secs(2),
+            caution: 0.5,
+            switching_cost: Duration::from_secs(2),
+            dwell: Duration::from_secs(600),
+            failback: super::Failback::Automatic,
+            failback_confirm: Duration::from_secs(60) * FAILBACK_HOLDS,
+            failback_margin: 1.03,
+            flap_limit: 3.0,
+            flap_half_life: Duration::from_secs(900),
+            moves_per_hour: 20,
+            storm_moves: 600,
             silence: Duration::from_secs(15),
             hold_first: Duration::from_secs(60),
             hold_max: Duration::from_secs(600),

@@ -1,26 +1,57 @@
-//! What is selected for one primary, and when that changes.
+//! What is selected for one primary or one service, and when that changes.
 //!
 //! ```text
-//!                     settled                          beaten by the margin for `confirm`, not held
-//!   nothing decided ──────────▶ selected ◀──────────┬─ unknown for `silence`, not held
+//!                     settled                          a challenger leads for long enough, and may be moved to
+//!   nothing decided ──────────▶ selected ◀──────────┬─ unknown for `silence` while somebody else is known
 //!                                 │    ▲            ├─ down or unreachable, at once
 //!              down, none is left │    │ one is back└─ no candidate any more, at once
 //!                                 ▼    │
 //!                               none left
 //! ```
+//!
+//! Scores are natural logarithms here. A challenger *leads* if, beyond doubt, it is better by more than a move costs:
+//!
+//! ```text
+//!   lead - doubt * thin  >  ln(margin) + switching_cost / dwell
+//!
+//!   lead   score of the challenger minus score of the selected region
+//!   doubt  caution * sqrt(below^2 + above^2): how far the challenger's lower and the selected region's upper bound
+//!          (95 %, independent) are from their scores
+//!   thin   sqrt(memory / period), at most 1: what leads for longer than the memory was measured as often anew
+//! ```
+//!
+//! `switching_cost` is what a move costs in seconds of full service and `dwell` how long one expects to stay, so that
+//! their ratio is the share of the service that the move costs, which is a difference of logarithms.
+//!
+//! There are two ways to win: lead by `margin` for the period `confirm`, or by `failback_margin` for the period
+//! `failback_confirm`, which is longer: what lasts may be small. A region that something bad has driven us from can
+//! win by the second way only, or not at all if `failback` is `manual`.
+//!
+//! Who has won must still pass the restraints of [`crate::restraint`] and the hold; each that refuses is a
+//! [`Waiting`]. None of this applies to leaving a region that cannot serve.
+
+use std::{collections::BTreeMap, time::Duration};
 
 use leeward_common::{id::RegionId, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     decision::Reason,
+    gate::RefusalCode,
     holddown::{Holddown, Urgency},
-    policy::Steadiness,
-    select::{Appraisal, RefusalCode},
+    policy::{Failback, Steadiness},
+    restraint::{Budget, Flaps},
+    select::Appraisal,
     view::SelectionView,
+    waiting::{Waiting, WaitingCode},
 };
 
-/// The selection of one primary.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The span of [`Steadiness::storm_moves`].
+pub(crate) const STORM_SPAN: Duration = Duration::from_secs(60);
+
+/// The selection of one primary or service.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Selection {
     selected: Option<RegionId>,
@@ -30,13 +61,34 @@ pub struct Selection {
     holddown: Holddown,
     /// Since when a candidate could be selected for the first time.
     choice_since: Option<Timestamp>,
-    /// Since when the selected region is beaten by the margin.
-    beaten_since: Option<Timestamp>,
     /// Since when nothing is known about the selected region.
     unknown_since: Option<Timestamp>,
     /// Since when the selected region is not ready or breaks a limit while another could be selected.
-    #[serde(default)]
     unfit_since: Option<Timestamp>,
+    /// Who leads, and since when.
+    leads: BTreeMap<RegionId, Lead>,
+    /// Regions that were left.
+    left: BTreeMap<RegionId, Left>,
+    moves: Budget,
+    waiting: Option<Waiting>,
+    /// When time alone may bring about a change; made by every evaluation.
+    #[serde(skip)]
+    wake_at: Option<Timestamp>,
+}
+
+/// Since when a challenger leads: by the margin, and by that of those who are patient.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Lead {
+    clearly: Option<Timestamp>,
+    slightly: Option<Timestamp>,
+}
+
+/// What is remembered of a region that was left.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Left {
+    /// When something bad last drove us from it.
+    driven_at: Option<Timestamp>,
+    flaps: Flaps,
 }
 
 /// A change that is wanted now.
@@ -46,6 +98,19 @@ pub(crate) struct Move {
     pub(crate) to: Option<RegionId>,
     pub(crate) reason: Reason,
 }
+
+/// What an evaluation goes by beside the candidates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) steadiness: &'a Steadiness,
+    /// How far back a score looks.
+    pub(crate) memory: Duration,
+    /// Until when the moves of all selections together are too many.
+    pub(crate) storm_until: Option<Timestamp>,
+}
+
+/// Where to, and why.
+type Wanted = (Option<RegionId>, Reason);
 
 impl Selection {
     /// The selection of a service that runs in `region`, as its owner says.
@@ -62,14 +127,15 @@ impl Selection {
     pub(crate) fn evaluate(
         &mut self,
         now: Timestamp,
-        steadiness: &Steadiness,
+        rules: &Rules<'_>,
         candidates: &[Appraisal],
     ) -> Option<Move> {
+        (self.waiting, self.wake_at) = (None, None);
         let best = candidates.first().filter(|best| best.refusal.is_none());
         let (to, reason) = match self.selected.clone() {
-            None => self.choose(now, steadiness, candidates, best?)?,
+            None => self.choose(now, rules.steadiness, candidates, best?)?,
             Some(selected) => match candidates.iter().find(|own| own.region == selected) {
-                Some(incumbent) => self.keep_or_leave(now, steadiness, incumbent, best)?,
+                Some(incumbent) => self.keep_or_leave(now, rules, incumbent, candidates)?,
                 None => leave(
                     best,
                     Reason::Ineligible {
@@ -85,38 +151,82 @@ impl Selection {
         })
     }
 
+    /// Nothing is known, since the observers are cut off: nothing moves.
+    pub(crate) fn on_cut_off(&mut self, detail: &str) {
+        (self.unknown_since, self.unfit_since, self.wake_at) = (None, None, None);
+        self.leads.clear();
+        self.waiting = self.selected.is_some().then(|| Waiting {
+            code: WaitingCode::CutOff,
+            to: None,
+            detail: detail.to_owned(),
+            until: None,
+        });
+    }
+
     /// Records that a move was decided.
     pub(crate) fn on_decision(
         &mut self,
         now: Timestamp,
         steadiness: &Steadiness,
-        to: Option<RegionId>,
+        wanted: &Move,
         decision: u64,
     ) {
+        let driven = self.is_driving(now, steadiness, wanted);
         if self.since.is_some() {
             self.holddown.on_move(now, steadiness);
+            self.moves.on_move(now, steadiness.moves_per_hour);
         }
-        if self.selected.is_some() {
-            self.previous.clone_from(&self.selected);
+        if let Some(from) = self.selected.take() {
+            let left = self.left.entry(from.clone()).or_default();
+            left.flaps.on_leave(now, steadiness);
+            left.driven_at = driven.then_some(now).or(left.driven_at);
+            self.previous = Some(from);
         }
-        self.selected = to;
+        if let Some(to) = &wanted.to
+            && let Some(left) = self.left.get_mut(to)
+        {
+            left.driven_at = None;
+        }
+        let is_driven = |left: &Left| is_driven(left, now, steadiness);
+        self.left
+            .retain(|_, left| is_driven(left) || !left.flaps.is_forgotten(now, steadiness));
+        self.selected.clone_from(&wanted.to);
         self.since = Some(now);
         self.decision = Some(decision);
-        (self.beaten_since, self.unknown_since, self.unfit_since) = (None, None, None);
+        (self.unknown_since, self.unfit_since) = (None, None);
+        self.leads.clear();
+        // Who leads now is to be looked at at once.
+        (self.waiting, self.wake_at) = (None, Some(now));
     }
 
-    /// Whether time alone may bring about a move: something is waited for.
-    pub(crate) const fn is_restless(&self) -> bool {
-        let choosing = self.since.is_none() && self.choice_since.is_some();
-        choosing
-            || self.beaten_since.is_some()
-            || self.unknown_since.is_some()
-            || self.unfit_since.is_some()
+    /// Whether something bad drives us to a move: not people, and not a little that lasted.
+    fn is_driving(&self, now: Timestamp, steadiness: &Steadiness, wanted: &Move) -> bool {
+        match &wanted.reason {
+            Reason::Initial | Reason::Recovered | Reason::Override { .. } => false,
+            Reason::Better { .. } | Reason::ReturnedHome { .. } => {
+                let lead = wanted.to.as_ref().and_then(|to| self.leads.get(to));
+                let clearly = lead.and_then(|lead| lead.clearly);
+                let left = wanted.to.as_ref().and_then(|to| self.left.get(to));
+                let is_back = left.is_some_and(|left| is_driven(left, now, steadiness));
+                !is_back && clearly.is_some_and(|since| since + steadiness.confirm <= now)
+            }
+            _ => true,
+        }
+    }
+
+    /// What is waited for.
+    pub(crate) const fn waiting(&self) -> Option<&Waiting> {
+        self.waiting.as_ref()
     }
 
     /// What is selected.
     pub(crate) const fn selected(&self) -> Option<&RegionId> {
         self.selected.as_ref()
+    }
+
+    /// When time alone may bring about a change, if it may.
+    pub(crate) const fn wake_at(&self) -> Option<Timestamp> {
+        self.wake_at
     }
 
     /// The picture for readers.
@@ -127,6 +237,7 @@ impl Selection {
             previous: self.previous.clone(),
             held_until: self.holddown.held_until(now),
             decision: self.decision,
+            waiting: self.waiting.clone(),
             ..SelectionView::default()
         }
     }
@@ -139,35 +250,36 @@ impl Selection {
         steadiness: &Steadiness,
         candidates: &[Appraisal],
         best: &Appraisal,
-    ) -> Option<(Option<RegionId>, Reason)> {
+    ) -> Option<Wanted> {
+        let first = |reason| Some((Some(best.region.clone()), reason));
         if self.since.is_some() {
-            return Some((Some(best.region.clone()), Reason::Recovered));
+            return first(Reason::Recovered);
         }
-        let since = *self.choice_since.get_or_insert(now);
-        let settled = candidates.iter().all(|own| !is_unknown(own));
-        (settled || now.since(since) >= steadiness.confirm)
-            .then(|| (Some(best.region.clone()), Reason::Initial))
+        let settled = *self.choice_since.get_or_insert(now) + steadiness.confirm;
+        if now >= settled || candidates.iter().all(|own| !is_unknown(own)) {
+            return first(Reason::Initial);
+        }
+        self.wake_at = Some(settled);
+        None
     }
 
     fn keep_or_leave(
         &mut self,
         now: Timestamp,
-        steadiness: &Steadiness,
+        rules: &Rules<'_>,
         incumbent: &Appraisal,
-        best: Option<&Appraisal>,
-    ) -> Option<(Option<RegionId>, Reason)> {
-        let unfit = incumbent
-            .refusal
-            .as_ref()
-            .is_some_and(|own| is_unfit(own.code));
-        if !unfit || best.is_none() {
+        candidates: &[Appraisal],
+    ) -> Option<Wanted> {
+        let best = candidates.first().filter(|best| best.refusal.is_none());
+        let refusal = incumbent.refusal.as_ref();
+        if !refusal.is_some_and(|own| is_unfit(own.code)) || best.is_none() {
             self.unfit_since = None;
         }
-        let Some(refusal) = &incumbent.refusal else {
+        let Some(refusal) = refusal else {
             self.unknown_since = None;
-            return self.challenge(now, steadiness, incumbent, best?);
+            return self.challenge(now, rules, incumbent, candidates);
         };
-        self.beaten_since = None;
+        self.leads.clear();
         let because = || Reason::Ineligible {
             because: refusal.detail.clone(),
         };
@@ -175,7 +287,6 @@ impl Selection {
             RefusalCode::Down => Some(leave(best, Reason::Down)),
             // Without anybody better reachable there is nothing to gain: fail static.
             RefusalCode::Unreachable => Some(leave(Some(best?), Reason::Unreachable)),
-            RefusalCode::UnknownRegion | RefusalCode::IsPrimary => Some(leave(best, because())),
             RefusalCode::NoEvidence | RefusalCode::Stale | RefusalCode::TooFewProbes => {
                 // While nobody better is known either, it is the observers who are silent: that says nothing of it.
                 let Some(best) = best else {
@@ -183,21 +294,37 @@ impl Selection {
                     return None;
                 };
                 let since = *self.unknown_since.get_or_insert(now);
-                let waited = now.since(since) >= steadiness.silence;
-                (waited && self.may_move(now)).then_some(leave(Some(best), because()))
+                let silence = Waiting {
+                    code: WaitingCode::Silence,
+                    to: Some(best.region.clone()),
+                    detail: refusal.detail.clone(),
+                    until: Some(since + rules.steadiness.silence),
+                };
+                self.leave_after(now, rules, best, silence, because())
             }
+            RefusalCode::UnknownRegion | RefusalCode::IsPrimary => Some(leave(best, because())),
             // Without room elsewhere it stays: who is served badly is served.
             RefusalCode::Forbidden
             | RefusalCode::Drained
             | RefusalCode::LabelMissing
             | RefusalCode::LabelForbidden => Some(leave(Some(best?), because())),
-            RefusalCode::CheckFailed | RefusalCode::DependencyMissing => {
+            RefusalCode::CheckFailed
+            | RefusalCode::DependencyMissing
+            | RefusalCode::BreaksLimits => {
+                let best = best?;
                 let because = refusal.detail.clone();
-                self.give_up(now, steadiness, best?, Reason::NotReady { because })
-            }
-            RefusalCode::BreaksLimits => {
-                let because = refusal.detail.clone();
-                self.give_up(now, steadiness, best?, Reason::ServiceLevel { because })
+                let since = *self.unfit_since.get_or_insert(now);
+                let confirming = Waiting {
+                    code: WaitingCode::Confirming,
+                    to: Some(best.region.clone()),
+                    detail: because.clone(),
+                    until: Some(since + rules.steadiness.confirm),
+                };
+                let reason = match refusal.code {
+                    RefusalCode::BreaksLimits => Reason::ServiceLevel { because },
+                    _ => Reason::NotReady { because },
+                };
+                self.leave_after(now, rules, best, confirming, reason)
             }
             // These are asked of who comes, not of who is there.
             RefusalCode::ReplicaBehind
@@ -207,51 +334,234 @@ impl Selection {
         }
     }
 
-    /// The selected region may not stay and another may be selected: it is left once that has been so for the confirm
-    /// window.
-    fn give_up(
+    /// The selected region may not stay and `best` may be selected: it is left once the waiting is over, unless something
+    /// restrains it.
+    fn leave_after(
         &mut self,
         now: Timestamp,
-        steadiness: &Steadiness,
+        rules: &Rules<'_>,
         best: &Appraisal,
+        waiting: Waiting,
         reason: Reason,
-    ) -> Option<(Option<RegionId>, Reason)> {
-        let since = *self.unfit_since.get_or_insert(now);
-        let waited = now.since(since) >= steadiness.confirm;
-        (waited && self.may_move(now)).then(|| leave(Some(best), reason))
+    ) -> Option<Wanted> {
+        match later(now, waiting).or_else(|| self.restraint(now, rules, best)) {
+            Some(waiting) => {
+                self.wait(waiting);
+                None
+            }
+            None => Some(leave(Some(best), reason)),
+        }
     }
 
-    /// The selected region may stay; another may be better by enough, for long enough.
+    /// The selected region may stay; others may be better by enough, for long enough.
     fn challenge(
         &mut self,
         now: Timestamp,
-        steadiness: &Steadiness,
+        rules: &Rules<'_>,
         incumbent: &Appraisal,
-        best: &Appraisal,
-    ) -> Option<(Option<RegionId>, Reason)> {
-        let lead = best.log_score()? - incumbent.log_score()?;
-        if best.region == incumbent.region || lead <= steadiness.margin.ln() {
-            self.beaten_since = None;
-            return None;
+        candidates: &[Appraisal],
+    ) -> Option<Wanted> {
+        let own = incumbent.log_score()?;
+        let better = candidates
+            .iter()
+            .take_while(|challenger| challenger.region != incumbent.region);
+        let mut before = std::mem::take(&mut self.leads);
+        let mut wanted = None;
+        for challenger in better.filter(|challenger| challenger.refusal.is_none()) {
+            let Some(score) = challenger.log_score() else {
+                continue;
+            };
+            let lead = score - own;
+            let doubt = doubt(rules.steadiness, challenger, incumbent);
+            let was = before.remove(&challenger.region).unwrap_or_default();
+            let is = was.go_on(now, rules, lead, doubt);
+            if is != Lead::default() {
+                self.leads.insert(challenger.region.clone(), is);
+            }
+            if wanted.is_some() {
+                continue;
+            }
+            match self.verdict(now, rules, challenger, is, (lead, doubt)) {
+                Ok(()) => wanted = Some((challenger, lead)),
+                Err(Some(waiting)) => self.wait(waiting),
+                Err(None) => {}
+            }
         }
-        let since = *self.beaten_since.get_or_insert(now);
-        if now.since(since) < steadiness.confirm || !self.may_move(now) {
-            return None;
-        }
+        let (challenger, lead) = wanted?;
         let margin = lead.exp();
-        let reason = match self.previous.as_ref() == Some(&best.region) {
+        let reason = match self.previous.as_ref() == Some(&challenger.region) {
             true => Reason::ReturnedHome { margin },
             false => Reason::Better { margin },
         };
-        Some((Some(best.region.clone()), reason))
+        Some((Some(challenger.region.clone()), reason))
     }
 
-    fn may_move(&self, now: Timestamp) -> bool {
-        self.holddown.permits(now, Urgency::Degraded).is_ok()
+    /// Whether a challenger takes the place now; otherwise what is waited for, if it is anything.
+    fn verdict(
+        &self,
+        now: Timestamp,
+        rules: &Rules<'_>,
+        challenger: &Appraisal,
+        is: Lead,
+        (lead, doubt): (f64, f64),
+    ) -> Result<(), Option<Waiting>> {
+        let steadiness = rules.steadiness;
+        let wait = |code, detail: String, until| {
+            Some(Waiting {
+                code,
+                to: Some(challenger.region.clone()),
+                detail,
+                until,
+            })
+        };
+        let times = format!("{:.2} times the score", lead.exp());
+        let left = self.left.get(&challenger.region);
+        let driven_from = left.is_some_and(|left| is_driven(left, now, steadiness));
+        if driven_from && steadiness.failback == Failback::Manual {
+            return Err(match is.clearly.or(is.slightly) {
+                None => None,
+                Some(_) => wait(
+                    WaitingCode::FailbackManual,
+                    format!("{times}, but it had failed, and going back is an operator's to say"),
+                    None,
+                ),
+            });
+        }
+        let clearly = is.clearly.map(|since| since + steadiness.confirm);
+        let slightly = is.slightly.map(|since| since + steadiness.failback_confirm);
+        let driven = clearly.is_some_and(|at| at <= now) && !driven_from;
+        let patiently = slightly.is_some_and(|at| at <= now);
+        if !driven && !patiently {
+            return Err(match (clearly, slightly) {
+                (Some(at), _) if !driven_from => {
+                    let detail = format!("{times}, but not yet for {:?}", steadiness.confirm);
+                    wait(WaitingCode::Confirming, detail, Some(at))
+                }
+                (_, Some(at)) => {
+                    // Whoever has stayed well for long enough is not held to the past.
+                    let forgiven = left
+                        .and_then(|left| left.driven_at)
+                        .map(|driven| driven + steadiness.forget_after)
+                        .zip(clearly)
+                        .map(|(forgiven, clearly)| forgiven.max(clearly));
+                    let at = forgiven.map_or(at, |forgiven| at.min(forgiven));
+                    let why = if driven_from {
+                        "it had failed and"
+                    } else {
+                        "it"
+                    };
+                    let detail = format!(
+                        "{times}, but {why} must be better for {:?}",
+                        steadiness.failback_confirm
+                    );
+                    wait(WaitingCode::Patience, detail, Some(at))
+                }
+                _ if lead > needed(steadiness, steadiness.margin) => {
+                    let detail =
+                        format!("{times}, but it may as well be {:.2}", (lead - doubt).exp());
+                    wait(WaitingCode::Doubt, detail, None)
+                }
+                _ => None,
+            });
+        }
+        match self.restraint(now, rules, challenger) {
+            Some(waiting) => Err(Some(waiting)),
+            None => Ok(()),
+        }
+    }
+
+    /// What keeps a selection from moving to `challenger` for the better.
+    fn restraint(
+        &self,
+        now: Timestamp,
+        rules: &Rules<'_>,
+        challenger: &Appraisal,
+    ) -> Option<Waiting> {
+        let steadiness = rules.steadiness;
+        let left = self.left.get(&challenger.region);
+        let flapping = left.and_then(|left| left.flaps.suppressed_until(now));
+        let held = self.holddown.permits(now, Urgency::Degraded).err();
+        let budget = (self.moves).spent_until(now, steadiness.moves_per_hour, HOUR);
+        let wait = |code, detail: &str, until| {
+            Some(Waiting {
+                code,
+                to: Some(challenger.region.clone()),
+                detail: detail.to_owned(),
+                until: Some(until),
+            })
+        };
+        if let Some(until) = flapping {
+            return wait(WaitingCode::Flapping, "it was left too often lately", until);
+        }
+        if let Some(held) = held {
+            let detail = "the last move was too short a while ago";
+            return wait(WaitingCode::Held, detail, held.until);
+        }
+        if let Some(until) = budget {
+            let detail = "this selection has moved too often within an hour";
+            return wait(WaitingCode::Budget, detail, until);
+        }
+        let until = rules.storm_until.filter(|&until| now < until)?;
+        let detail = "all selections together have moved too often within a minute";
+        wait(WaitingCode::Storm, detail, until)
+    }
+
+    /// The first reason to wait is the one that is told; the earliest end of any is when to look again.
+    fn wait(&mut self, waiting: Waiting) {
+        self.wake_at = match (self.wake_at, waiting.until) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        self.waiting.get_or_insert(waiting);
     }
 }
 
-fn leave(best: Option<&Appraisal>, reason: Reason) -> (Option<RegionId>, Reason) {
+impl Lead {
+    /// As of now, with this lead and this doubt about it.
+    fn go_on(self, now: Timestamp, rules: &Rules<'_>, lead: f64, doubt: f64) -> Self {
+        let steadiness = rules.steadiness;
+        let since = |was: Option<Timestamp>, margin: f64, period: Duration| {
+            let looks = period.as_secs_f64() / rules.memory.as_secs_f64().max(1e-3);
+            let thin = looks.max(1.0).sqrt().recip();
+            (lead - doubt * thin > needed(steadiness, margin)).then(|| was.unwrap_or(now))
+        };
+        Self {
+            clearly: since(self.clearly, steadiness.margin, steadiness.confirm),
+            slightly: since(
+                self.slightly,
+                steadiness.failback_margin,
+                steadiness.failback_confirm,
+            ),
+        }
+    }
+}
+
+/// The lead that a move needs beyond doubt.
+fn needed(steadiness: &Steadiness, margin: f64) -> f64 {
+    let dwell = steadiness.dwell.as_secs_f64().max(1e-3);
+    margin.ln() + steadiness.switching_cost.as_secs_f64() / dwell
+}
+
+/// How far the lower bound of the lead is below it.
+fn doubt(steadiness: &Steadiness, challenger: &Appraisal, incumbent: &Appraisal) -> f64 {
+    let (below, _) = challenger.doubt();
+    let (_, above) = incumbent.doubt();
+    steadiness.caution * below.hypot(above)
+}
+
+fn is_driven(left: &Left, now: Timestamp, steadiness: &Steadiness) -> bool {
+    let manual = steadiness.failback == Failback::Manual;
+    let recent = |at: Timestamp| now.since(at) < steadiness.forget_after;
+    left.driven_at.is_some_and(|at| manual || recent(at))
+}
+
+/// The waiting, unless it is over.
+fn later(now: Timestamp, waiting: Waiting) -> Option<Waiting> {
+    let is_over = waiting.until.is_some_and(|until| until <= now);
+    (!is_over).then_some(waiting)
+}
+
+fn leave(best: Option<&Appraisal>, reason: Reason) -> Wanted {
     match best {
         Some(best) => (Some(best.region.clone()), reason),
         None => (None, Reason::NoCandidate),

@@ -1,7 +1,7 @@
 //! Everything that a decision can depend on: what the engine remembers, and how each input changes it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
@@ -15,18 +15,21 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capacity::Capacity,
     decision::{Decision, Share, Unserved},
+    fault::Fault,
     graph::{Exclusions, Graph},
     input::{AgentConnected, Reports, Signal},
     intent::{Change, Intents, Owner},
     policy::Policy,
     readiness::{Readiness, ReadinessChange},
+    restraint::Budget,
     selection::Selection,
     signal::Signals,
-    view::{AgentView, Notice, RegionState, RegionView, View, Vote},
+    view::{AgentView, FailStatic, Notice, RegionState, RegionView, View, Vote},
+    waiting::Hesitation,
 };
 
 /// The version of [`State`] that this build writes and reads.
-pub const STATE_VERSION: u32 = 4;
+pub const STATE_VERSION: u32 = 5;
 
 /// A snapshot of another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -59,6 +62,13 @@ pub struct State {
     pub(crate) intents: Arc<Intents>,
     pub(crate) decisions: Arc<VecDeque<Arc<Decision>>>,
     pub(crate) next_decision: u64,
+    pub(crate) hesitations: Arc<VecDeque<Arc<Hesitation>>>,
+    /// When selections moved lately, all together.
+    pub(crate) moves: Budget,
+    pub(crate) fail_static: Option<FailStatic>,
+    pub(crate) faults: Arc<Vec<Fault>>,
+    /// Agents that say themselves that they cannot be trusted.
+    pub(crate) suspects: BTreeSet<AgentId>,
     pub(crate) capacity: Arc<Capacity>,
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) readiness_changes: Arc<VecDeque<Arc<ReadinessChange>>>,
@@ -121,6 +131,11 @@ impl State {
             intents: Arc::default(),
             decisions: Arc::default(),
             next_decision: 1,
+            hesitations: Arc::default(),
+            moves: Budget::default(),
+            fail_static: None,
+            faults: Arc::default(),
+            suspects: BTreeSet::new(),
             capacity: Arc::default(),
             readiness: Arc::default(),
             readiness_changes: Arc::default(),
@@ -297,6 +312,9 @@ impl State {
             services: Arc::new(services),
             intents: Arc::clone(&self.intents),
             decisions: Arc::clone(&self.decisions),
+            hesitations: Arc::clone(&self.hesitations),
+            fail_static: self.fail_static.clone(),
+            faults: Arc::clone(&self.faults),
             signals: Arc::clone(self.signals.active()),
             capacity: Arc::clone(&self.capacity),
             readiness: Arc::clone(&self.readiness),

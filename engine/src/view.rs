@@ -18,12 +18,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capacity::Capacity,
     decision::{Decision, Share, Unserved},
+    fault::Fault,
     graph::combine::{Levels, Measured, combine},
     intent::{Intents, Owner},
     policy::Policy,
     readiness::{Readiness, ReadinessChange},
     select::{Picture, Ranking, Request},
     signal::ActiveSignal,
+    waiting::{Hesitation, Waiting},
 };
 
 /// A directed link: from the first region to the second.
@@ -75,6 +77,12 @@ pub struct View {
     pub intents: Arc<Intents>,
     /// The last decisions, oldest first; at most [`MAX_DECISIONS`].
     pub decisions: Arc<VecDeque<Arc<Decision>>>,
+    /// The last moves that were not made, oldest first; at most [`MAX_HESITATIONS`].
+    pub hesitations: Arc<VecDeque<Arc<Hesitation>>>,
+    /// Why nothing moves by itself, while the observers are cut off; `None` while they are not.
+    pub fail_static: Option<FailStatic>,
+    /// What is at fault now, as far as it can be told.
+    pub faults: Arc<Vec<Fault>>,
     /// Signals in force.
     pub signals: Arc<Vec<ActiveSignal>>,
     /// By which shares each service runs where.
@@ -89,6 +97,9 @@ pub struct View {
 
 /// How many decisions the engine remembers. Older ones are in the store; with 64 regions one weighs some 60 kB.
 pub const MAX_DECISIONS: usize = 256;
+
+/// How many moves that were not made are remembered.
+pub const MAX_HESITATIONS: usize = 1_024;
 
 /// How many windows of a link are kept for readers: a minute of the default length.
 pub const MAX_WINDOWS: usize = 60;
@@ -384,6 +395,17 @@ pub enum Vote {
     Silent,
     /// It sees everything fail that others see well: the fault is its own.
     AtFault,
+    /// It says itself that it cannot be trusted.
+    Suspect,
+}
+
+/// The observers are cut off: nothing is known, so every selection stays where it is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FailStatic {
+    /// Since when.
+    pub since: Timestamp,
+    /// The fact behind it, in words.
+    pub detail: String,
 }
 
 /// What is selected for a primary or a service.
@@ -399,6 +421,8 @@ pub struct SelectionView {
     pub held_until: Option<Timestamp>,
     /// The decision that made it so.
     pub decision: Option<u64>,
+    /// Why it does not move although something speaks for it; `None` while nothing does.
+    pub waiting: Option<Waiting>,
     /// For a service, by which shares it runs where, by region; empty for a primary and while nothing is selected.
     pub assignment: Vec<Share>,
     /// For a service, what of it runs nowhere; `None` if all of it runs.

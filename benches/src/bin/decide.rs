@@ -32,6 +32,9 @@ struct Args {
     /// Folder of recordings; else LEEWARD_DATA.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Without the peers.
+    #[arg(long)]
+    alone: bool,
     /// Only these parts.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
@@ -95,7 +98,7 @@ fn main() -> anyhow::Result<()> {
 
 fn made_up(args: &Args, variant: Variant, figures: &mut Figures) -> anyhow::Result<()> {
     let policy = args.policy_or(SCORE)?;
-    let mut contestants = peers::all();
+    let mut contestants = if args.alone { Vec::new() } else { peers::all() };
     contestants.push(Box::new(Ours::new("Leeward", &policy)?));
     let outcome = trace::run(args.seed, args.days, variant, contestants);
     for (second, why) in outcome.false_moves.iter().filter(|_| args.explain) {

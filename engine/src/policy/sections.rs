@@ -19,8 +19,8 @@ use leeward_common::{
 use serde::Deserialize;
 
 use super::{
-    CapacityRules, Evidence, Failover, OutsideTarget, Policy, Probing, Region, SignalSource,
-    Steadiness, Weights, defaults,
+    CapacityRules, Evidence, Failback, Failover, OutsideTarget, Policy, Probing, Region,
+    SignalSource, Steadiness, Weights, defaults,
 };
 
 /// All sections of a policy, as written.
@@ -143,6 +143,16 @@ pub struct WeightsSection {
 pub struct SteadinessSection {
     pub margin: Option<Spanned<f64>>,
     pub confirm: Option<Spanned<Span>>,
+    pub caution: Option<Spanned<f64>>,
+    pub switching_cost: Option<Spanned<Span>>,
+    pub dwell: Option<Spanned<Span>>,
+    pub failback: Option<Failback>,
+    pub failback_confirm: Option<Spanned<Span>>,
+    pub failback_margin: Option<Spanned<f64>>,
+    pub flap_limit: Option<Spanned<f64>>,
+    pub flap_half_life: Option<Spanned<Span>>,
+    pub moves_per_hour: Option<Spanned<u32>>,
+    pub storm_moves: Option<Spanned<u32>>,
     pub silence: Option<Spanned<Span>>,
     pub hold_first: Option<Spanned<Span>>,
     pub hold_max: Option<Spanned<Span>>,
@@ -422,11 +432,42 @@ impl Check<'_> {
     fn steadiness(&self, section: SteadinessSection) -> Result<Steadiness, ConfigError> {
         let standard = defaults::steadiness();
         let any = Duration::ZERO..=DAY;
+        let hold_first = self.span(section.hold_first, standard.hold_first, any.clone())?;
         Ok(Steadiness {
             margin: self.number(section.margin, standard.margin, 1.0..=1000.0)?,
             confirm: self.span(section.confirm, standard.confirm, any.clone())?,
+            caution: self.number(section.caution, standard.caution, 0.0..=10.0)?,
+            switching_cost: self.span(
+                section.switching_cost,
+                standard.switching_cost,
+                any.clone(),
+            )?,
+            dwell: self.span(section.dwell, standard.dwell, MS * 1000..=DAY)?,
+            failback: section.failback.unwrap_or(standard.failback),
+            failback_confirm: self.span(
+                section.failback_confirm,
+                hold_first * defaults::FAILBACK_HOLDS,
+                any.clone(),
+            )?,
+            failback_margin: self.number(
+                section.failback_margin,
+                standard.failback_margin,
+                1.0..=1000.0,
+            )?,
+            flap_limit: self.number(section.flap_limit, standard.flap_limit, 1.0..=1000.0)?,
+            flap_half_life: self.span(
+                section.flap_half_life,
+                standard.flap_half_life,
+                MS * 1000..=DAY,
+            )?,
+            moves_per_hour: self.number(
+                section.moves_per_hour,
+                standard.moves_per_hour,
+                1..=10_000,
+            )?,
+            storm_moves: self.number(section.storm_moves, standard.storm_moves, 1..=100_000)?,
             silence: self.span(section.silence, standard.silence, any.clone())?,
-            hold_first: self.span(section.hold_first, standard.hold_first, any.clone())?,
+            hold_first,
             hold_max: self.span(section.hold_max, standard.hold_max, any)?,
             forget_after: self.span(
                 section.forget_after,
