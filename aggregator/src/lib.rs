@@ -7,6 +7,7 @@
 //! - [`mesh`]: which agent probes whom.
 //! - [`dedupe`]: a batch sent twice counts once.
 //! - [`intent`]: what people define, and the terms on which it is changed.
+//! - [`definitions`]: the same from files.
 //! - [`turn`]: one thread owns the engine: journal, step, store, publish.
 //! - [`store`]: the journal and everything else that must survive.
 //! - [`recover`]: back to the same state after a restart.
@@ -16,6 +17,7 @@
 
 pub mod config;
 pub mod dedupe;
+pub mod definitions;
 pub mod http;
 pub mod ingest;
 pub mod intent;

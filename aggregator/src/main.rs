@@ -3,7 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use leeward_aggregator::{config::Config, run};
+use leeward_aggregator::{config::Config, definitions, run};
+use leeward_common::time::{Clock as _, SystemClock};
 
 /// Receives what agents measure, remembers it, decides and answers.
 #[derive(Parser)]
@@ -16,7 +17,7 @@ struct Args {
         default_value = "/etc/leeward/aggregator.toml"
     )]
     config: PathBuf,
-    /// Check the configuration and the certificates that it names, and exit.
+    /// Check the configuration, the certificates and the definitions that it names, and exit.
     #[arg(long)]
     check: bool,
 }
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
         }
     };
     if args.check {
+        if let Err(error) = definitions::check(&config, SystemClock.now()) {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
         println!("{}: ok", args.config.display());
         return ExitCode::SUCCESS;
     }

@@ -131,6 +131,8 @@ pub struct Metrics {
     pub decisions: Family<DecisionReason, Counter>,
     /// Whether the last reload of the config was a success.
     pub config_reload_ok: Gauge,
+    /// Definitions of files that were changed through the API and are left alone.
+    pub definitions_disputed: Gauge,
     /// Entries of the audit log.
     pub audit_entries: Gauge,
     /// The hash of the newest of them.
@@ -169,6 +171,7 @@ impl Default for Metrics {
             },
             decisions: Family::default(),
             config_reload_ok: Gauge::default(),
+            definitions_disputed: Gauge::default(),
             audit_entries: Gauge::default(),
             audit_head: Family::default(),
             http_requests: Family::default(),
@@ -206,6 +209,11 @@ impl Metrics {
             "config_reload_ok",
             "1 if the config was valid when it was last read",
             self.config_reload_ok.clone(),
+        );
+        registry.register(
+            "definitions_disputed",
+            "Definitions of files that were changed through the API and are left alone",
+            self.definitions_disputed.clone(),
         );
         registry.register(
             "audit_entries",

@@ -7,7 +7,7 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -33,6 +33,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::Config,
+    definitions::{Definitions, Disputed},
     http,
     ingest::{
         Ingest, endpoint,
@@ -176,6 +177,10 @@ impl Running {
             clock: Arc::clone(&clock),
             name: Arc::clone(&name),
         };
+        if let Some(folder) = &config.definitions_dir {
+            let read = read_definitions(folder.clone(), &shared, &config).await?;
+            define(&shared, &read).await?;
+        }
         let (stopping, mut stop) = watch::channel(false);
         let api = listener
             .local_addr()
@@ -239,8 +244,8 @@ impl Running {
         }
     }
 
-    /// Reads the config again: the policy comes into force, and the certificate serves new connections. What else
-    /// changed needs a restart.
+    /// Reads the config again: policy, tokens and definitions come into force, and the certificate serves new
+    /// connections. What else changed needs a restart.
     async fn reload(&self, path: &Path) {
         notify(&[NotifyState::Reloading]);
         let result = self.try_reload(path).await;
@@ -266,12 +271,18 @@ impl Running {
     pub async fn try_reload(&self, path: &Path) -> anyhow::Result<()> {
         let owned = path.to_owned();
         let config = task::spawn_blocking(move || Config::load(&owned)).await??;
+        // Everything is read and checked before anything is changed.
+        let definitions = match &config.definitions_dir {
+            Some(folder) => read_definitions(folder.clone(), &self.shared, &config).await?,
+            None => Definitions::default(),
+        };
         let policy = Arc::new(config.policy.policy.clone());
         self.shared
             .turn
             .policy(config.policy)
             .await
             .context("cannot bring the policy into force")?;
+        define(&self.shared, &definitions).await?;
         self.shared.tokens.store(Arc::new(config.api.tokens));
         self.roster.send(Change::Policy(policy)).await;
         self.endpoint
@@ -306,6 +317,47 @@ impl Running {
         }
         info!("stopped");
     }
+}
+
+/// Reads the files of definitions and checks them against the config that they came with.
+async fn read_definitions(
+    folder: PathBuf,
+    shared: &Shared,
+    config: &Config,
+) -> anyhow::Result<Definitions> {
+    let read = task::spawn_blocking(move || Definitions::load(&folder)).await??;
+    let (now, view) = (shared.clock.now(), shared.view.load_full());
+    let (policy, longest) = (&config.policy.policy, config.api.max_override);
+    read.check(now, policy, &view.intents, longest)?;
+    Ok(read)
+}
+
+/// Makes things as the files say.
+async fn define(shared: &Shared, definitions: &Definitions) -> anyhow::Result<()> {
+    let (now, view) = (shared.clock.now(), shared.view.load_full());
+    let plan = definitions.plan(now, &view.intents);
+    for Disputed { thing, file, who } in &plan.disputed {
+        warn!(%thing, file, who, "a definition was changed through the API and is left alone; make the file say the same, or remove it through the API");
+    }
+    shared
+        .metrics
+        .definitions_disputed
+        .set(plan.disputed.len() as i64);
+    let count = plan.changes.len();
+    for asked in plan.changes {
+        let thing = asked.what.thing();
+        let outcome = shared.turn.change(asked).await;
+        if outcome
+            .context("cannot bring the definitions into force")?
+            .is_err()
+        {
+            warn!(%thing, "a definition was changed at this very moment and is left alone; reload again");
+        }
+    }
+    if count > 0 {
+        info!(changes = count, "definitions are as the files say");
+    }
+    Ok(())
 }
 
 /// Tells systemd that all is well, as long as the turn thread makes progress.

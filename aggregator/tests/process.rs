@@ -6,15 +6,15 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     ops::ControlFlow,
     os::unix::net::UnixDatagram,
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
-use leeward_aggregator::store::{Read as _, key::Column, record::v1, rocks::Rocks};
+use leeward_aggregator::store::{self, Read as _, key::Column, record::v1, rocks::Rocks};
 use leeward_common::wire::{batch, frame, v1::FromAggregator};
 use support::{Agent, DEADLINE, Installation, path};
 
@@ -35,6 +35,7 @@ fn check(installation: &Installation) -> Output {
 struct Aggregator {
     child: Child,
     agents: SocketAddr,
+    api: SocketAddr,
 }
 
 impl Aggregator {
@@ -53,16 +54,39 @@ impl Aggregator {
         let mut lines = BufReader::new(child.stderr.take().unwrap())
             .lines()
             .map_while(Result::ok);
-        let agents = lines.by_ref().find_map(|line| {
+        let listening = lines.by_ref().find_map(|line| {
             let (_, rest) = line.split_once("listening agents=")?;
-            rest.split(' ').next()?.parse().ok()
+            let (agents, rest) = rest.split_once(" api=")?;
+            let api = rest.split(' ').next()?;
+            Some((agents.parse().ok()?, api.parse().ok()?))
         });
+        let (agents, api) = listening.expect("the log says where it listens");
         // Whoever writes to a closed pipe dies of it.
         std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            child,
-            agents: agents.expect("the log says where it listens"),
-        }
+        Self { child, agents, api }
+    }
+
+    /// Asks the API by hand; status and body.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.api).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer secret\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+        (status, body)
+    }
+
+    fn hang_up(&self) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-HUP", &id]).status().unwrap();
+        assert!(status.success());
     }
 
     fn terminate(mut self) {
@@ -244,4 +268,128 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
         .filter(|sequence| !journal.contains_key(sequence))
         .collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+}
+
+/// SHA-256 of `secret`.
+const TOKEN: &str = "[[api.token]]\nname = 'mara'\nrole = 'operator'\nsha256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b'\n";
+
+const REGIONS: &str = "[[region]]\nid = 'iad'\nlatitude = 39.0\nlongitude = -77.5\n[[region]]\nid = 'dub'\nlatitude = 53.3\nlongitude = -6.3\n";
+
+/// A put that was answered is there after kill -9, once, with its version and its entry in the audit log.
+#[test]
+fn what_was_defined_is_there_after_a_kill_exactly_once_with_its_version() {
+    let installation = Installation::new();
+    installation.write_config("[::1]:0", "127.0.0.1:0", &format!("{TOKEN}{REGIONS}"));
+    let mut last = 0;
+    for life in 1..=5_u64 {
+        let mut aggregator = Aggregator::start(&installation, None);
+        if life > 1 {
+            let (status, body) = aggregator.ask("GET", "/v1/services/checkout", "");
+            assert_eq!(status, 200, "{body}");
+            assert!(body.contains(&format!("\"version\":{last},")), "{body}");
+        }
+        for put in 1..=life {
+            let (status, body) =
+                aggregator.ask("PUT", "/v1/services/checkout", r#"{"home":"iad"}"#);
+            assert!(status < 300, "{status} {body}");
+            last += 1;
+            assert!(
+                body.contains(&format!("\"version\":{last},")),
+                "{put} {body}"
+            );
+        }
+        aggregator.child.kill().unwrap();
+        aggregator.child.wait().unwrap();
+    }
+    let store = Rocks::open(&installation.data()).unwrap();
+    let mut changes = 0;
+    store
+        .scan(Column::Journal, &[], &mut |_, value| {
+            let record = rmp_serde::from_slice(value).unwrap();
+            changes += u64::from(matches!(record, v1::Record::Change(_)));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(changes, last);
+    let log = store::audit_entries(&store, 0, usize::MAX).unwrap();
+    let versions: Vec<u64> = log
+        .iter()
+        .filter(|entry| entry.what == "put")
+        .map(|entry| entry.version)
+        .collect();
+    assert_eq!(versions, (1..=last).collect::<Vec<_>>());
+    let mut verifier = leeward_common::audit::Verifier::default();
+    log.iter().for_each(|entry| verifier.take(entry));
+    assert_eq!(verifier.finish(None), []);
+}
+
+#[tokio::test]
+async fn files_of_definitions_and_tokens_are_read_again_on_sighup_and_a_broken_one_changes_nothing()
+{
+    let installation = Installation::new();
+    let folder = installation.dir.path().join("definitions");
+    std::fs::create_dir(&folder).unwrap();
+    let definitions = |text: &str| std::fs::write(folder.join("a.toml"), text).unwrap();
+    let config = |token: &str| {
+        installation.write_config("[::1]:0", "127.0.0.1:0", &format!("{token}{REGIONS}"));
+        let path = installation.config_path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = format!("definitions_dir = '{}'\n", folder.display());
+        std::fs::write(path, line + &text).unwrap();
+    };
+    config("");
+    definitions("[[service]]\nid = 'checkout'\nhome = 'iad'\n");
+    let output = check(&installation);
+    assert!(output.status.success(), "{output:?}");
+    let aggregator = Aggregator::start(&installation, None);
+    let home = || aggregator.ask("GET", "/v1/services/checkout", "").1;
+    assert!(home().contains("\"home\":\"iad\""), "{}", home());
+    assert!(home().contains("\"who\":\"file:a.toml\""), "{}", home());
+    assert_eq!(aggregator.ask("DELETE", "/v1/services/checkout", "").0, 401);
+
+    // A broken file: nothing of it comes into force, nor does the token.
+    definitions("[[service]]\nid = 'checkout'\nhome = 'dub'\n[[service]]\nid = 'x'\n");
+    config(TOKEN);
+    let output = check(&installation);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("a.toml:4:1: missing field `home`"),
+        "{error}"
+    );
+    aggregator.hang_up();
+    let failed = || {
+        aggregator
+            .ask("GET", "/metrics", "")
+            .1
+            .contains("config_reload_ok 0")
+    };
+    support::until("the reload fails", failed).await;
+    assert!(home().contains("\"home\":\"iad\""), "{}", home());
+
+    definitions("[[service]]\nid = 'checkout'\nhome = 'dub'\n");
+    aggregator.hang_up();
+    support::until("the file is in force", || {
+        home().contains("\"home\":\"dub\"")
+    })
+    .await;
+    support::until("the token is known", || {
+        aggregator
+            .ask("PUT", "/v1/services/checkout", r#"{"home":"iad"}"#)
+            .0
+            == 200
+    })
+    .await;
+
+    // What the API changed is left alone.
+    aggregator.hang_up();
+    let disputed = || {
+        aggregator
+            .ask("GET", "/metrics", "")
+            .1
+            .contains("definitions_disputed 1")
+    };
+    support::until("the conflict is told", disputed).await;
+    assert!(home().contains("\"home\":\"iad\""), "{}", home());
+    aggregator.terminate();
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use leeward_common::{
+    audit,
     config::Span,
-    id::{AgentId, RegionId, ServiceId, SourceId},
+    id::{AgentId, OverrideId, RegionId, ResourceId, ServiceId, SourceId},
 };
 
 use crate::pki::{self, Host};
@@ -133,6 +134,93 @@ pub enum Command {
         /// What of it.
         #[command(subcommand)]
         command: FailoverCommand,
+    },
+    /// Services: what runs somewhere, and where it should.
+    #[command(visible_alias = "services")]
+    Service {
+        /// What to do.
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// What regions offer, what is set aside, and what is left.
+    Capacity {
+        /// What to do; `ls` if left out.
+        #[command(subcommand)]
+        command: Option<CapacityCommand>,
+    },
+    /// Let nothing be placed in a region, and let what is there leave it.
+    Drain {
+        /// The region.
+        region: RegionId,
+        /// It is drained for a fault that regions of its risk groups may share: avoid these too.
+        #[arg(long)]
+        suspect: bool,
+        /// Why and until when.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Keep a service, or what stands in for a primary region, in a region whatever happens.
+    Pin {
+        /// The region.
+        region: RegionId,
+        /// Whose selection.
+        #[command(flatten)]
+        owner: OwnerOptions,
+        /// Why and until when.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Keep a service, or what stands in for a primary region, out of a region.
+    Forbid {
+        /// The region.
+        region: RegionId,
+        /// Whose selection.
+        #[command(flatten)]
+        owner: OwnerOptions,
+        /// Why and until when.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Let nothing move: one service, what stands in for one primary region, or anything.
+    Freeze {
+        /// Only this service.
+        #[arg(long)]
+        service: Option<ServiceId>,
+        /// Only what stands in for this region.
+        #[arg(long, value_name = "REGION", conflicts_with = "service")]
+        primary: Option<RegionId>,
+        /// Why and until when.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// What operators override.
+    #[command(visible_alias = "overrides")]
+    Override {
+        /// What to do; `ls` if left out.
+        #[command(subcommand)]
+        command: Option<OverrideCommand>,
+    },
+    /// What would go where if these regions failed now: ask before the event.
+    Placement {
+        /// The regions that fail.
+        #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "REGION")]
+        failed: Vec<RegionId>,
+    },
+    /// Whether services could run where they may, today.
+    Readiness {
+        /// Only this service.
+        service: Option<ServiceId>,
+        /// Only in this region.
+        region: Option<RegionId>,
+        /// What changed lately instead, newest first, at most so many.
+        #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "50")]
+        history: Option<u32>,
+    },
+    /// Who did what and why.
+    Audit {
+        /// What to do; `ls` if left out.
+        #[command(subcommand)]
+        command: Option<AuditCommand>,
     },
     /// Measurements that others inject.
     Signal {
@@ -270,6 +358,192 @@ pub enum FailoverCommand {
     },
 }
 
+/// `leeward service …`
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Every service on one line.
+    #[command(alias = "list")]
+    Ls,
+    /// One service as it is defined.
+    Show {
+        /// Which.
+        service: ServiceId,
+    },
+    /// Define the services of a file, or replace them.
+    Put {
+        /// A file of definitions with one or more [[service]].
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+    /// Remove a service.
+    Delete {
+        /// Which.
+        service: ServiceId,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+    /// Where a service should run now, and why.
+    Failover {
+        /// Which.
+        service: ServiceId,
+    },
+}
+
+/// `leeward capacity …`
+#[derive(Debug, Subcommand)]
+pub enum CapacityCommand {
+    /// What each region offers, and what is taken of it.
+    #[command(alias = "list")]
+    Ls,
+    /// A region offers capacity.
+    Offer(AmountOptions),
+    /// Set capacity aside.
+    Reserve {
+        /// For this service; for somebody outside if left out.
+        #[arg(long)]
+        service: Option<ServiceId>,
+        /// What and where.
+        #[command(flatten)]
+        amounts: AmountOptions,
+    },
+    /// Withdraw an offer or give up a reservation.
+    Release {
+        /// Which.
+        id: String,
+        /// It is an offer, not a reservation.
+        #[arg(long)]
+        offer: bool,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+/// Capacity of a region.
+#[derive(Args, Debug)]
+pub struct AmountOptions {
+    /// Under which id.
+    pub id: String,
+    /// Where.
+    #[arg(long)]
+    pub region: RegionId,
+    /// How much; may be repeated.
+    #[arg(long = "amount", value_name = "RESOURCE=NUMBER", value_parser = amount, required = true)]
+    pub amounts: Vec<(ResourceId, f64)>,
+    /// For how long; a reservation needs this or --until.
+    #[arg(long = "for", value_name = "SPAN", value_parser = span, conflicts_with = "until")]
+    pub lasting: Option<Span>,
+    /// Until when.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<leeward_common::time::Timestamp>,
+    /// Why, for the audit log.
+    #[arg(long, default_value = "")]
+    pub why: String,
+    /// How.
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Whose selection.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct OwnerOptions {
+    /// A service's.
+    #[arg(long)]
+    pub service: Option<ServiceId>,
+    /// What stands in for this region.
+    #[arg(long, value_name = "REGION")]
+    pub primary: Option<RegionId>,
+}
+
+/// Why and until when somebody overrides.
+#[derive(Args, Debug)]
+pub struct Terms {
+    /// Why: whoever is paged next reads it.
+    #[arg(long)]
+    pub why: String,
+    /// For how long …
+    #[arg(long = "for", value_name = "SPAN", value_parser = span, conflicts_with = "until", required_unless_present = "until")]
+    pub lasting: Option<Span>,
+    /// … or until when.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<leeward_common::time::Timestamp>,
+    /// Under this id, which is renewed if it is there; one of the aggregator's choosing if left out.
+    #[arg(long)]
+    pub id: Option<OverrideId>,
+    /// Only show what would be sent.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// How a change is made.
+#[derive(Args, Debug)]
+pub struct How {
+    /// Only if nobody changed it since this version.
+    #[arg(long, value_name = "VERSION")]
+    pub if_version: Option<u64>,
+    /// Only show what would be sent.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `leeward override …`
+#[derive(Debug, Subcommand)]
+pub enum OverrideCommand {
+    /// The overrides in force.
+    #[command(alias = "list")]
+    Ls,
+    /// One override.
+    Show {
+        /// Which.
+        id: OverrideId,
+    },
+    /// Lift an override before it expires.
+    Lift {
+        /// Which.
+        id: OverrideId,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+/// `leeward audit …`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// What was done lately, newest first.
+    #[command(alias = "list")]
+    Ls {
+        /// At most so many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Check that nothing was changed, removed or reordered.
+    Verify {
+        /// An export instead of the aggregator's log.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// The hash with which the log must end, as it was noted elsewhere.
+        #[arg(long, value_name = "HASH", value_parser = hash)]
+        head: Option<[u8; 32]>,
+    },
+    /// Write the whole log to stdout, one JSON object per line, oldest first.
+    Export,
+}
+
 /// `leeward signal …`
 #[derive(Debug, Subcommand)]
 pub enum SignalCommand {
@@ -353,7 +627,7 @@ pub struct SimulateOptions {
 pub enum ConfigCommand {
     /// Say whether files are valid, and if not where and what to do.
     Check {
-        /// agent.toml, aggregator.toml or a scenario.
+        /// agent.toml, aggregator.toml, a scenario or a file of definitions.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         /// What the files are; told by their contents if left out.
@@ -371,6 +645,8 @@ pub enum ConfigKind {
     Aggregator,
     /// A scenario.
     Scenario,
+    /// A file of services, offers, reservations and overrides.
+    Definitions,
 }
 
 /// `leeward pki …`
@@ -444,6 +720,23 @@ fn span(text: &str) -> Result<Span, String> {
     humantime::parse_duration(text)
         .map(Span)
         .map_err(|_| "write a number with its unit, like 250ms, 10s or 1h".to_owned())
+}
+
+fn amount(text: &str) -> Result<(ResourceId, f64), String> {
+    let (resource, amount) = text
+        .split_once('=')
+        .ok_or("write RESOURCE=NUMBER, like vcpu=64")?;
+    let resource = ResourceId::parse(resource).map_err(|error| error.to_string())?;
+    match amount.parse::<f64>() {
+        Ok(amount) if amount.is_finite() && amount >= 0.0 => Ok((resource, amount)),
+        _ => Err(format!(
+            "{amount:?} is not an amount; use a number of 0 or more"
+        )),
+    }
+}
+
+fn hash(text: &str) -> Result<[u8; 32], String> {
+    audit::parse_hex(text).ok_or_else(|| "a hash has 64 hexadecimal digits".to_owned())
 }
 
 fn time(text: &str) -> Result<leeward_common::time::Timestamp, String> {

@@ -120,6 +120,60 @@ impl Client {
         self.answer(path, request.send(&body[..]))
     }
 
+    /// Puts something under its path, if it is still the version that `if_version` says.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it is not there.
+    pub fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        if_version: Option<u64>,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).context("cannot write the request")?;
+        let mut request = self
+            .agent
+            .put(format!("{}{path}", self.server))
+            .header("accept", "application/json")
+            .header("content-type", "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(version) = if_version {
+            request = request.header("if-match", format!("\"{version}\""));
+        }
+        self.answer(path, request.send(&body[..]))
+    }
+
+    /// Removes what is under a path, if it is still the version that `if_version` says.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it is still there.
+    pub fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        why: &str,
+        if_version: Option<u64>,
+    ) -> Result<T, Failure> {
+        let query = match why {
+            "" => String::new(),
+            why => format!("?why={}", escaped(why)),
+        };
+        let mut request = self
+            .agent
+            .delete(format!("{}{path}{query}", self.server))
+            .header("accept", "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(version) = if_version {
+            request = request.header("if-match", format!("\"{version}\""));
+        }
+        self.answer(path, request.call())
+    }
+
     fn answer<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -181,6 +235,20 @@ impl Client {
         }
         failure
     }
+}
+
+/// A text as it stands in a query (RFC 3986, section 2.1).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(byte));
+            }
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    escaped
 }
 
 const fn exit(code: Code) -> Exit {

@@ -1,6 +1,6 @@
 //! `leeward config check`: is a file valid, and if not, where and what to do.
 //!
-//! A scenario is read here. `agent.toml` and `aggregator.toml` are checked by the daemons themselves
+//! A scenario and a file of definitions are read here; whether the regions of a definition exist, its aggregator knows. `agent.toml` and `aggregator.toml` are checked by the daemons themselves
 //! (`leeward-agent --config FILE --check`): only the program that will run with a file can say that it will, and this
 //! one stays free of what the daemons need. They are looked for beside this program and in PATH.
 
@@ -11,6 +11,7 @@ use std::{
     process,
 };
 
+use leeward_common::{config::Document, definitions};
 use leeward_engine::scenario::Scenario;
 use serde::Serialize;
 
@@ -84,7 +85,7 @@ fn check(file: &Path, kind: Option<ConfigKind>) -> Result<Checked, Failure> {
                 Exit::Usage,
                 format!("cannot tell what {} is", file.display()),
             )
-            .step("--kind agent, aggregator or scenario says it"));
+            .step("--kind agent, aggregator, scenario or definitions says it"));
         }
     };
     let name = file.display().to_string();
@@ -95,6 +96,14 @@ fn check(file: &Path, kind: Option<ConfigKind>) -> Result<Checked, Failure> {
                 .map(|_| ())
                 .map_err(|error| error.to_string()),
         ),
+        ConfigKind::Definitions => {
+            let document = Document {
+                file: &name,
+                text: &text,
+            };
+            let outcome = definitions::parse(&document).map(|_| ());
+            ("definitions", outcome.map_err(|error| error.to_string()))
+        }
         ConfigKind::Agent => ("agent", daemon("leeward-agent", file)?),
         ConfigKind::Aggregator => ("aggregator", daemon("leeward-aggregator", file)?),
     };
@@ -113,6 +122,11 @@ fn recognise(text: &str) -> Option<ConfigKind> {
         Err(_) => text.lines().filter_map(key).map(str::to_owned).collect(),
     };
     let has = |names: &[&str]| keys.iter().any(|key| names.contains(&key.as_str()));
+    if has(&["service", "offer", "reservation", "override"])
+        && !has(&["region", "event", "duration"])
+    {
+        return Some(ConfigKind::Definitions);
+    }
     if has(&[
         "agent",
         "aggregator",
@@ -207,6 +221,10 @@ mod tests {
         assert_eq!(
             recognise("duration = \"40s\"\n[[region]]\nid = \"a\"\n"),
             Some(ConfigKind::Scenario)
+        );
+        assert_eq!(
+            recognise("[[service]]\nid = \"a\"\n"),
+            Some(ConfigKind::Definitions)
         );
         assert_eq!(recognise("colour = 3\n"), None);
     }

@@ -12,7 +12,8 @@ pub enum Exit {
     Failed = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// The question was answered, and the news is bad. Only with `--check`, and from `simulate` and `config check`.
+    /// The question was answered, and the news is bad. Only with `--check`, and from `simulate`, `config check` and
+    /// `audit verify`.
     BadNews = 3,
     /// Not authorised.
     NotAuthorised = 4,
@@ -37,9 +38,11 @@ Exit codes of leeward
        with --check: something is degraded, down, unknown or too old
        simulate: an expectation of the scenario was not met
        config check: the file is not valid
+       audit verify: something was changed, removed or reordered
   4  not authorised: no token, an unknown one, or one that may not do this
   5  not found: no such region, agent, source, file, …
-  6  a precondition does not hold: the file to be written exists already
+  6  a precondition does not hold: the file to be written exists already, or what
+       was to be changed was changed meanwhile
   7  not enough is known to answer
   8  timed out waiting for the aggregator
 130  interrupted

@@ -9,11 +9,16 @@
 //! - [`client`]: questions to the aggregator.
 //! - [`output`], [`table`], [`words`]: answers for people and for programs.
 //! - [`status`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
+//! - [`service`], [`capacity`], [`override_`]: what people define.
+//! - [`placement`], [`readiness`]: what would go where, and whether it could.
+//! - [`audit`]: who did what and why.
 //! - [`simulate`]: a scenario in virtual time, without any server.
 //! - [`config`], [`pki`], [`token`], [`shell`]: setting things up.
 
 pub mod agent;
 pub mod args;
+pub mod audit;
+pub mod capacity;
 pub mod client;
 pub mod config;
 pub mod exit;
@@ -21,9 +26,13 @@ pub mod failover;
 pub mod graph;
 pub mod link;
 pub mod output;
+pub mod override_;
 pub mod pki;
+pub mod placement;
+pub mod readiness;
 pub mod region;
 pub mod route;
+pub mod service;
 pub mod shell;
 pub mod signal;
 pub mod simulate;
@@ -49,6 +58,20 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
         Command::Failover { command } => failover::run(cli, &out, command),
+        Command::Service { command } => service::run(cli, &out, command),
+        Command::Capacity { command } => capacity::run(cli, &out, command.as_ref()),
+        Command::Drain { .. }
+        | Command::Pin { .. }
+        | Command::Forbid { .. }
+        | Command::Freeze { .. } => override_::give(cli, &out),
+        Command::Override { command } => override_::run(cli, &out, command.as_ref()),
+        Command::Placement { failed } => placement::run(cli, &out, failed),
+        Command::Readiness {
+            service,
+            region,
+            history,
+        } => readiness::run(cli, &out, service.as_ref(), region.as_ref(), *history),
+        Command::Audit { command } => audit::run(cli, &out, command.as_ref()),
         Command::Signal { command } => signal::run(cli, &out, command),
         Command::Simulate(options) => simulate::run(cli, &out, options),
         Command::Config { command } => config::run(&out, command),

@@ -130,6 +130,7 @@ fn routes() -> OpenApiRouter<App> {
             v1::overrides::put_override,
             v1::overrides::delete_override
         ))
+        .routes(routes!(v1::placements::placements))
         .routes(routes!(v1::readiness::readiness))
         .routes(routes!(v1::audit::audit))
         .routes(routes!(probes::healthz))

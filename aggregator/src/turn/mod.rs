@@ -13,7 +13,7 @@
 //! loses nothing: unanswered batches come again and the watermarks tell which of them were counted.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -158,6 +158,7 @@ struct Staged {
     intents: Option<Intents>,
     /// What became of each change, in their order.
     changes: VecDeque<Result<u64, Conflict>>,
+    refusals: BTreeSet<Refusal>,
     audit: Chain,
 }
 
@@ -407,7 +408,8 @@ impl Turn {
             }
             Arrival::Change { asked, .. } => self.stage_change(asked, staged),
             Arrival::Refused(refusal) => {
-                let is_new = self.is_new_refusal(refusal, staged.now);
+                let is_new = self.is_new_refusal(refusal, staged.now)
+                    && staged.refusals.insert(refusal.clone());
                 if is_new {
                     staged.audit_refusal(refusal);
                 }

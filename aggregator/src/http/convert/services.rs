@@ -1,5 +1,7 @@
 //! Where services run, would run, and could run.
 
+use std::collections::BTreeSet;
+
 use leeward_common::{
     api::v1::{Action, Reason, ServiceFailover, ServiceLine, Services, Share, State, Unserved},
     id::{RegionId, ServiceId},
@@ -7,6 +9,7 @@ use leeward_common::{
 use leeward_engine::{
     decision,
     intent::{Owner, Rule, Service},
+    placement,
     select::{self, Ranking},
     view::{Notice, NoticeCode, SelectionView},
 };
@@ -18,7 +21,7 @@ use super::{Moment, failover, listed, percent};
 pub fn services(moment: &Moment<'_>) -> Services {
     let intents = &moment.view.intents;
     let line = |id: &ServiceId| {
-        let answer = service_failover(moment, id)?;
+        let answer = answer(moment, id)?;
         let known = intents.services.get(id)?;
         Some(ServiceLine {
             service_id: id.clone(),
@@ -40,6 +43,21 @@ pub fn services(moment: &Moment<'_>) -> Services {
 /// Where a service should run; `None` if nobody has defined it.
 #[must_use]
 pub fn service_failover(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFailover> {
+    let answer = answer(moment, id)?;
+    let Some(selected) = answer.selected_region.clone() else {
+        return Some(answer);
+    };
+    let what_if = placement::what_if(moment.view, &BTreeSet::from([selected]));
+    let fate = what_if.services.get(id);
+    Some(ServiceFailover {
+        standby: fate.map_or_else(Vec::new, |fate| shares(&fate.after)),
+        standby_unserved: fate.and_then(|fate| unserved(fate.unserved.as_ref())),
+        ..answer
+    })
+}
+
+/// The same without where it would go if its region failed, for which everything is placed anew.
+fn answer(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFailover> {
     let view = moment.view;
     let known = view.intents.services.get(id)?;
     let owner = Owner::Service(id.clone());
@@ -75,7 +93,7 @@ pub fn service_failover(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFa
         held_until: selection.held_until.map(Into::into),
         assignment: shares(&selection.assignment),
         unserved: unserved(selection.unserved.as_ref()),
-        standby: standing.standby(),
+        standby: Vec::new(),
         standby_unserved: None,
         notices: standing.notices(),
         overrides: overrides.map(|(id, _)| id.clone()).collect(),
@@ -184,18 +202,6 @@ impl Standing<'_> {
             detail: notice.detail.clone(),
         };
         notices.map(notice).collect()
-    }
-
-    /// Where it would go if its region failed.
-    fn standby(&self) -> Vec<Share> {
-        let rest = self.ranking.candidates.iter().find(|other| {
-            other.eligible && Some(&other.region) != self.selection.selected.as_ref()
-        });
-        let whole = |other: &select::Candidate| Share {
-            region_id: other.region.clone(),
-            share: 1.0,
-        };
-        rest.map(whole).into_iter().collect()
     }
 
     fn summary(&self, action: Action) -> String {

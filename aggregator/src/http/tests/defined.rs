@@ -4,8 +4,8 @@ use leeward_common::{
     api::{
         problem::Code,
         v1::{
-            Action, Audit, AuditEntry, Capacity, Offer, Override, Overrides, Readiness, Removed,
-            Service, ServiceFailover, Services,
+            Action, Audit, AuditEntry, Capacity, Offer, Override, Overrides, Placement, Readiness,
+            Removed, Service, ServiceFailover, Services,
         },
     },
     audit::{Verifier, parse_hex},
@@ -132,6 +132,12 @@ async fn a_service_is_defined_read_replaced_and_removed() {
             .starts_with("checkout runs in virginia, its home"),
         "{}",
         failover.summary
+    );
+    assert!(
+        failover
+            .standby
+            .iter()
+            .all(|share| share.region_id.as_str() != "virginia")
     );
     let readiness: Readiness = living.get("/v1/readiness?service=checkout").await;
     assert!(
@@ -671,6 +677,41 @@ async fn the_audit_log_is_paged_exported_and_shows_what_was_tampered_with() {
             .await
             .problem(400);
         assert!(problem.detail.contains(word), "{}", problem.detail);
+    }
+    living.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_everything_would_go_is_known_before_the_event() {
+    let living = Living::start();
+    living.put("/v1/services/checkout", CHECKOUT).await;
+    let ask = |body: &'static str| living.aggregator.post("/v1/placements", body);
+    let placement: Placement = ask(r#"{"failed":["virginia"]}"#).await.json();
+    assert_eq!(placement.services.len(), 1, "{placement:?}");
+    let fate = &placement.services[0];
+    assert_eq!(
+        (fate.service_id.as_str(), fate.before[0].region_id.as_str()),
+        ("checkout", "virginia")
+    );
+    assert!(
+        placement
+            .summary
+            .starts_with("without virginia, 1 service would move"),
+        "{}",
+        placement.summary
+    );
+    let nothing: Placement = ask(r#"{"failed":["ireland"]}"#).await.json();
+    assert_eq!(
+        nothing.summary,
+        "nothing runs in ireland: nothing would move"
+    );
+    for (body, status, detail) in [
+        (r#"{"failed":[]}"#, 422, "failed is empty"),
+        (r#"{"failed":["virgina"]}"#, 404, "there is no region"),
+        (r#"{"fail":["virginia"]}"#, 400, "unknown field `fail`"),
+    ] {
+        let problem = ask(body).await.problem(status);
+        assert!(problem.detail.contains(detail), "{}", problem.detail);
     }
     living.stop().await;
 }

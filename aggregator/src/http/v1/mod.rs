@@ -9,6 +9,7 @@ pub(super) mod failover;
 pub(super) mod network;
 pub(super) mod overrides;
 pub(super) mod overview;
+pub(super) mod placements;
 pub(super) mod readiness;
 pub(super) mod routes;
 pub(super) mod services;
