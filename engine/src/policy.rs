@@ -291,8 +291,8 @@ pub mod defaults {
     pub fn steadiness() -> super::Steadiness {
         super::Steadiness {
             margin: 1.15,
-            confirm: Duration::from_secs(2),
-            caution: 0.5,
+            confirm: Duration::from_secs(1),
+            caution: 0.25,
             switching_cost: Duration::from_secs(2),
             dwell: Duration::from_secs(600),
             failback: super::Failback::Automatic,

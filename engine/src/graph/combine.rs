@@ -5,9 +5,10 @@
 //! before the mean is taken (the trimmed mean: Tukey and McLaughlin 1963): a bad flow, a host with a bad cable, an
 //! observer with a bad day. Because each measure is ordered by itself, a worse measure never makes the result better.
 //!
-//! Bounds come from two sources, and the wider counts: how few samples there are, and how far the vantage points are
-//! apart (the deviation of the Winsorised values over the root of their number). So a trouble that half of the vantage points see widens
-//! the bounds instead of moving a decision, and one that all see has narrow ones.
+//! Bounds come from two sources, added in quadrature: how few samples there are, and how much farther the vantage
+//! points are apart than so few samples explain (the variance of the Winsorised values less that of sampling; as
+//! DerSimonian and Laird 1986 tell one from the other). So a trouble that half of the vantage points see widens the
+//! bounds instead of moving a decision, and one that all see has narrow ones.
 
 use crate::view::Estimate;
 
@@ -97,8 +98,8 @@ impl Values {
         let apart = if is_apart_a_doubt { self.apart() } else { 0.0 };
         Some(Estimate {
             value,
-            low: (value - error(|own| own.value - own.low).max(apart)).max(0.0),
-            high: value + error(|own| own.high - own.value).max(apart),
+            low: (value - error(|own| own.value - own.low).hypot(apart)).max(0.0),
+            high: value + error(|own| own.high - own.value).hypot(apart),
             n: kept.iter().map(|(own, _)| own.n).sum(),
         })
     }
@@ -113,9 +114,10 @@ impl Values {
         let n = kept.iter().map(|(own, _)| own.n as f64).sum::<f64>();
         let sampled = wilson(sum / weight * n, n)?;
         let apart = self.apart();
+        let (value, low, high) = (sampled.value, sampled.low, sampled.high);
         Some(Estimate {
-            low: sampled.low.min((sampled.value - apart).max(0.0)),
-            high: sampled.high.max((sampled.value + apart).min(1.0)),
+            low: (value - (value - low).hypot(apart)).max(0.0),
+            high: (value + (high - value).hypot(apart)).min(1.0),
             ..sampled
         })
     }
@@ -131,8 +133,12 @@ impl Values {
         let n = count as f64;
         let mean = (0..count).map(winsorised).sum::<f64>() / n;
         let squares = (0..count).map(|at| (winsorised(at) - mean).powi(2));
-        let deviation = (squares.sum::<f64>() / (n - 1.0)).sqrt();
-        Z * deviation / ((1.0 - 2.0 * out as f64 / n) * n.sqrt())
+        let variance = squares.sum::<f64>() / (n - 1.0) / (1.0 - 2.0 * out as f64 / n).powi(2);
+        let sampled = values
+            .iter()
+            .map(|(own, _)| ((own.high - own.low) / (2.0 * Z)).powi(2));
+        let beyond = (variance - sampled.sum::<f64>() / n).max(0.0);
+        Z * (beyond / n).sqrt()
     }
 }
 

@@ -86,6 +86,10 @@ fn state(moment: &Moment<'_>, known: Option<&AgentView>) -> (State, String) {
             "it sees fail what others see well, so the fault is its own; its view does not count"
                 .to_owned(),
         ),
+        Vote::Suspect => (
+            State::Degraded,
+            "it says itself that it cannot be trusted; its view does not count".to_owned(),
+        ),
         Vote::Counts if moment.is_stale() => {
             (State::Unknown, format!("not looked at for {age:.1} s"))
         }

@@ -357,7 +357,12 @@ fn trust(moment: &Moment<'_>, counts: &Tally) -> String {
         counts.agents_counted,
         plural(counts.agents as usize, "agent")
     );
-    for (vote, word) in [(Vote::Silent, "silent"), (Vote::AtFault, "at fault")] {
+    let out = [
+        (Vote::Silent, "silent"),
+        (Vote::AtFault, "at fault"),
+        (Vote::Suspect, "in doubt of itself"),
+    ];
+    for (vote, word) in out {
         let agents = with(vote);
         if !agents.is_empty() {
             text.push_str(&format!("; {word}: {}", agents.join(", ")));
