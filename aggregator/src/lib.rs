@@ -11,6 +11,7 @@
 //! - [`turn`]: one thread owns the engine: journal, step, store, publish.
 //! - [`store`]: the journal and everything else that must survive.
 //! - [`recover`]: back to the same state after a restart.
+//! - [`replay`]: the same for any stretch of the past, compared with what was decided then.
 //! - [`shared`]: what the HTTP API sees of all this; [`http`] is the API.
 //! - [`metrics`]: every Prometheus name.
 //! - [`run`]: puts the parts together and takes them apart again.
@@ -24,6 +25,7 @@ pub mod intent;
 pub mod mesh;
 pub mod metrics;
 pub mod recover;
+pub mod replay;
 pub mod run;
 pub mod shared;
 pub mod store;

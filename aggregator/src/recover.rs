@@ -1,16 +1,17 @@
 //! Back to the same state after a restart: the newest snapshot, then the journal since.
 //!
 //! The journal is the truth and the snapshot a cache. One that this build cannot read is passed over, and the replay
-//! begins at the oldest anchor instead, which says what held before it. Replay is the engine's ordinary step with the
+//! begins with an older one or at the oldest anchor, which says what held before it. Replay is the engine's ordinary step with the
 //! `now` of then, so it ends where the process before ended. Decisions already stored stay as they are; those that a
 //! crash kept from being stored are handed to the turn for storing.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use leeward_common::{config::Document, report::Path, time::Timestamp, wire::batch};
 use leeward_engine::{
     Engine,
     input::{Input, Reports},
+    intent::Intents,
 };
 use tracing::{info, warn};
 
@@ -64,7 +65,7 @@ pub fn recover(store: &dyn Read, configured: &PolicyText) -> Result<Recovered, S
         .snapshot
         .map_or_else(Vec::new, |position| position.key().to_vec());
     store.scan(Column::Journal, &from, &mut |key, value| {
-        replay.record(store, key, value);
+        replay.record(key, value);
         ControlFlow::Continue(())
     })?;
     let Replay {
@@ -98,55 +99,39 @@ pub fn recover(store: &dyn Read, configured: &PolicyText) -> Result<Recovered, S
     })
 }
 
-struct Replay {
+struct Replay<'a> {
     engine: Engine,
     policy: PolicyText,
     snapshot: Option<Position>,
     /// Whether anything was known before the first record.
     anchored: bool,
-    tables: BTreeMap<(Epoch, u32), Option<Arc<[Path]>>>,
+    reading: Reading<'a>,
     taken: Vec<v1::Decided>,
     replayed: u64,
     skipped: u64,
 }
 
-impl Replay {
-    fn begin(store: &dyn Read, configured: &PolicyText) -> Result<Self, StoreError> {
-        let from_snapshot = match store.last(Column::Snapshots)? {
-            None => None,
-            Some((key, value)) => match read_snapshot(&key, &value) {
-                Ok(read) => Some(read),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(
-                        error,
-                        "the snapshot cannot be used; the whole journal is replayed, which takes longer"
-                    );
-                    None
-                }
-            },
-        };
-        let (snapshot, engine, policy) = match from_snapshot {
-            Some((position, engine, policy)) => (Some(position), engine, policy),
-            None => (
-                None,
-                Engine::new(configured.policy.clone()),
-                configured.clone(),
-            ),
+impl<'a> Replay<'a> {
+    fn begin(store: &'a dyn Read, configured: &PolicyText) -> Result<Self, StoreError> {
+        let past = past(store, None)?;
+        let snapshot = past.as_ref().map(|past| past.at);
+        let (engine, policy) = match past {
+            Some(past) => (past.engine, past.policy),
+            None => (Engine::new(configured.policy.clone()), configured.clone()),
         };
         Ok(Self {
             engine,
             policy,
             anchored: snapshot.is_some(),
             snapshot,
-            tables: BTreeMap::new(),
+            reading: Reading::new(store),
             taken: Vec::new(),
             replayed: 0,
             skipped: 0,
         })
     }
 
-    fn record(&mut self, store: &dyn Read, key: &[u8], value: &[u8]) {
+    fn record(&mut self, key: &[u8], value: &[u8]) {
         let Some(position) = Position::from_key(key) else {
             self.skip(&StoreError::Malformed {
                 what: "journal key",
@@ -157,10 +142,11 @@ impl Replay {
         if self.snapshot.is_some_and(|snapshot| position <= snapshot) {
             return;
         }
-        match v1::decode(Column::Journal.name(), value)
-            .and_then(|record| self.apply(store, position.time, record))
-        {
-            Ok(()) => self.replayed += 1,
+        match self.reading.told(value) {
+            Ok(told) => {
+                self.apply(position, told);
+                self.replayed += 1;
+            }
             Err(error) => self.skip(&error),
         }
     }
@@ -175,56 +161,155 @@ impl Replay {
         }
     }
 
-    fn apply(
-        &mut self,
-        store: &dyn Read,
-        now: Timestamp,
-        record: v1::Record,
-    ) -> Result<(), StoreError> {
-        match record {
-            v1::Record::Anchor(anchor) => self.anchor(now, anchor)?,
-            v1::Record::Batch(batch) => {
-                let reports = self.reports(store, batch)?;
-                self.step(now, &Input::Reports(reports));
+    fn apply(&mut self, position: Position, told: Told) {
+        let now = position.time;
+        match told {
+            // The first anchor of a replay without a snapshot says what held before; any other repeats what is known.
+            Told::Anchor(_) if self.anchored => {}
+            Told::Anchor(anchor) => {
+                self.anchored = true;
+                self.engine = anchor.engine(now);
+                self.policy = anchor.policy;
             }
-            v1::Record::Connected(registration) => {
-                self.step(now, &connected_input(&registration.into()));
+            Told::Policy(policy) => {
+                self.step(now, &Input::Policy(Box::new(policy.policy.clone())));
+                self.policy = *policy;
             }
-            v1::Record::Disconnected(v1::Disconnected { agent }) => {
-                self.step(now, &Input::AgentDisconnected { agent });
-            }
-            v1::Record::Signal(signal) => self.step(now, &Input::Signal(signal.into())),
-            v1::Record::Change(changed) => {
-                self.step(now, &Input::Change(Box::new(changed.into())));
-            }
-            v1::Record::Policy(policy) => {
-                self.policy = parse_policy(&policy)?;
-                self.step(now, &Input::Policy(Box::new(self.policy.policy.clone())));
-            }
+            Told::Input(input) => self.step(now, &input),
         }
-        Ok(())
-    }
-
-    /// The first anchor of a replay without a snapshot says what held before; any other repeats what is known.
-    fn anchor(&mut self, now: Timestamp, anchor: v1::Anchor) -> Result<(), StoreError> {
-        if self.anchored {
-            return Ok(());
-        }
-        self.anchored = true;
-        self.policy = parse_policy(&anchor.policy)?;
-        self.engine = Engine::with_intents(now, self.policy.policy.clone(), anchor.defined.into());
-        for registration in anchor.connected {
-            self.step(now, &connected_input(&registration.into()));
-        }
-        Ok(())
     }
 
     fn step(&mut self, now: Timestamp, input: &Input) {
         let effects = self.engine.step(now, input);
         self.taken.extend(decided(&effects));
     }
+}
 
-    fn reports(&mut self, store: &dyn Read, record: v1::Batch) -> Result<Reports, StoreError> {
+/// An engine as it was.
+#[derive(Debug)]
+pub struct Past {
+    /// It holds everything up to and including the record here.
+    pub at: Position,
+    /// The engine.
+    pub engine: Engine,
+    /// Its policy.
+    pub policy: PolicyText,
+    /// The build that wrote it down.
+    pub build: String,
+}
+
+/// The newest snapshot that this build can read; one that knows nothing of what was after `until`, if that is given.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when the store cannot be read.
+pub fn past(store: &dyn Read, until: Option<Timestamp>) -> Result<Option<Past>, StoreError> {
+    /// Behind every key.
+    const END: [u8; 13] = [0xff; 13];
+    let before = until.map(|until| Position::at(until + Duration::from_micros(1)).key());
+    let before = before.as_ref().map_or(&END[..], |key| &key[..]);
+    let mut found = None;
+    store.scan_back(Column::Snapshots, before, &mut |key, value| {
+        match read_snapshot(key, value) {
+            Ok(past) if until.is_some_and(|until| past.engine.view().now > until) => {
+                ControlFlow::Continue(())
+            }
+            Ok(past) => {
+                found = Some(past);
+                ControlFlow::Break(())
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "a snapshot cannot be used; an older one or the whole journal is, which takes longer");
+                ControlFlow::Continue(())
+            }
+        }
+    })?;
+    Ok(found)
+}
+
+/// What a journal record says.
+#[derive(Debug)]
+pub enum Told {
+    /// Something that the engine was told.
+    Input(Input),
+    /// A policy came into force.
+    Policy(Box<PolicyText>),
+    /// What held at this point.
+    Anchor(Box<Anchored>),
+}
+
+/// What held at an anchor.
+#[derive(Debug)]
+pub struct Anchored {
+    /// The policy in force.
+    pub policy: PolicyText,
+    /// The agents with a session.
+    pub connected: Vec<Registration>,
+    /// Services, capacity and overrides.
+    pub intents: Intents,
+}
+
+impl Anchored {
+    /// An engine that knows this and nothing else: it measures and decides anew.
+    #[must_use]
+    pub fn engine(&self, now: Timestamp) -> Engine {
+        let (policy, intents) = (self.policy.policy.clone(), self.intents.clone());
+        let mut engine = Engine::with_intents(now, policy, intents);
+        for registration in &self.connected {
+            engine.step(now, &connected_input(registration));
+        }
+        engine
+    }
+}
+
+/// Journal records as the engine was told them.
+#[expect(missing_debug_implementations, reason = "a store has none")]
+pub struct Reading<'a> {
+    store: &'a dyn Read,
+    tables: BTreeMap<(Epoch, u32), Option<Arc<[Path]>>>,
+}
+
+impl<'a> Reading<'a> {
+    /// Of the journal in this store.
+    #[must_use]
+    pub fn new(store: &'a dyn Read) -> Self {
+        Self {
+            store,
+            tables: BTreeMap::new(),
+        }
+    }
+
+    /// What a record says.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it is malformed, or is a batch whose path table is gone.
+    pub fn told(&mut self, value: &[u8]) -> Result<Told, StoreError> {
+        let input = match v1::decode(Column::Journal.name(), value)? {
+            v1::Record::Anchor(anchor) => {
+                let registrations = anchor.connected.into_iter();
+                return Ok(Told::Anchor(Box::new(Anchored {
+                    policy: parse_policy(&anchor.policy)?,
+                    connected: registrations.map(Into::into).collect(),
+                    intents: anchor.defined.into(),
+                })));
+            }
+            v1::Record::Policy(policy) => {
+                return Ok(Told::Policy(Box::new(parse_policy(&policy)?)));
+            }
+            v1::Record::Batch(batch) => Input::Reports(self.reports(batch)?),
+            v1::Record::Connected(registration) => connected_input(&registration.into()),
+            v1::Record::Disconnected(v1::Disconnected { agent }) => {
+                Input::AgentDisconnected { agent }
+            }
+            v1::Record::Signal(signal) => Input::Signal(signal.into()),
+            v1::Record::Change(changed) => Input::Change(Box::new(changed.into())),
+        };
+        Ok(Told::Input(input))
+    }
+
+    fn reports(&mut self, record: v1::Batch) -> Result<Reports, StoreError> {
         let malformed = |why: String| StoreError::Malformed { what: "batch", why };
         let batch = batch::decode(&record.bytes).map_err(|error| malformed(error.to_string()))?;
         let epoch = Epoch {
@@ -235,7 +320,7 @@ impl Replay {
         let table = match self.tables.get(&key) {
             Some(table) => table.clone(),
             None => {
-                let table = table(store, &key.0, number)?;
+                let table = table(self.store, &key.0, number)?;
                 self.tables.insert(key, table.clone());
                 table
             }
@@ -285,12 +370,12 @@ pub fn resolve(
     })
 }
 
-fn read_snapshot(key: &[u8], value: &[u8]) -> Result<(Position, Engine, PolicyText), StoreError> {
+fn read_snapshot(key: &[u8], value: &[u8]) -> Result<Past, StoreError> {
     let malformed = |why: String| StoreError::Malformed {
         what: "snapshot",
         why,
     };
-    let position = Position::from_key(key).ok_or_else(|| malformed(format!("key {key:02x?}")))?;
+    let at = Position::from_key(key).ok_or_else(|| malformed(format!("key {key:02x?}")))?;
     let snapshot: v1::Snapshot = v1::decode("snapshot", value)?;
     let state = v1::decode("engine state", &snapshot.state).map_err(|error| {
         malformed(format!(
@@ -299,7 +384,12 @@ fn read_snapshot(key: &[u8], value: &[u8]) -> Result<(Position, Engine, PolicyTe
         ))
     })?;
     let engine = Engine::from_snapshot(state).map_err(|error| malformed(error.to_string()))?;
-    Ok((position, engine, parse_policy(&snapshot.policy)?))
+    Ok(Past {
+        at,
+        engine,
+        policy: parse_policy(&snapshot.policy)?,
+        build: snapshot.build,
+    })
 }
 
 fn parse_policy(record: &v1::Policy) -> Result<PolicyText, StoreError> {

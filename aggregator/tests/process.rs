@@ -14,7 +14,16 @@ use std::{
     time::Duration,
 };
 
-use leeward_aggregator::store::{self, Read as _, key::Column, record::v1, rocks::Rocks};
+use leeward_aggregator::{
+    replay::{Question, replay},
+    store::{
+        self,
+        Read as _, journal_end,
+        key::{Column, Position},
+        record::v1,
+        rocks::Rocks,
+    },
+};
 use leeward_common::wire::{batch, frame, v1::FromAggregator};
 use support::{Agent, DEADLINE, Installation, path};
 
@@ -250,6 +259,8 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
     }
     assert!(acknowledged.len() as u64 >= LIVES, "{acknowledged:?}");
 
+    // Decisions that a kill kept from being stored are stored by the next life.
+    Aggregator::start(&installation, None).terminate();
     let mut journal = BTreeMap::new();
     let store = Rocks::open(&installation.data()).unwrap();
     store
@@ -268,6 +279,22 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
         .filter(|sequence| !journal.contains_key(sequence))
         .collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+
+    let mut begin = None;
+    let first = &mut |key: &[u8], _: &[u8]| {
+        begin = Position::from_key(key);
+        ControlFlow::Break(())
+    };
+    store.scan(Column::Journal, &[], first).unwrap();
+    let question = Question {
+        from: begin.unwrap().time,
+        to: journal_end(&store).unwrap().unwrap().time,
+        other: None,
+    };
+    let answer = replay(&store, &question, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(answer.first_difference, None);
+    assert_eq!((answer.identical, answer.skipped), (answer.decisions, 0));
+    assert!(answer.records >= journal.len() as u64 && answer.build.is_some());
 }
 
 /// SHA-256 of `secret`.

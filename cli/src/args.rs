@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use leeward_common::{
+    api::v1::{SimulationEvent, When},
     audit,
     config::Span,
     id::{AgentId, OverrideId, RegionId, ResourceId, ServiceId, SourceId},
@@ -228,7 +229,9 @@ pub enum Command {
         #[command(subcommand)]
         command: SignalCommand,
     },
-    /// Run a scenario in virtual time, without any server.
+    /// What was decided, decided again from the journal; or what another policy would have decided.
+    Replay(ReplayOptions),
+    /// Run a scenario in virtual time, without any server; or with --live on the aggregator's state, in isolation.
     Simulate(SimulateOptions),
     /// Configuration files.
     Config {
@@ -611,12 +614,38 @@ pub enum MetricName {
     ReplicationLagUs,
 }
 
+/// `leeward replay`
+#[derive(Args, Debug)]
+pub struct ReplayOptions {
+    /// From when on: 2026-11-20T03:12:11Z, or -2h before now.
+    #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true)]
+    pub from: When,
+    /// Until when; now if left out.
+    #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true)]
+    pub to: Option<When>,
+    /// What this policy would have done instead: the policy sections of an aggregator.toml, or a whole one.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
 /// `leeward simulate`
 #[derive(Args, Debug)]
 pub struct SimulateOptions {
-    /// The scenario.
-    #[arg(value_name = "FILE")]
-    pub scenario: PathBuf,
+    /// The scenario; with --live its timeline only.
+    #[arg(value_name = "FILE", required_unless_present = "live")]
+    pub scenario: Option<PathBuf>,
+    /// Go on from the aggregator's live state, in isolation.
+    #[arg(long)]
+    pub live: bool,
+    /// What happens, like "10s region_down=virginia" or "link=a->b loss=8%"; may be repeated.
+    #[arg(long, value_name = "EVENT", value_parser = crate::live::event, requires = "live")]
+    pub event: Vec<SimulationEvent>,
+    /// For how long, in virtual time.
+    #[arg(long = "for", value_name = "SPAN", value_parser = span, requires = "live")]
+    pub duration: Option<Span>,
+    /// From the state of then: 2026-11-20T03:12:11Z, or -2h before now.
+    #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true, requires = "live")]
+    pub at: Option<When>,
     /// Another seed than the scenario's.
     #[arg(long)]
     pub seed: Option<u64>,

@@ -1,6 +1,10 @@
 //! Questions to the aggregator: one blocking request, one answer of the API's types, or a failure that says what to do.
 
-use std::{fs, io::Read, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    time::Duration,
+};
 
 use anyhow::Context;
 use leeward_common::api::problem::{Code, Problem};
@@ -78,6 +82,13 @@ impl Client {
         })
     }
 
+    /// The same with so much time for an answer, unless it may take even longer.
+    #[must_use]
+    pub fn patient(mut self, timeout: Duration) -> Self {
+        self.timeout = self.timeout.max(timeout);
+        self
+    }
+
     /// Asks for something.
     ///
     /// # Errors
@@ -109,6 +120,9 @@ impl Client {
         let mut request = self
             .agent
             .post(format!("{}{path}", self.server))
+            .config()
+            .timeout_global(Some(self.timeout))
+            .build()
             .header("accept", "application/json")
             .header("content-type", "application/json");
         if let Some(token) = &self.token {
@@ -172,6 +186,59 @@ impl Client {
             request = request.header("if-match", format!("\"{version}\""));
         }
         self.answer(path, request.call())
+    }
+
+    /// Sends something whose answer comes line by line, for as long as it takes; each line must come within the time that
+    /// an answer may take.
+    ///
+    /// # Errors
+    ///
+    /// Returns why there is no answer, or what `each` returned.
+    pub fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut each: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(body).context("cannot write the request")?;
+        let mut request = self
+            .agent
+            .post(format!("{}{path}", self.server))
+            .config()
+            .timeout_global(None)
+            .timeout_connect(Some(self.timeout))
+            .timeout_recv_response(Some(self.timeout))
+            .build()
+            .header("accept", "application/x-ndjson")
+            .header("content-type", "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = request
+            .send(&body[..])
+            .map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            return self.answer::<T>(path, Ok(response)).map(|_| ());
+        }
+        let mut reader = BufReader::new(response.into_body().into_reader());
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            (&mut reader)
+                .take(MAX_ANSWER)
+                .read_until(b'\n', &mut line)
+                .with_context(|| format!("the answer of {} broke off", self.server))?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            each(serde_json::from_slice(&line).map_err(|error| {
+                let what = format!(
+                    "{}{path} answered something else than expected",
+                    self.server
+                );
+                Failure::new(Exit::Failed, format!("{what}: {error}"))
+            })?)?;
+        }
     }
 
     fn answer<T: DeserializeOwned>(

@@ -37,6 +37,7 @@ Exit codes of leeward
   3  bad news: the question was answered and the answer is bad
        with --check: something is degraded, down, unknown or too old
        simulate: an expectation of the scenario was not met
+       replay: a decision is not the one that was stored
        config check: the file is not valid
        audit verify: something was changed, removed or reordered
   4  not authorised: no token, an unknown one, or one that may not do this

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use leeward_common::{
     api::v1::{
-        Candidate, Contribution, Decision, Decisions, Failover, FailoverConfiguration, Overview,
-        Perspective, State,
+        Candidate, Contribution, Decision, Decisions, Explanation, Failover, FailoverConfiguration,
+        Overview, Perspective, State,
     },
     id::RegionId,
 };
@@ -52,9 +52,9 @@ pub fn run(cli: &Cli, out: &Output, command: &FailoverCommand) -> Result<Exit, F
             Ok(verdict(out, &failover))
         }
         FailoverCommand::Explain { primary } => {
-            let failover: Failover = client.ask(&format!("/v1/failover/{primary}"))?;
-            out.one(&failover, |out| explanation(out, &failover))?;
-            Ok(verdict(out, &failover))
+            let asked: Explanation = client.ask(&format!("/v1/failover/{primary}/explanation"))?;
+            out.one(&asked, |out| explanation(out, &asked))?;
+            Ok(verdict(out, &asked.failover))
         }
         FailoverCommand::History { primary, limit } => {
             history(&client, out, primary.as_ref(), *limit)
@@ -229,7 +229,8 @@ fn term(term: &str, source: Option<&leeward_common::id::SourceId>) -> String {
 }
 
 /// Terms as rows, candidates as columns: factors that multiply to the score.
-fn explanation(out: &Output, failover: &Failover) -> String {
+fn explanation(out: &Output, asked: &Explanation) -> String {
+    let failover = &asked.failover;
     let mut text = head(out, failover);
     let eligible: Vec<&Candidate> = failover
         .candidates
@@ -301,12 +302,19 @@ fn explanation(out: &Output, failover: &Failover) -> String {
     line(
         "seen",
         &format!(
-            "at {} UTC, graph version {}, up to {}",
+            "at {} UTC, graph version {}, policy {}, up to {}",
             words::time_of_day(now),
             failover.graph_version,
+            failover.policy_version,
             words::plural(views.into(), "vantage point")
         ),
     );
+    if !asked.would_change_if.is_empty() {
+        text.push_str("\n  would change the answer, all else being as it is\n");
+        for change in &asked.would_change_if {
+            let _ = writeln!(text, "    {}", change.detail);
+        }
+    }
     let _ = writeln!(
         text,
         "\n  next: leeward failover history {}",

@@ -13,6 +13,8 @@
 //! - [`placement`], [`readiness`]: what would go where, and whether it could.
 //! - [`audit`]: who did what and why.
 //! - [`simulate`]: a scenario in virtual time, without any server.
+//! - [`replay`]: the journal once more.
+//! - [`simulate`], [`live`]: a scenario in virtual time, without any server or on its live state.
 //! - [`config`], [`pki`], [`token`], [`shell`]: setting things up.
 
 pub mod agent;
@@ -25,6 +27,7 @@ pub mod exit;
 pub mod failover;
 pub mod graph;
 pub mod link;
+pub mod live;
 pub mod output;
 pub mod override_;
 pub mod pki;
@@ -33,6 +36,7 @@ pub mod readiness;
 pub mod region;
 pub mod route;
 pub mod service;
+pub mod replay;
 pub mod shell;
 pub mod signal;
 pub mod simulate;
@@ -73,6 +77,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         } => readiness::run(cli, &out, service.as_ref(), region.as_ref(), *history),
         Command::Audit { command } => audit::run(cli, &out, command.as_ref()),
         Command::Signal { command } => signal::run(cli, &out, command),
+        Command::Replay(options) => replay::run(cli, &out, options),
         Command::Simulate(options) => simulate::run(cli, &out, options),
         Command::Config { command } => config::run(&out, command),
         Command::Pki { command } => pki::run(&out, command),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{Cli, Format, SimulateOptions},
     exit::{Exit, Failure},
+    live,
     output::{Output, Tone},
     table::Table,
     words,
@@ -21,9 +22,13 @@ use crate::{
 /// # Errors
 ///
 /// Returns why the scenario cannot run.
-pub fn run(_: &Cli, out: &Output, options: &SimulateOptions) -> Result<Exit, Failure> {
-    let file = options.scenario.display().to_string();
-    let text = fs::read_to_string(&options.scenario).map_err(|error| {
+pub fn run(cli: &Cli, out: &Output, options: &SimulateOptions) -> Result<Exit, Failure> {
+    let path = match &options.scenario {
+        Some(path) if !options.live => path,
+        _ => return live::run(cli, out, options),
+    };
+    let file = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|error| {
         let exit = if error.kind() == ErrorKind::NotFound {
             Exit::NotFound
         } else {

@@ -333,7 +333,7 @@ impl Graph {
         (now <= fresh_until).then(|| (path.sight(policy, until), as_fresh_until))
     }
 
-    fn quickest_us(&self, agent: &AgentId) -> i64 {
+    pub(crate) fn quickest_us(&self, agent: &AgentId) -> i64 {
         self.arrivals.get(agent).map_or(0, Arrivals::quickest_us)
     }
 

@@ -25,6 +25,7 @@
 pub mod baseline;
 pub mod capacity;
 mod clients;
+pub mod counterfactual;
 pub mod decision;
 pub mod effect;
 mod evaluate;
@@ -44,12 +45,14 @@ pub mod readiness;
 mod restraint;
 pub mod route;
 pub mod scenario;
+pub mod scoreboard;
 pub mod select;
 pub mod selection;
 pub mod signal;
 pub mod simulate;
 mod state;
 mod summary;
+pub mod verdict;
 pub mod view;
 pub mod waiting;
 pub mod weight;
@@ -114,6 +117,11 @@ impl Engine {
     #[must_use]
     pub fn view(&self) -> View {
         self.state.view()
+    }
+
+    /// By how much an agent's reports usually come after their window's end by its own clock, microseconds.
+    pub(crate) fn lag_us(&self, agent: &leeward_common::id::AgentId) -> i64 {
+        self.state.graph.quickest_us(agent)
     }
 
     /// All that a later [`Engine::from_snapshot`] needs to go on as if nothing had happened.

@@ -27,7 +27,7 @@ use crate::{
     policy::{Policy, Weights},
     readiness::{Limit, Readiness},
     signal::{self, ActiveSignal},
-    view::{Estimate, Knowledge, Pair, PairView, RegionState, RegionView},
+    view::{Estimate, Estimates, Knowledge, Pair, PairView, RegionState, RegionView},
     weight::{self, Addend, Sum},
 };
 
@@ -587,6 +587,27 @@ impl Appraisal {
     pub(crate) fn doubt(&self) -> (f64, f64) {
         let network = self.network.as_ref();
         network.map_or((0.0, 0.0), |network| (network.below(), network.above()))
+    }
+
+    /// What was measured.
+    pub(crate) fn estimates(&self) -> Option<&Estimates> {
+        self.pair.as_ref().map(|pair| &pair.estimates)
+    }
+
+    /// The score's logarithm if this had been measured instead, by the same functions.
+    pub(crate) fn log_score_if(
+        &self,
+        picture: &Picture<'_>,
+        request: &Request<'_>,
+        estimates: &Estimates,
+    ) -> Option<f64> {
+        let observer = self.seen_from.as_ref().unwrap_or(request.primary);
+        let staleness = estimates.staleness(picture.now, picture.policy);
+        let mut network = weight::network(&request.weights, estimates, staleness)?;
+        let (policy, signals) = (picture.policy, picture.signals);
+        signal::pull(policy, signals, observer, &self.region, &mut network);
+        let addends = self.baseline.addends().iter().chain(network.addends());
+        Some(addends.map(|addend| addend.log_value).sum())
     }
 
     /// The addends of the score's logarithm.

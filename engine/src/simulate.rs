@@ -12,6 +12,7 @@ use leeward_common::time::Timestamp;
 
 use crate::{input::Input, scenario::Scenario};
 
+pub mod live;
 mod path;
 mod transcript;
 mod world;

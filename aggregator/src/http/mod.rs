@@ -9,6 +9,7 @@
 //!            ├ auth      bearer tokens, for writes
 //!            ├ body      JSON in, with the place of a fault
 //!            ├ answer    JSON out, ETag, 304
+//!            ├ lines     answers that grow, a JSON object per line
 //!            └ cache     the failover answers of one view, written once
 //! ```
 
@@ -22,6 +23,7 @@ use axum::{
     routing::get,
 };
 use leeward_common::api::problem::{Code, Problem};
+use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,6 +36,7 @@ mod body;
 mod cache;
 pub mod convert;
 mod error;
+mod lines;
 mod names;
 mod probes;
 mod serve;
@@ -51,6 +54,8 @@ struct Parts {
     shared: Shared,
     cache: cache::Cache,
     openapi: String,
+    /// Held by whoever works on something long: a replay, a simulation.
+    workbench: Arc<Semaphore>,
 }
 
 impl Deref for App {
@@ -79,6 +84,7 @@ impl FromRef<App> for Shared {
     modifiers(&BearerScheme),
     tags(
         (name = "failover", description = "Where a region fails over to"),
+        (name = "decisions", description = "What was decided, and what else would have been"),
         (name = "network", description = "Regions, links and who measures them"),
         (name = "services", description = "What runs somewhere, where it should run, and whether it could"),
         (name = "capacity", description = "What regions offer, what is set aside, and what is left"),
@@ -93,8 +99,11 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(v1::overview::overview))
         .routes(routes!(v1::failover::failover))
+        .routes(routes!(v1::failover::explanation))
         .routes(routes!(v1::failover::evaluate))
         .routes(routes!(v1::decisions::decisions))
+        .routes(routes!(v1::replays::replays))
+        .routes(routes!(v1::simulations::simulations))
         .routes(routes!(v1::network::graph))
         .routes(routes!(v1::routes::routes))
         .routes(routes!(v1::network::link))
@@ -145,6 +154,7 @@ pub fn router(shared: Shared) -> Router {
         shared,
         cache: cache::Cache::default(),
         openapi: text(&openapi),
+        workbench: Arc::new(Semaphore::new(1)),
     }));
     router
         .route("/openapi.json", get(probes::openapi))

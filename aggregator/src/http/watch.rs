@@ -13,9 +13,10 @@ use super::App;
 use crate::metrics;
 
 /// Every route, as a label. Labels come from here and never from a request.
-const ROUTES: [&str; 27] = [
+const ROUTES: &[&str] = &[
     "/v1/failover/{primary_region}",
     "/v1/failover/evaluate",
+    "/v1/failover/{primary_region}/explanation",
     "/v1/overview",
     "/v1/graph",
     "/v1/graph/routes",
@@ -25,6 +26,8 @@ const ROUTES: [&str; 27] = [
     "/v1/agents",
     "/v1/agents/{agent}",
     "/v1/decisions",
+    "/v1/replays",
+    "/v1/simulations",
     "/v1/signals",
     "/v1/services",
     "/v1/services/{service_id}",

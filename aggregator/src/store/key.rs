@@ -5,7 +5,7 @@
 //! | `meta`          | a name                                     | text                               | never                 |
 //! | `journal`       | time `u64` µs, counter `u32`               | `Record`: what arrived             | 48 h, by file ranges  |
 //! | `decisions`     | time `u64` µs, counter `u32`               | `Decided`: what was decided        | 400 d, by file ranges |
-//! | `snapshots`     | time `u64` µs, counter `u32`               | `Snapshot`: a cache of the engine  | all but the newest    |
+//! | `snapshots`     | time `u64` µs, counter `u32`               | `Snapshot`: a cache of the engine  | 48 h, but one an hour |
 //! | `tables`        | agent, `00`, boot epoch `u64`, table `u32` | `Table`: rows of batches           | with its boot epoch   |
 //! | `watermarks`    | agent, `00`, boot epoch `u64`              | `Watermark`: which batches arrived | 48 h after the last   |
 //! | `registrations` | agent                                      | `Registration`: where it answers   | 48 h after the last   |

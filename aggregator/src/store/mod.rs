@@ -169,6 +169,12 @@ impl Writes {
         ));
     }
 
+    /// Forgets a snapshot.
+    pub fn forget_snapshot(&mut self, position: Position) {
+        self.deletes
+            .push((Column::Snapshots, position.key().to_vec()));
+    }
+
     /// Keeps a path table.
     pub fn table(&mut self, epoch: &Epoch, table: u32, paths: &[Path]) {
         self.puts.push((

@@ -140,6 +140,8 @@ struct Session {
 struct SnapshotState {
     at: Timestamp,
     position: Option<Position>,
+    /// The newest that is not kept with an anchor: the next one takes its place.
+    passing: Option<Position>,
 }
 
 /// What one turn writes before anything comes into force.
@@ -160,6 +162,8 @@ struct Staged {
     changes: VecDeque<Result<u64, Conflict>>,
     refusals: BTreeSet<Refusal>,
     audit: Chain,
+    /// The anchor that this turn begins with.
+    anchor: Option<Position>,
 }
 
 impl Turn {
@@ -223,6 +227,7 @@ impl Turn {
             snapshot: SnapshotState {
                 at: started,
                 position: snapshot,
+                passing: None,
             },
             started,
             owed: Vec::new(),
@@ -305,6 +310,10 @@ impl Turn {
         };
         if let Some(anchor) = anchor {
             staged.journal(&v1::Record::Anchor(anchor));
+            staged.anchor = staged.end;
+            if let Some(position) = staged.anchor {
+                self.keep_snapshot(position, &mut staged.writes);
+            }
             self.sweep(now, &mut staged.writes);
         }
         for arrival in arrivals {
@@ -315,8 +324,8 @@ impl Turn {
             staged.writes.watermark(epoch, &watermark(seen));
         }
         self.commit(&staged.writes)?;
-        if staged.end != self.end && self.anchor_is_due(now) {
-            self.on_anchored(now);
+        if let Some(position) = staged.anchor {
+            self.on_anchored(now, position);
         }
         Ok(staged)
     }

@@ -1,7 +1,7 @@
 //! The turn with a store in memory and a clock that the test sets: what is durable is counted once, whatever happens
 //! in between.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 
 use leeward_common::{
     config::Document,
@@ -10,12 +10,17 @@ use leeward_common::{
     report::{Class, Counts, Path, ProbeKind, Report, Rtt, Window},
     wire::batch::{self, Batch},
 };
-use leeward_engine::input::{Metric, Signal, Subject};
+use leeward_engine::{
+    input::{Metric, Signal, Subject},
+    scenario::{Action, Event},
+    simulate::live::{self, WhatIf},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{clock::tests::Set, *};
 use crate::{
     recover::{recover, resolve},
+    replay::{Question, engine_at, replay},
     store::{Read as _, key::Column, memory::Memory},
 };
 
@@ -424,6 +429,209 @@ fn a_killed_turn_ends_in_the_same_state_as_one_that_lived() {
         });
 }
 
+/// What is stored, decided again: any stretch of the journal, whatever was killed in it.
+fn assert_replays(bench: &Bench, from: Timestamp, to: Timestamp) -> u64 {
+    let question = Question {
+        from,
+        to,
+        other: Some(policy(OTHER_POLICY)),
+    };
+    let answer = replay(&bench.store, &question, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(answer.first_difference, None);
+    assert_eq!((answer.identical, answer.skipped), (answer.decisions, 0));
+    assert!(answer.build.is_some(), "it began with a snapshot");
+    let mut stored = 0;
+    let count = &mut |key: &[u8], _: &[u8]| {
+        let at = Position::from_key(key).unwrap().time;
+        stored += u64::from(at >= from && at <= to);
+        ControlFlow::Continue(())
+    };
+    bench.store.scan(Column::Decisions, &[], count).unwrap();
+    assert_eq!(answer.decisions, stored);
+    stored
+}
+
+#[test]
+fn any_stretch_of_the_journal_is_decided_again_byte_for_byte() {
+    let compared = AtomicU64::new(0);
+    bolero::check!()
+        .with_iterations(20)
+        .with_type::<(Vec<u8>, u64, u8, u8)>()
+        .for_each(|(bytes, chances, first, last)| {
+            let mut bench = Bench::new();
+            bench.turn(&[]);
+            let begin = bench.turn.engine.view().now;
+            let bytes: Vec<u8> = b"leeward"
+                .iter()
+                .chain(bytes.iter().take(15))
+                .copied()
+                .collect();
+            for (at, (span, plans)) in story(&bytes, begin).iter().enumerate() {
+                bench.advance(*span);
+                match (chances >> (3 * (at % 21))) & 7 {
+                    0 => bench.kill(),
+                    1 => bench.kill_and_keep_sessions(),
+                    2 => bench.turn.write_snapshot(),
+                    // Into the next hour: another anchor.
+                    3 => bench.advance(Duration::from_secs(1_800)),
+                    // Journaled, and killed before the engine saw it.
+                    4 => {
+                        let (now, (arrivals, _)) = (bench.turn.clock.now(), bench.arrivals(plans));
+                        bench.turn.journal(now, &arrivals).unwrap();
+                        bench.kill();
+                    }
+                    _ => {}
+                }
+                bench.turn(plans);
+                bench.advance(Duration::from_millis(u64::from(*first)));
+                bench.turn(&[]);
+            }
+            let to = crate::replay::settled(&bench.turn.engine.view());
+            let part = |share: u8| begin + to.since(begin).mul_f64(f64::from(share) / 255.0);
+            compared.fetch_add(assert_replays(&bench, begin, to), Ordering::Relaxed);
+            let (a, b) = (part(*first), part(*last));
+            compared.fetch_add(
+                assert_replays(&bench, a.min(b), a.max(b)),
+                Ordering::Relaxed,
+            );
+        });
+    let compared = compared.into_inner();
+    assert!(compared > 100, "{compared} decisions are no test");
+}
+
+#[test]
+fn a_decision_that_is_not_the_same_is_told_in_words() {
+    let mut bench = Bench::new();
+    bench.turn(&[]);
+    let begin = bench.turn.engine.view().now;
+    for (span, plans) in story(b"leeward, the sheltered side", begin) {
+        bench.advance(span);
+        bench.turn(&plans);
+    }
+    let to = crate::replay::settled(&bench.turn.engine.view());
+    let mut stored = Vec::new();
+    let read = &mut |key: &[u8], value: &[u8]| {
+        stored.push((
+            key.to_vec(),
+            v1::decode::<v1::Decided>("decision", value).unwrap(),
+        ));
+        ControlFlow::Continue(())
+    };
+    bench.store.scan(Column::Decisions, &[], read).unwrap();
+    let (key, decided) = stored.first().unwrap();
+    let forged = v1::Decided {
+        to: None,
+        ..decided.clone()
+    };
+    bench
+        .store
+        .put(Column::Decisions, key, &v1::encode(&forged));
+    let question = Question {
+        from: begin,
+        to,
+        other: None,
+    };
+    let answer = replay(&bench.store, &question, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(answer.identical + 1, answer.decisions);
+    let (at, words) = answer.first_difference.unwrap();
+    assert_eq!(at.as_unix_us(), decided.at_us);
+    assert!(
+        words.starts_with("decision 1: to none as stored, "),
+        "{words}"
+    );
+}
+
+fn what_if(events: Vec<Event>) -> WhatIf {
+    WhatIf {
+        seed: 1,
+        duration: Duration::from_secs(30),
+        events,
+        changes: Vec::new(),
+    }
+}
+
+#[test]
+fn a_simulation_goes_on_from_the_live_state_and_leaves_it_untouched() {
+    let mut bench = Bench::new();
+    for (span, plans) in story(&[6; 20], bench.now()) {
+        bench.advance(span);
+        bench.turn(&plans);
+    }
+    let (before, now) = (bench.state(), bench.turn.engine.view().now);
+    let engine = || engine_at(&bench.store, now).unwrap();
+    assert_eq!(
+        v1::encode(engine().to_snapshot()),
+        before,
+        "it is the live one"
+    );
+    let view = engine().view();
+    let iad = region("iad");
+    let selected = view.selections[&iad].selected.clone().unwrap();
+
+    let go_on = &mut |_, _| ControlFlow::Continue(());
+    let calm = live::run(engine(), &what_if(Vec::new()), go_on);
+    assert_eq!(calm.decisions, [], "nothing happens by itself");
+    assert_eq!(calm.after.selections, calm.before.selections);
+
+    let event = Event {
+        at: Duration::from_secs(5),
+        actions: vec![Action::RegionDown(selected.clone())],
+        say: None,
+        quiet: false,
+    };
+    let lost = live::run(engine(), &what_if(vec![event]), go_on);
+    let moved = lost
+        .decisions
+        .iter()
+        .find(|own| own.primary == iad)
+        .unwrap();
+    assert_eq!(moved.from.as_ref(), Some(&selected));
+    assert_eq!(moved.reason.code(), "down");
+    let after = moved.at.since(now);
+    assert!(
+        after > Duration::from_secs(5) && after < Duration::from_secs(12),
+        "{after:?}"
+    );
+    assert!(!lost.lines.is_empty());
+
+    assert_eq!(bench.state(), before);
+}
+
+#[test]
+fn a_replay_without_a_snapshot_says_from_when_on_it_compares() {
+    let mut bench = Bench::new();
+    bench.turn(&[]);
+    let begin = bench.turn.engine.view().now;
+    for (span, plans) in story(b"leeward, the sheltered side", begin) {
+        bench.advance(span);
+        bench.turn(&plans);
+    }
+    bench
+        .store
+        .drop_before(Column::Snapshots, &[0xff; 12])
+        .unwrap();
+    let question = Question {
+        from: begin,
+        to: crate::replay::settled(&bench.turn.engine.view()),
+        other: None,
+    };
+    let answer = replay(&bench.store, &question, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(answer.build, None);
+    assert!(answer.compared_from > begin + Duration::from_secs(120));
+    assert_eq!(answer.decisions, 0);
+    let before = Question {
+        from: begin - Duration::from_secs(60),
+        ..question
+    };
+    let error = replay(&bench.store, &before, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the journal does not reach back to"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_batch_that_comes_twice_counts_once_and_is_acknowledged_twice() {
     let mut bench = Bench::new();
@@ -620,6 +828,10 @@ fn without_a_snapshot_the_journal_alone_gives_the_same_state() {
     let state = bench.state();
     bench.turn.write_snapshot();
     assert!(bench.store.last(Column::Snapshots).unwrap().is_some());
+    bench
+        .store
+        .drop_before(Column::Snapshots, &[0xff; 12])
+        .unwrap();
     // A snapshot of a build to come.
     let mut writes = Writes::default();
     let end = bench.turn.end.unwrap();

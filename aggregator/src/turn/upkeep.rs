@@ -1,6 +1,6 @@
 //! What a turn does now and then, besides turning: anchors, retention, snapshots.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use leeward_common::time::Timestamp;
 use leeward_engine::STATE_VERSION;
@@ -11,7 +11,7 @@ use crate::{
     recover,
     store::{
         self, Writes,
-        key::{Column, Epoch},
+        key::{Column, Epoch, Position},
         record::v1,
     },
 };
@@ -32,8 +32,9 @@ impl Turn {
     }
 
     /// An anchor is durable: what lies before the oldest one that is needed may go.
-    pub(super) fn on_anchored(&mut self, now: Timestamp) {
+    pub(super) fn on_anchored(&mut self, now: Timestamp, position: Position) {
         self.anchored = Some(now.floor(ANCHOR_EVERY));
+        self.snapshot.position = Some(position);
         self.retire(now);
     }
 
@@ -62,7 +63,7 @@ impl Turn {
                 ..record
             });
         }
-        let horizon = now - self.journal_retention;
+        let horizon = self.horizon(now);
         match recover::registrations(&*self.store) {
             Ok(registrations) => {
                 for (registration, seen) in registrations {
@@ -95,11 +96,10 @@ impl Turn {
 
     /// Drops what is older than its retention.
     fn retire(&mut self, now: Timestamp) {
+        let horizon = self.horizon(now);
         let cuts = [
-            (
-                Column::Journal,
-                (now - self.journal_retention).floor(ANCHOR_EVERY),
-            ),
+            (Column::Journal, horizon),
+            (Column::Snapshots, horizon),
             (Column::Decisions, now - DECISION_RETENTION),
         ];
         for (column, until) in cuts {
@@ -110,6 +110,44 @@ impl Turn {
                     "cannot drop old data"
                 );
             }
+        }
+    }
+
+    /// What is older is forgotten.
+    fn horizon(&self, now: Timestamp) -> Timestamp {
+        (now - self.journal_retention).floor(ANCHOR_EVERY)
+    }
+
+    /// Keeps the engine with an anchor at `position`, for as long as the journal: so any stretch of the journal can be
+    /// replayed from an exact beginning that is at most an hour before it. Of those that restarts add within one hour only
+    /// the last stays.
+    pub(super) fn keep_snapshot(&self, position: Position, writes: &mut Writes) {
+        let hour = Position::at(position.time.floor(ANCHOR_EVERY));
+        let mut this_hour = Vec::new();
+        let scanned = self
+            .store
+            .scan(Column::Snapshots, &hour.key(), &mut |key, _| {
+                this_hour.extend(Position::from_key(key));
+                ControlFlow::Continue(())
+            });
+        if let Err(error) = scanned {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "cannot look for snapshots of before");
+        }
+        for extra in this_hour.iter().skip(1) {
+            writes.forget_snapshot(*extra);
+        }
+        writes.snapshot(position, &self.snapshot());
+    }
+
+    fn snapshot(&self) -> v1::Snapshot {
+        v1::Snapshot {
+            state_version: STATE_VERSION,
+            build: crate::BUILD.to_owned(),
+            policy: v1::Policy {
+                toml: self.policy.toml.clone(),
+            },
+            state: v1::encode(self.engine.to_snapshot()),
         }
     }
 
@@ -126,14 +164,7 @@ impl Turn {
         let Some(end) = self.end.filter(|end| self.snapshot.position != Some(*end)) else {
             return;
         };
-        let snapshot = v1::Snapshot {
-            state_version: STATE_VERSION,
-            build: crate::BUILD.to_owned(),
-            policy: v1::Policy {
-                toml: self.policy.toml.clone(),
-            },
-            state: v1::encode(self.engine.to_snapshot()),
-        };
+        let snapshot = self.snapshot();
         self.outlets
             .metrics
             .store
@@ -141,13 +172,14 @@ impl Turn {
             .set(snapshot.state.len() as i64);
         let mut writes = Writes::default();
         writes.snapshot(end, &snapshot);
-        let written = self
-            .commit(&writes)
-            .and_then(|()| self.store.drop_before(Column::Snapshots, &end.key()));
-        match written {
+        if let Some(passing) = self.snapshot.passing {
+            writes.forget_snapshot(passing);
+        }
+        match self.commit(&writes) {
             Ok(()) => {
                 debug!(bytes = snapshot.state.len(), "wrote a snapshot");
                 self.snapshot.position = Some(end);
+                self.snapshot.passing = Some(end);
             }
             Err(error) => warn!(
                 error = &error as &dyn std::error::Error,

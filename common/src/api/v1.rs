@@ -21,6 +21,8 @@ mod capacity;
 mod define;
 mod known;
 mod placement;
+mod replay;
+mod simulation;
 
 pub use audit::{Audit, AuditEntry};
 pub use capacity::{Account, Capacity};
@@ -32,6 +34,14 @@ pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, Servi
 pub use placement::{
     Action, Fate, Load, Placement, PlacementQuestion, Price, Readiness, ReadinessChange,
     ReadinessState, ServiceFailover, Share, Standing, Unserved,
+};
+pub use replay::{
+    Divergence, PolicyComparison, PolicyMove, Replay, ReplayBegin, ReplayDifference, ReplayLine,
+    ReplayProgress, ReplayRequest, Scoreboard, ScoreboardSide, SelectedFor, ShiftedMove, When,
+};
+
+pub use simulation::{
+    SimulatedSelection, Simulation, SimulationEvent, SimulationLine, SimulationRequest,
 };
 
 /// A point in time: RFC 3339 in UTC, to the microsecond.
@@ -177,6 +187,38 @@ pub struct Failover {
     pub evaluated_at: Time,
     /// Whether the whole picture is too old to act on: the answer is the last good one.
     pub stale: bool,
+}
+
+/// An answer, and what would change it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explanation {
+    /// The answer.
+    #[serde(flatten)]
+    pub failover: Failover,
+    /// What would change it: the selected region's measures first, then those of the other candidates.
+    pub would_change_if: Vec<WouldChange>,
+}
+
+/// One measure of one candidate, and where the answer turns on it, all others being what they are.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WouldChange {
+    /// The candidate.
+    pub region_id: RegionId,
+    /// Whether it is the one selected.
+    pub selected: bool,
+    /// The measure: `latency_p50`, `latency_p99`, `jitter`, `loss` or `bandwidth`.
+    pub term: String,
+    /// What it is now: microseconds, a ratio, or bits per second.
+    pub now: f64,
+    /// Where the candidate and its rival score the same; `null` if no value makes them.
+    pub even_at: Option<f64>,
+    /// Where one leads by the policy's margin, so that the selection moves after the confirm window; `null` if no value
+    /// makes it.
+    pub moves_at: Option<f64>,
+    /// The same in words.
+    pub detail: String,
 }
 
 /// A selection that is no longer in force.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use leeward_common::{
     api::v1::{
-        Candidate, Contribution, Decision, Decisions, Failover, Perspective, Previous, Reason,
-        State, Time,
+        Candidate, Contribution, Decision, Decisions, Explanation, Failover, Perspective, Previous,
+        Reason, State, Time, WouldChange,
     },
-    id::RegionId,
+    id::{RegionId, SourceId},
     time::Timestamp,
 };
 use leeward_engine::{
+    counterfactual::{Counterfactual, Flip, counterfactuals},
     decision,
     intent::Owner,
     policy::Policy,
@@ -58,6 +59,43 @@ pub fn evaluated(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> 
         summary: summary(primary, Some(&selection), ranking),
         decided_at: Some(moment.view.now.into()),
         ..answer(moment, primary, ranking)
+    }
+}
+
+/// Where `primary` fails over to, and what would change that.
+#[must_use]
+pub fn explanation(moment: &Moment<'_>, primary: &RegionId) -> Explanation {
+    let owner = Owner::Region(primary.clone());
+    let all = counterfactuals(moment.view, &owner);
+    let flips = all
+        .iter()
+        .flat_map(|own| own.flips.iter().map(move |flip| (own, flip)));
+    Explanation {
+        failover: failover(moment, primary),
+        would_change_if: flips.map(|(own, flip)| would_change(own, flip)).collect(),
+    }
+}
+
+fn would_change(own: &Counterfactual, flip: &Flip) -> WouldChange {
+    let region = &own.region;
+    let at = |value: Option<f64>| value.map(|value| flip.words(value));
+    let detail = match (own.selected, at(flip.moves), at(flip.even)) {
+        (true, Some(moves), _) => format!("{region} stays unless {moves}"),
+        (true, None, Some(even)) => format!("{region} is best unless {even}"),
+        (false, Some(moves), _) => format!("{region} would be selected with {moves}"),
+        (false, None, Some(even)) => {
+            format!("{region} would be best, but not by the margin, with {even}")
+        }
+        (_, None, None) => String::new(),
+    };
+    WouldChange {
+        region_id: region.clone(),
+        selected: own.selected,
+        term: term(&flip.term).0.to_owned(),
+        now: flip.now,
+        even_at: flip.even,
+        moves_at: flip.moves,
+        detail,
     }
 }
 
@@ -324,8 +362,9 @@ fn knowledge(candidate: &select::Candidate, policy: &Policy, late: Duration) -> 
     }
 }
 
-fn contribution(contribution: &select::Contribution) -> Contribution {
-    let (term, source) = match &contribution.term {
+/// A term's stable word, and its source if it is a signal's.
+fn term(term: &Term) -> (&'static str, Option<SourceId>) {
+    match term {
         Term::Distance => ("distance", None),
         Term::Capacity => ("capacity", None),
         Term::Configured => ("configured", None),
@@ -336,7 +375,11 @@ fn contribution(contribution: &select::Contribution) -> Contribution {
         Term::Bandwidth => ("bandwidth", None),
         Term::Staleness => ("staleness", None),
         Term::Signal(source) => ("signal", Some(source.clone())),
-    };
+    }
+}
+
+fn contribution(contribution: &select::Contribution) -> Contribution {
+    let (term, source) = term(&contribution.term);
     Contribution {
         term: term.to_owned(),
         source,

@@ -20,19 +20,23 @@ mod overview;
 mod placement;
 mod readiness;
 mod routes;
+mod replay;
 mod services;
 mod signals;
+mod simulation;
 
 pub use agents::{agent, agents};
 pub use defined::{capacity, offer, override_, overrides, reservation, service};
-pub use failover::{Content, Page, content, decisions, evaluated, failover};
+pub use failover::{Content, Page, content, decisions, evaluated, explanation, failover};
 pub use network::{graph, link, region, regions};
 pub use overview::overview;
 pub use placement::placement;
 pub use readiness::{Wanted, readiness};
 pub use routes::routes;
+pub use replay::{policy_move, replay, scoreboard};
 pub use services::{service_failover, services};
 pub use signals::{signal, signals};
+pub use simulation::simulation;
 
 /// A picture older than this is not acted upon: an aggregator that is well publishes several each second.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);

@@ -42,6 +42,7 @@ mod defined;
 mod failover;
 mod network;
 mod overview;
+mod past;
 mod service;
 mod signals;
 mod sockets;

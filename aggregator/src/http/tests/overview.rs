@@ -62,7 +62,7 @@ async fn a_lossy_link_is_named_with_its_loss_and_what_moved() {
         .iter()
         .map(|fact| fact.label.as_str())
         .collect();
-    assert_eq!(labels, ["what", "where", "why", "trust"]);
+    assert_eq!(labels, ["what", "where", "sure", "last", "trust"]);
 }
 
 #[tokio::test]

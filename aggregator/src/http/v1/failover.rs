@@ -10,7 +10,7 @@ use axum::{
 use leeward_common::{
     api::{
         problem::{Code, Problem},
-        v1::{Failover, FailoverConfiguration},
+        v1::{Explanation, Failover, FailoverConfiguration},
     },
     id::RegionId,
 };
@@ -63,6 +63,26 @@ pub(in crate::http) async fn failover(
             .err()
             .unwrap_or_else(internal)),
     }
+}
+
+/// The same answer with what would change it: for the selected region how much worse each of its measures may become, for
+/// every other candidate how much better it must.
+#[utoipa::path(
+    get, path = "/v1/failover/{primary_region}/explanation", tag = "failover",
+    params(("primary_region" = String, Path, description = "The region to fail over from")),
+    responses(
+        (status = 200, description = "The answer, and what would change it", body = Explanation),
+        (status = 404, description = "No such region; lists near names", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn explanation(
+    State(shared): State<Shared>,
+    Path(primary): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let now = Now::of(&shared);
+    let primary = names::region(&now.view.policy, &primary)?;
+    answer(&headers, &convert::explanation(&now.moment(), primary))
 }
 
 /// Judges a failover configuration now, without remembering it.

@@ -12,8 +12,10 @@ pub(super) mod overview;
 pub(super) mod placements;
 pub(super) mod readiness;
 pub(super) mod routes;
+pub(super) mod replays;
 pub(super) mod services;
 pub(super) mod signals;
+pub(super) mod simulations;
 
 use std::sync::Arc;
 
