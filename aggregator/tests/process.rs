@@ -17,8 +17,7 @@ use std::{
 use leeward_aggregator::{
     replay::{Question, replay},
     store::{
-        self,
-        Read as _, journal_end,
+        self, Read as _, journal_end,
         key::{Column, Position},
         record::v1,
         rocks::Rocks,
