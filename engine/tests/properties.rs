@@ -324,12 +324,19 @@ proptest! {
         }
     }
 
-    /// A score is explained to the last digit, and decisions go to the best that may be selected.
+    /// A score is explained to the last digit. What must leave goes to the best that may be selected; what goes for
+    /// the better goes to one that may, and that is better than what it leaves.
     #[test]
     fn contributions_add_up_to_the_score(history in history()) {
         for decision in run(&with_tail(history)) {
             let best = decision.evidence.best().map(|best| best.region.clone());
-            prop_assert!(decision.to.is_none() || decision.to == best);
+            match decision.reason {
+                Reason::Better { margin } | Reason::ReturnedHome { margin } => {
+                    let to = decision.to.as_ref().and_then(|to| decision.evidence.candidate(to));
+                    prop_assert!(to.is_some_and(|to| to.eligible) && margin > 1.0);
+                }
+                _ => prop_assert!(decision.to.is_none() || decision.to == best),
+            }
             for candidate in &decision.evidence.candidates {
                 let Some(score) = candidate.score else { continue };
                 prop_assert_eq!(candidate.log_score().unwrap().exp(), score);
@@ -417,6 +424,6 @@ fn a_snapshot_of_another_version_is_refused() {
     let error = Engine::from_snapshot(serde_json::from_value(snapshot).unwrap()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "snapshot has version 99; this build reads 4"
+        "snapshot has version 99; this build reads 5"
     );
 }
