@@ -238,7 +238,13 @@ loss = 0.2
 
 [policy.steadiness]
 margin = 1.05
+failback_margin = 1.05
 confirm = \"0s\"
+failback_confirm = \"0s\"
+caution = 0.0
+switching_cost = \"0s\"
+flap_limit = 1000.0
+moves_per_hour = 10000
 hold_first = \"0s\"
 hold_max = \"0s\"
 ";
