@@ -284,7 +284,7 @@ impl<'a> Ground<'a> {
                 .and_then(|all| all.get(resource))
                 .copied()
                 .unwrap_or(0.0);
-            if lacks > 0.0 && lacks > account.free() - taken {
+            if lacks > account.free() - taken + plan::TOLERANCE * account.offered {
                 return false;
             }
             lacking.push((resource, lacks));
