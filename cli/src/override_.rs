@@ -136,9 +136,9 @@ fn spec(command: &Command) -> Option<(OverrideSpec, &Terms)> {
     let lasting = terms.lasting.map(|span| SystemClock.now() + span.0);
     let spec = OverrideSpec {
         rule,
-        region: region.map(RegionId::clone),
-        service: service.map(ServiceId::clone),
-        primary_region: primary.map(RegionId::clone),
+        region: region.cloned(),
+        service: service.cloned(),
+        primary_region: primary.cloned(),
         suspect,
         until: Time(terms.until.or(lasting)?),
         why: terms.why.clone(),
