@@ -35,6 +35,49 @@ pub struct DecisionReason {
     pub reason: String,
 }
 
+/// How a client stays.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stay {
+    /// It waits for a change.
+    Wait,
+    /// It follows the stream.
+    Stream,
+}
+
+impl Stay {
+    /// What those do who have places of this kind.
+    #[must_use]
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Stream => "follow the stream",
+        }
+    }
+}
+
+/// What kind of place or event, one of a closed set.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Kind {
+    /// One word.
+    pub kind: &'static str,
+}
+
+impl From<Stay> for Kind {
+    fn from(stay: Stay) -> Self {
+        let kind = match stay {
+            Stay::Wait => "wait",
+            Stay::Stream => "stream",
+        };
+        Self { kind }
+    }
+}
+
+impl From<&'static str> for Kind {
+    fn from(kind: &'static str) -> Self {
+        Self { kind }
+    }
+}
+
 /// An agent, by its certificate.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct Agent {
@@ -118,6 +161,27 @@ pub struct Store {
     pub skipped: Counter,
 }
 
+/// What clients of the API do that stay.
+#[derive(Debug)]
+pub struct Http {
+    /// Places taken, by kind.
+    pub places_taken: Family<Kind, Counter>,
+    /// Places free again, by kind.
+    pub places_freed: Family<Kind, Counter>,
+    /// Places that were asked for in vain, by kind.
+    pub places_refused: Family<Kind, Counter>,
+    /// Events told, by kind; one however many hear it.
+    pub events: Family<Kind, Counter>,
+    /// Streams ended because the client was too slow.
+    pub slow_clients: Counter,
+    /// Connections ended because the client took nothing for too long.
+    pub stalled: Counter,
+    /// Streams that could not go on where their client was.
+    pub resets: Counter,
+    /// Time to compare two pictures.
+    pub look_seconds: Histogram,
+}
+
 /// The counters. Everything is updated in place by whoever knows it first.
 pub struct Metrics {
     registry: Registry,
@@ -137,9 +201,11 @@ pub struct Metrics {
     pub audit_entries: Gauge,
     /// The hash of the newest of them.
     audit_head: Family<Head, Gauge>,
+    /// What clients of the API do that stay.
+    pub http: Http,
     /// Answered HTTP requests.
     pub http_requests: Family<Request, Counter>,
-    /// Time to answer one, seconds.
+    /// Time to answer one, seconds; waits apart.
     pub http_request_seconds: Histogram,
 }
 
@@ -174,6 +240,16 @@ impl Default for Metrics {
             definitions_disputed: Gauge::default(),
             audit_entries: Gauge::default(),
             audit_head: Family::default(),
+            http: Http {
+                places_taken: Family::default(),
+                places_freed: Family::default(),
+                places_refused: Family::default(),
+                events: Family::default(),
+                slow_clients: Counter::default(),
+                stalled: Counter::default(),
+                resets: Counter::default(),
+                look_seconds: Histogram::new(TURN_BOUNDS),
+            },
             http_requests: Family::default(),
             http_request_seconds: Histogram::new([
                 0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5,
@@ -232,9 +308,63 @@ impl Metrics {
         );
         registry.register_with_unit(
             "http_request",
-            "Time to answer an HTTP request",
+            "Time to answer an HTTP request, waits apart",
             Unit::Seconds,
             self.http_request_seconds.clone(),
+        );
+        self.register_http(registry);
+    }
+
+    fn register_http(&self, registry: &mut Registry) {
+        let http = &self.http;
+        for (name, help, family) in [
+            (
+                "http_places_taken",
+                "Places of clients that wait or follow, taken",
+                &http.places_taken,
+            ),
+            (
+                "http_places_freed",
+                "Places of clients that wait or follow, free again",
+                &http.places_freed,
+            ),
+            (
+                "http_places_refused",
+                "Clients that found no place to wait or follow",
+                &http.places_refused,
+            ),
+            (
+                "watch_events",
+                "Events told, however many hear them",
+                &http.events,
+            ),
+        ] {
+            registry.register(name, help, family.clone());
+        }
+        for (name, help, counter) in [
+            (
+                "watch_slow_clients",
+                "Streams ended because the client was too far behind",
+                &http.slow_clients,
+            ),
+            (
+                "http_stalled",
+                "Connections ended because the client took nothing for too long",
+                &http.stalled,
+            ),
+            (
+                "watch_resets",
+                "Streams that could not go on where their client was",
+                &http.resets,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register_with_unit(
+            "watch_look",
+            "Time to find out what changed",
+            Unit::Seconds,
+            http.look_seconds.clone(),
         );
     }
 

@@ -130,6 +130,13 @@ pub enum Command {
         #[command(subcommand)]
         command: AgentCommand,
     },
+    /// What changes, as it changes: decisions, refusals, regions, doubts.
+    Watch(WatchOptions),
+    /// A decision with the whole evidence that it was taken on.
+    Explain {
+        /// The decision's number, as `leeward failover history` lists it.
+        decision: u64,
+    },
     /// Where a region fails over to, and why.
     Failover {
         /// What of it.
@@ -545,6 +552,23 @@ pub enum AuditCommand {
     },
     /// Write the whole log to stdout, one JSON object per line, oldest first.
     Export,
+}
+
+/// `leeward watch`
+#[derive(Args, Debug)]
+pub struct WatchOptions {
+    /// Only what is about this primary region.
+    #[arg(long, value_name = "REGION", conflicts_with = "service")]
+    pub primary: Option<RegionId>,
+    /// Only what is about this service.
+    #[arg(long)]
+    pub service: Option<ServiceId>,
+    /// Go on after this event, as `-o json` shows its id.
+    #[arg(long, value_name = "ID")]
+    pub since: Option<String>,
+    /// End after so many events.
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    pub limit: Option<u64>,
 }
 
 /// `leeward signal …`

@@ -241,6 +241,47 @@ impl Client {
         }
     }
 
+    /// Follows a stream of events, from after `last` on if that is known.
+    ///
+    /// # Errors
+    ///
+    /// Returns why there is no stream.
+    pub fn follow(
+        &self,
+        path: &str,
+        last: Option<&str>,
+        silence: Duration,
+    ) -> Result<impl Read + use<>, Failure> {
+        let mut request = self
+            .agent
+            .get(format!("{}{path}", self.server))
+            .config()
+            // The stream has no end; a server that says nothing for too long is gone.
+            .timeout_global(None)
+            .timeout_connect(Some(self.timeout))
+            .timeout_recv_response(Some(self.timeout))
+            .timeout_per_read(Some(silence))
+            .build()
+            .header("accept", "text/event-stream");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let mut bytes = Vec::new();
+            let mut reader = response.into_body().into_reader().take(MAX_ANSWER);
+            reader
+                .read_to_end(&mut bytes)
+                .with_context(|| format!("the answer of {} broke off", self.server))?;
+            return Err(self.refused(path, status, &bytes));
+        }
+        Ok(response.into_body().into_reader())
+    }
+
     fn answer<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -328,9 +369,10 @@ const fn exit(code: Code) -> Exit {
         | Code::UnknownReservation
         | Code::UnknownOverride
         | Code::UnknownSource
+        | Code::UnknownDecision
         | Code::NoFailover => Exit::NotFound,
         Code::PreconditionFailed => Exit::Precondition,
-        Code::Unavailable => Exit::NotEnoughKnown,
+        Code::Unavailable | Code::TooManyWaiting => Exit::NotEnoughKnown,
         Code::MalformedParameter | Code::InvalidRequest => Exit::Usage,
         Code::NoSuchRoute
         | Code::MethodNotAllowed

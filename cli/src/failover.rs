@@ -62,6 +62,79 @@ pub fn run(cli: &Cli, out: &Output, command: &FailoverCommand) -> Result<Exit, F
     }
 }
 
+/// Runs `leeward explain DECISION`.
+///
+/// # Errors
+///
+/// Returns why there is no answer.
+pub fn explain(cli: &Cli, out: &Output, decision: u64) -> Result<Exit, Failure> {
+    let client = Client::new(&cli.global)?;
+    let decision: Decision = client.ask(&format!("/v1/decisions/{decision}"))?;
+    out.one(&decision, |out| told(out, &decision))?;
+    Ok(Exit::Done)
+}
+
+/// A decision with its evidence.
+fn told(out: &Output, decision: &Decision) -> String {
+    let mut text = out.paint(Tone::Strong, &decision.summary);
+    text.push_str("\n\n");
+    text.push_str(&evidence(out, &decision.evidence));
+    if decision.evidence.is_empty() {
+        line(
+            &mut text,
+            "evidence",
+            "not readable by this build of the aggregator",
+        );
+    }
+    let region = |region: Option<&RegionId>| {
+        region
+            .map_or("nowhere", |region| region.as_str())
+            .to_owned()
+    };
+    line(
+        &mut text,
+        "moved",
+        &format!(
+            "{} to {}",
+            region(decision.from.as_ref()),
+            region(decision.to.as_ref())
+        ),
+    );
+    let reason = &decision.reason;
+    line(
+        &mut text,
+        "because",
+        &format!("{}: {}", reason.code, reason.detail),
+    );
+    if decision.perspective == Perspective::Survivors {
+        line(
+            &mut text,
+            "judged",
+            "by the other regions: the primary itself was not heard",
+        );
+    }
+    let policy = match decision.policy_version.as_str() {
+        "" => String::new(),
+        version => format!(", policy {version}"),
+    };
+    line(
+        &mut text,
+        "decided",
+        &format!(
+            "decision {} at {} UTC, graph version {}{policy}",
+            decision.decision_id,
+            words::date_time(decision.decided_at),
+            decision.graph_version
+        ),
+    );
+    let _ = writeln!(
+        text,
+        "\n  next: leeward failover explain {}",
+        decision.primary_region
+    );
+    text
+}
+
 /// Not enough known is an answer of its own; bad news are one only with `--check`.
 fn verdict(out: &Output, failover: &Failover) -> Exit {
     match failover.state {
@@ -232,37 +305,8 @@ fn term(term: &str, source: Option<&leeward_common::id::SourceId>) -> String {
 fn explanation(out: &Output, asked: &Explanation) -> String {
     let failover = &asked.failover;
     let mut text = head(out, failover);
-    let eligible: Vec<&Candidate> = failover
-        .candidates
-        .iter()
-        .filter(|candidate| candidate.score.is_some())
-        .collect();
-    if !eligible.is_empty() {
-        text.push_str(&factors(out, &eligible));
-        text.push('\n');
-    }
-    let mut line = |label: &str, value: &str| {
-        let _ = writeln!(text, "  {label:<9}  {value}");
-    };
-    for candidate in &eligible {
-        let facts: Vec<String> = candidate.contributions.iter().filter_map(fact).collect();
-        line(candidate.region_id.as_str(), &facts.join("; "));
-    }
-    for candidate in failover
-        .candidates
-        .iter()
-        .filter(|candidate| !candidate.eligible)
-    {
-        let reasons: Vec<&str> = candidate
-            .reasons
-            .iter()
-            .map(|reason| reason.detail.as_str())
-            .collect();
-        line(
-            "refused",
-            &format!("{}: {}", candidate.region_id, reasons.join("; ")),
-        );
-    }
+    text.push_str(&evidence(out, &failover.candidates));
+    let mut line = |label: &str, value: &str| line(&mut text, label, value);
     line(
         "held",
         &match failover.held_until {
@@ -320,6 +364,41 @@ fn explanation(out: &Output, asked: &Explanation) -> String {
         "\n  next: leeward failover history {}",
         failover.primary_region
     );
+    text
+}
+
+fn line(text: &mut String, label: &str, value: &str) {
+    let _ = writeln!(text, "  {label:<9}  {value}");
+}
+
+/// What speaks for and against each candidate: factors that multiply to the score, the facts behind them, and who is
+/// refused.
+fn evidence(out: &Output, candidates: &[Candidate]) -> String {
+    let mut text = String::new();
+    let eligible: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| candidate.score.is_some())
+        .collect();
+    if !eligible.is_empty() {
+        text.push_str(&factors(out, &eligible));
+        text.push('\n');
+    }
+    for candidate in &eligible {
+        let facts: Vec<String> = candidate.contributions.iter().filter_map(fact).collect();
+        line(&mut text, candidate.region_id.as_str(), &facts.join("; "));
+    }
+    for candidate in candidates.iter().filter(|candidate| !candidate.eligible) {
+        let reasons: Vec<&str> = candidate
+            .reasons
+            .iter()
+            .map(|reason| reason.detail.as_str())
+            .collect();
+        line(
+            &mut text,
+            "refused",
+            &format!("{}: {}", candidate.region_id, reasons.join("; ")),
+        );
+    }
     text
 }
 

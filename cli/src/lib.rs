@@ -6,12 +6,13 @@
 //!
 //! - [`args`]: the commands and their options.
 //! - [`exit`]: what the exit codes mean, and what a failure looks like.
-//! - [`client`]: questions to the aggregator.
+//! - [`client`]: questions to the aggregator; [`events`]: its stream of changes.
 //! - [`output`], [`table`], [`words`]: answers for people and for programs.
 //! - [`status`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
 //! - [`service`], [`capacity`], [`override_`]: what people define.
 //! - [`placement`], [`readiness`]: what would go where, and whether it could.
 //! - [`audit`]: who did what and why.
+//! - [`status`], [`watch`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
 //! - [`simulate`]: a scenario in virtual time, without any server.
 //! - [`replay`]: the journal once more.
 //! - [`simulate`], [`live`]: a scenario in virtual time, without any server or on its live state.
@@ -23,6 +24,7 @@ pub mod audit;
 pub mod capacity;
 pub mod client;
 pub mod config;
+pub mod events;
 pub mod exit;
 pub mod failover;
 pub mod graph;
@@ -43,6 +45,7 @@ pub mod simulate;
 pub mod status;
 pub mod table;
 pub mod token;
+pub mod watch;
 pub mod words;
 
 use args::{Cli, Command};
@@ -61,6 +64,8 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Link { from, to } => link::run(cli, &out, from, to),
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
+        Command::Watch(options) => watch::run(cli, &out, options),
+        Command::Explain { decision } => failover::explain(cli, &out, *decision),
         Command::Failover { command } => failover::run(cli, &out, command),
         Command::Service { command } => service::run(cli, &out, command),
         Command::Capacity { command } => capacity::run(cli, &out, command.as_ref()),

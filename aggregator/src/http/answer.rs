@@ -2,7 +2,7 @@
 
 use axum::{
     body::Bytes,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use leeward_common::api::problem::Code;
@@ -16,6 +16,8 @@ use super::error::Refused;
 pub(super) struct Written {
     pub(super) body: Bytes,
     pub(super) etag: HeaderValue,
+    /// A header that belongs to it.
+    pub(super) more: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Written {
@@ -26,23 +28,28 @@ impl Written {
         Ok(Self {
             body: body.into(),
             etag,
+            more: None,
         })
     }
 
     /// Writes an answer whose tag is the hash of `content`: what makes it another answer for those who only want to
     /// know when it changes. The tag is weak (RFC 9110, section 8.8.1): figures may differ under the same tag.
     pub(super) fn weak(answer: &impl Serialize, content: &impl Serialize) -> Result<Self, Refused> {
-        let body = json(answer)?;
-        let etag = tag("W/", &json(content)?);
         Ok(Self {
-            body: body.into(),
-            etag,
+            body: json(answer)?.into(),
+            etag: content_tag(content),
+            more: None,
         })
+    }
+
+    /// Whether the client has it already.
+    pub(super) fn is_known(&self, request: &HeaderMap) -> bool {
+        matches(request, &self.etag)
     }
 
     /// The response to a request with these headers.
     pub(super) fn response(&self, request: &HeaderMap) -> Response {
-        let mut response = if matches(request, &self.etag) {
+        let mut response = if self.is_known(request) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let mut response = Response::new(self.body.clone().into());
@@ -54,6 +61,9 @@ impl Written {
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.etag.clone());
+        if let Some((name, value)) = &self.more {
+            headers.insert(name, value.clone());
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
@@ -62,6 +72,13 @@ impl Written {
 /// Writes and answers at once.
 pub(super) fn answer(request: &HeaderMap, answer: &impl Serialize) -> Result<Response, Refused> {
     Ok(Written::strong(answer)?.response(request))
+}
+
+/// The weak tag of what has this content.
+pub(super) fn content_tag(content: &impl Serialize) -> HeaderValue {
+    let content =
+        serde_json::to_vec(content).expect("contents are lists of words, which are valid JSON");
+    tag("W/", &content)
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Refused> {
@@ -86,7 +103,12 @@ fn tag(prefix: &str, content: &[u8]) -> HeaderValue {
 
 /// `If-None-Match` by weak comparison (RFC 9110, section 13.1.2).
 fn matches(request: &HeaderMap, etag: &HeaderValue) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    if !request.contains_key(header::IF_NONE_MATCH) {
+        return false;
+    }
+    fn opaque(tag: &str) -> &str {
+        tag.trim().trim_start_matches("W/")
+    }
     let Ok(etag) = etag.to_str().map(opaque) else {
         return false;
     };

@@ -49,6 +49,9 @@ impl IntoResponse for Refused {
             Code::Unavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
+            Code::TooManyWaiting => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            }
             _ => {}
         }
         response

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  serve     sockets, TLS, limits, shutdown
-//!    └ watch         counts every answer
+//!    └ count         counts every answer
 //!        └ routes    here; OpenAPI is made from the same lines
 //!            ├ v1        one file per noun: read the request, pick from the view
 //!            │   └ convert   View -> API types; the only place where the two meet
@@ -10,7 +10,10 @@
 //!            ├ body      JSON in, with the place of a fault
 //!            ├ answer    JSON out, ETag, 304
 //!            ├ lines     answers that grow, a JSON object per line
-//!            └ cache     the failover answers of one view, written once
+//!            ├ cache     the answers of one view, written once
+//!            ├ wait      an answer that waits until it is another one
+//!            ├ feed/     what changed, told to all who stay
+//!            └ places    how many may stay
 //! ```
 
 use std::{ops::Deref, sync::Arc};
@@ -35,13 +38,17 @@ mod auth;
 mod body;
 mod cache;
 pub mod convert;
+mod count;
 mod error;
+mod feed;
 mod lines;
 mod names;
+mod patience;
+mod places;
 mod probes;
 mod serve;
 mod v1;
-mod watch;
+mod wait;
 
 pub use serve::serve;
 
@@ -53,9 +60,30 @@ struct App(Arc<Parts>);
 struct Parts {
     shared: Shared,
     cache: cache::Cache,
+    feed: feed::Feed,
+    places: Arc<places::Places>,
+    /// Readings of the store at once: they block a thread each.
+    readings: Semaphore,
     openapi: String,
     /// Held by whoever works on something long: a replay, a simulation.
     workbench: Arc<Semaphore>,
+}
+
+/// Readings of the store at once. More would only wait for the same disk.
+const READINGS: usize = 2;
+
+impl App {
+    fn new(shared: Shared) -> Self {
+        Self(Arc::new(Parts {
+            cache: cache::Cache::default(),
+            feed: feed::Feed::default(),
+            places: Arc::new(places::Places::new(Arc::clone(&shared.metrics))),
+            readings: Semaphore::new(READINGS),
+            openapi: openapi(),
+            workbench: Arc::new(Semaphore::new(1)),
+            shared,
+        }))
+    }
 }
 
 impl Deref for App {
@@ -98,10 +126,13 @@ struct ApiDoc;
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(v1::overview::overview))
+        .routes(routes!(v1::failover::failovers))
         .routes(routes!(v1::failover::failover))
         .routes(routes!(v1::failover::explanation))
         .routes(routes!(v1::failover::evaluate))
         .routes(routes!(v1::decisions::decisions))
+        .routes(routes!(v1::decisions::decision))
+        .routes(routes!(v1::watch::watch))
         .routes(routes!(v1::replays::replays))
         .routes(routes!(v1::simulations::simulations))
         .routes(routes!(v1::network::graph))
@@ -148,19 +179,14 @@ fn routes() -> OpenApiRouter<App> {
 }
 
 /// Every route, over this aggregator.
-pub fn router(shared: Shared) -> Router {
-    let (router, openapi) = routes().split_for_parts();
-    let app = App(Arc::new(Parts {
-        shared,
-        cache: cache::Cache::default(),
-        openapi: text(&openapi),
-        workbench: Arc::new(Semaphore::new(1)),
-    }));
-    router
+fn router(app: App) -> Router {
+    routes()
+        .split_for_parts()
+        .0
         .route("/openapi.json", get(probes::openapi))
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), watch::count))
+        .layer(middleware::from_fn_with_state(app.clone(), count::count))
         .with_state(app)
 }
 

@@ -2,9 +2,9 @@
 
 use leeward_common::{
     api::problem::{Code, Problem},
-    id::RegionId,
+    id::{RegionId, ServiceId},
 };
-use leeward_engine::policy::Policy;
+use leeward_engine::{intent::Intents, policy::Policy};
 
 use super::error::Refused;
 
@@ -17,6 +17,21 @@ pub(super) fn region<'a>(policy: &'a Policy, name: &str) -> Result<&'a RegionId,
     known.ok_or_else(|| {
         let regions = policy.regions.keys().map(RegionId::as_str);
         unknown(Code::UnknownRegion, "region", name, regions, "/v1/regions")
+    })
+}
+
+/// The service of this name.
+pub(super) fn service<'a>(intents: &'a Intents, name: &str) -> Result<&'a ServiceId, Refused> {
+    let known = intents.services.keys().find(|id| id.as_str() == name);
+    known.ok_or_else(|| {
+        let services = intents.services.keys().map(ServiceId::as_str);
+        unknown(
+            Code::UnknownService,
+            "service",
+            name,
+            services,
+            "/v1/services",
+        )
     })
 }
 

@@ -18,11 +18,17 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
-use super::router;
+use super::{
+    App, feed,
+    patience::{PATIENCE, Patient},
+    places::Client,
+    router,
+};
 use crate::shared::Shared;
 
 /// Connections at once. Each costs some 20 kB; who comes when all are taken waits in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1_024;
+/// More than there are places to stay, so that a question always finds one.
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// How long a client may take to say what it wants, the first time or the next.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,36 +37,45 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long requests under way may take after the end was asked for.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves the API until `end`, then lets requests under way finish for a moment. Beyond loopback nothing is served
 /// without TLS, whatever the configuration was taken for.
 pub async fn serve(shared: Shared, listener: TcpListener, end: impl Future<Output = ()>) {
+    serve_app(App::new(shared), listener, end).await;
+}
+
+/// See [`serve`].
+pub(super) async fn serve_app(app: App, listener: TcpListener, end: impl Future<Output = ()>) {
     let listen = listener
         .local_addr()
         .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-    if !listen.ip().is_loopback() && shared.api.tls.is_none() {
+    let api = &app.shared.api;
+    if !listen.ip().is_loopback() && api.tls.is_none() {
         error!(%listen, "the API is not served: beyond loopback it needs api.certificate and api.key");
         return end.await;
     }
-    let tls = shared.api.tls.clone().map(TlsAcceptor::from);
+    let tls = api.tls.clone().map(TlsAcceptor::from);
     info!(%listen, tls = tls.is_some(), "serving the API");
-    let router = router(shared);
+    let herald = tokio::spawn(feed::run(app.clone()));
+    let router = router(app.clone());
     let open = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut end = pin!(end);
     loop {
-        let (stream, place) = tokio::select! {
+        let (stream, client, place) = tokio::select! {
             () = &mut end => break,
             accepted = accept(&listener, &places) => accepted,
         };
         let (router, watcher, tls) = (router.clone(), open.watcher(), tls.clone());
+        let metrics = Arc::clone(&app.shared.metrics);
         tokio::spawn(async move {
             let _place = place;
+            let stream = Patient::new(stream, PATIENCE, metrics);
             match tls {
-                None => connection(stream, router, watcher).await,
+                None => connection(stream, client, router, watcher).await,
                 Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, watcher).await,
+                    Ok(Ok(stream)) => connection(stream, client, router, watcher).await,
                     Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
                     Err(_) => debug!("a TLS handshake took too long"),
                 },
@@ -68,26 +83,29 @@ pub async fn serve(shared: Shared, listener: TcpListener, end: impl Future<Outpu
         });
     }
     drop(listener);
+    app.feed.close();
     if timeout(DRAIN, open.shutdown()).await.is_err() {
         warn!("requests under way were cut off");
     }
+    // It ends with the feed; only a panic would be an error, and that was printed.
+    let _ = herald.await;
 }
 
 /// The next connection, once there is a place for it.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
+) -> (TcpStream, Client, OwnedSemaphorePermit) {
     let place = Arc::clone(places)
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 // Answers are small and whole: waiting to fill a packet would only delay them.
                 let _ = stream.set_nodelay(true);
-                return (stream, place);
+                return (stream, from.ip().into(), place);
             }
             Err(error) => {
                 // Out of file descriptors, or the client left already. Accepting again at once would spin.
@@ -98,12 +116,17 @@ async fn accept(
     }
 }
 
-async fn connection<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
-where
+async fn connection<S>(
+    stream: S,
+    client: Client,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(client);
         let answer = hyper::service::Service::call(&service, request);
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
     });

@@ -10,6 +10,7 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use leeward_common::{api::v1::AuditEntry, id::AgentId, report::Path, time::Timestamp};
 
+pub mod decisions;
 pub mod key;
 pub mod memory;
 pub mod record;
@@ -347,7 +348,7 @@ pub fn drop_before(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::{memory::Memory, rocks::Rocks, *};
 
     pub(crate) fn position(us: u64) -> Position {
@@ -359,6 +360,7 @@ mod tests {
             id,
             at_us: 5,
             primary: leeward_common::id::RegionId::parse("iad").unwrap(),
+            service: None,
             from: None,
             to: None,
             reason: "initial".to_owned(),

@@ -104,6 +104,10 @@ codes! {
     UnknownOverride = "unknown_override", 404, "unknown override";
     /// The signal source is not configured.
     UnknownSource = "unknown_source", 404, "unknown signal source";
+    /// No decision has this id, or it is older than what is kept.
+    UnknownDecision = "unknown_decision", 404, "unknown decision";
+    /// This client, or all together, wait for as many changes as can be waited for.
+    TooManyWaiting = "too_many_waiting", 429, "too many waiting";
     /// The body is not JSON, or not of the expected form.
     MalformedBody = "malformed_body", 400, "malformed request body";
     /// A parameter of the path or the query cannot be read.

@@ -23,6 +23,7 @@ mod known;
 mod placement;
 mod replay;
 mod simulation;
+mod watch;
 
 pub use audit::{Audit, AuditEntry};
 pub use capacity::{Account, Capacity};
@@ -42,6 +43,10 @@ pub use replay::{
 
 pub use simulation::{
     SimulatedSelection, Simulation, SimulationEvent, SimulationLine, SimulationRequest,
+};
+pub use watch::{
+    Doubt, FailoverState, Failovers, Moved, RefusedCandidate, RegionStatus, Reset, Sentence,
+    ServiceState, Snapshot,
 };
 
 /// A point in time: RFC 3339 in UTC, to the microsecond.
@@ -346,8 +351,11 @@ pub struct Decision {
     pub decision_id: u64,
     /// When it was decided.
     pub decided_at: Time,
-    /// Whose failover it is.
+    /// Whose failover it is; for a service, its home.
     pub primary_region: RegionId,
+    /// The service, if the selection is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_id: Option<ServiceId>,
     /// The selection before; `null` if there was none.
     pub from: Option<RegionId>,
     /// The selection from then on; `null` if no candidate was left.

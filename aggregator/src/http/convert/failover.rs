@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::{Moment, measured};
 use leeward_common::{
     api::v1::{
-        Candidate, Contribution, Decision, Decisions, Explanation, Failover, Perspective, Previous,
-        Reason, State, Time, WouldChange,
+        Candidate, Contribution, Decision, Explanation, Failover, Moved, Perspective, Previous,
+        Reason, State, WouldChange,
     },
     id::{RegionId, SourceId},
     time::Timestamp,
@@ -18,9 +19,6 @@ use leeward_engine::{
     select::{self, Ranking, Term},
     view::{Estimate, Knowledge, SelectionView},
 };
-use serde::Serialize;
-
-use super::{Moment, measured};
 
 /// Where `primary` fails over to, by what was decided.
 #[must_use]
@@ -116,36 +114,6 @@ fn answer(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> Failove
         policy_version: moment.view.policy_version.to_string(),
         evaluated_at: moment.view.now.into(),
         stale: moment.is_stale(),
-    }
-}
-
-/// What makes a failover answer another one: everything but the figures that change with each window.
-#[derive(Debug, Serialize)]
-pub struct Content<'a> {
-    selected: Option<&'a RegionId>,
-    state: State,
-    decision_id: Option<u64>,
-    held_until: Option<Time>,
-    perspective: Perspective,
-    stale: bool,
-    candidates: Vec<(&'a RegionId, bool, Vec<&'a str>)>,
-}
-
-/// The content of an answer.
-#[must_use]
-pub fn content(answer: &Failover) -> Content<'_> {
-    let candidates = answer.candidates.iter().map(|candidate| {
-        let codes = candidate.reasons.iter().map(|reason| reason.code.as_str());
-        (&candidate.region_id, candidate.eligible, codes.collect())
-    });
-    Content {
-        selected: answer.selected_region.as_ref(),
-        state: answer.state,
-        decision_id: answer.decision_id,
-        held_until: answer.held_until,
-        perspective: answer.perspective,
-        stale: answer.stale,
-        candidates: candidates.collect(),
     }
 }
 
@@ -388,42 +356,46 @@ fn contribution(contribution: &select::Contribution) -> Contribution {
     }
 }
 
-/// Which decisions are asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
-    /// Only this primary's.
-    pub primary: Option<&'a RegionId>,
-    /// Only those with a smaller id.
-    pub before: Option<u64>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// What was decided lately, newest first.
+/// A decision with its evidence.
 #[must_use]
-pub fn decisions(moment: &Moment<'_>, page: Page<'_>) -> Decisions {
-    let asked = |decision: &&std::sync::Arc<decision::Decision>| {
-        page.primary
-            .is_none_or(|primary| decision.primary == *primary)
-            && page.before.is_none_or(|before| decision.id < before)
-    };
-    let mut found = moment.view.decisions.iter().rev().filter(asked);
-    let decisions: Vec<Decision> = found
-        .by_ref()
-        .take(page.limit)
-        .map(|one| decision(one, &moment.view.policy))
-        .collect();
-    let more = found.next().is_some();
-    let last = decisions.last().map(|decision| decision.decision_id);
-    Decisions {
-        decisions,
-        next_before: last.filter(|_| more),
+pub fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
+    let (margin, reason) = reason(&decision.reason);
+    Decision {
+        decision_id: decision.id,
+        decided_at: decision.at.into(),
+        primary_region: decision.primary.clone(),
+        service_id: decision.service.clone(),
+        from: decision.from.clone(),
+        to: decision.to.clone(),
+        reason,
+        margin,
+        summary: decision.summary.clone(),
+        graph_version: decision.graph_version,
+        policy_version: decision.policy_version.clone(),
+        perspective: perspective(&decision.evidence),
+        evidence: candidates(&decision.evidence, policy, Duration::ZERO),
     }
 }
 
-fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
+/// A decision without its evidence.
+#[must_use]
+pub fn moved(decision: &decision::Decision) -> Moved {
+    Moved {
+        decision_id: decision.id,
+        decided_at: decision.at.into(),
+        primary_region: decision.primary.clone(),
+        service_id: decision.service.clone(),
+        from: decision.from.clone(),
+        to: decision.to.clone(),
+        reason: reason(&decision.reason).1,
+        summary: decision.summary.clone(),
+    }
+}
+
+/// The margin, if the reason has one, and the reason in words.
+pub(super) fn reason(reason: &decision::Reason) -> (Option<f64>, Reason) {
     use decision::Reason as Why;
-    let (margin, detail) = match &decision.reason {
+    let (margin, detail) = match reason {
         Why::Initial => (None, "the first selection".to_owned()),
         Why::Better { margin } => (
             Some(*margin),
@@ -446,21 +418,6 @@ fn decision(decision: &decision::Decision, policy: &Policy) -> Decision {
         } => (None, format!("{}, says {who} until {until}", rule.words())),
         Why::ServiceLevel { because } | Why::NotReady { because } => (None, because.clone()),
     };
-    Decision {
-        decision_id: decision.id,
-        decided_at: decision.at.into(),
-        primary_region: decision.primary.clone(),
-        from: decision.from.clone(),
-        to: decision.to.clone(),
-        reason: Reason {
-            code: decision.reason.code().to_owned(),
-            detail,
-        },
-        margin,
-        summary: decision.summary.clone(),
-        graph_version: decision.graph_version,
-        policy_version: decision.policy_version.clone(),
-        perspective: perspective(&decision.evidence),
-        evidence: candidates(&decision.evidence, policy, Duration::ZERO),
-    }
+    let code = reason.code().to_owned();
+    (margin, Reason { code, detail })
 }

@@ -13,6 +13,7 @@ use leeward_common::{
 use leeward_engine::view::{Estimate, Estimates, Knowledge, RegionState, View};
 
 mod agents;
+mod content;
 mod defined;
 mod failover;
 mod network;
@@ -24,10 +25,14 @@ mod routes;
 mod services;
 mod signals;
 mod simulation;
+mod stored;
+mod watch;
 
 pub use agents::{agent, agents};
+pub use content::{content, lines_content, overview_content, without_figures};
 pub use defined::{capacity, offer, override_, overrides, reservation, service};
 pub use failover::{Content, Page, content, decisions, evaluated, explanation, failover};
+pub use failover::{decision, evaluated, failover, moved};
 pub use network::{graph, link, region, regions};
 pub use overview::overview;
 pub use placement::placement;
@@ -37,6 +42,8 @@ pub use routes::routes;
 pub use services::{service_failover, services};
 pub use signals::{signal, signals};
 pub use simulation::simulation;
+pub use stored::{stored, stored_moved};
+pub use watch::{doubts, failover_state, failovers, regions_status, sentence, service_states};
 
 /// A picture older than this is not acted upon: an aggregator that is well publishes several each second.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);

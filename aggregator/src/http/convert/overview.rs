@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leeward_common::{
-    api::v1::{Fact, FailoverLine, Overview, State, Tally, Time},
+    api::v1::{Fact, Failover, FailoverLine, Overview, State, Tally, Time},
     id::RegionId,
     time::Timestamp,
 };
@@ -22,7 +22,7 @@ pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
         .policy
         .regions
         .keys()
-        .map(|primary| line(moment, primary))
+        .map(|primary| line(failover(moment, primary)))
         .collect();
     let counts = counts(moment);
     let verdict = verdict(view, view.now + moment.late);
@@ -47,8 +47,8 @@ pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
     }
 }
 
-fn line(moment: &Moment<'_>, primary: &RegionId) -> FailoverLine {
-    let answer = failover(moment, primary);
+/// An answer on one line.
+pub(super) fn line(answer: Failover) -> FailoverLine {
     let selected = answer.selected_region.as_ref();
     let eligible = || {
         answer

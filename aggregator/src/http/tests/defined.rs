@@ -59,7 +59,7 @@ impl Living {
         let runtime = tokio::runtime::Handle::current();
         let turn = std::thread::spawn(move || turn.run(&runtime, arrivals));
         aggregator.shared.store = store.reader();
-        aggregator.router = router(aggregator.shared.clone());
+        aggregator.router = router(App::new(aggregator.shared.clone()));
         Self {
             aggregator,
             store,

@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, time::timeout};
 use tower::ServiceExt;
 
-use super::router;
+use super::{App, router};
 use crate::{
     config::{Api, Role, Token},
     ingest::roster::Roster,
@@ -38,6 +38,7 @@ use crate::{
     turn::{Arrival, TurnHandle},
 };
 
+mod browser;
 mod defined;
 mod failover;
 mod network;
@@ -46,6 +47,7 @@ mod past;
 mod service;
 mod signals;
 mod sockets;
+mod stay;
 
 /// Nothing here takes longer, unless it never ends.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -55,14 +57,14 @@ const WORLD: &str = include_str!("world.toml");
 /// Before the first report.
 const EARLY: f64 = 0.1;
 /// All is well.
-const CALM: f64 = 9.0;
+pub(super) const CALM: f64 = 9.0;
 /// Virginia and Oregon lose packets between each other.
 const LOSSY: f64 = 19.0;
 /// Oregon is down.
 const DOWN: f64 = 25.0;
 
 /// What the engine knows `seconds` after the start of the world.
-fn view(seconds: f64) -> View {
+pub(super) fn view(seconds: f64) -> View {
     static STORY: LazyLock<Story> = LazyLock::new(|| Story::of(WORLD));
     STORY.view(seconds)
 }
@@ -148,7 +150,7 @@ impl Aggregator {
             name: "main".into(),
         };
         Self {
-            router: router(shared.clone()),
+            router: router(App::new(shared.clone())),
             shared,
             clock,
             arrivals,

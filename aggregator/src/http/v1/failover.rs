@@ -1,16 +1,19 @@
 //! Where a region fails over to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::ready,
+};
 
 use axum::{
     extract::{Path, State},
-    http::HeaderMap,
+    http::{HeaderMap, Uri},
     response::Response,
 };
 use leeward_common::{
     api::{
         problem::{Code, Problem},
-        v1::{Explanation, Failover, FailoverConfiguration},
+        v1::{Explanation, Failover, FailoverConfiguration, Failovers},
     },
     id::RegionId,
 };
@@ -23,46 +26,65 @@ use super::Now;
 use crate::{
     http::{
         App,
-        answer::{Written, answer},
+        answer::answer,
         body::Json,
-        convert::{self, Moment},
+        convert,
         error::Refused,
         names,
+        places::Client,
+        wait::{MaybeWait, Wait},
     },
     shared::Shared,
 };
 
+/// Which region each primary fails over to, on one line each.
+///
+/// The ETag changes as those of the single answers do.
+#[utoipa::path(
+    get, path = "/v1/failover", tag = "failover", params(MaybeWait),
+    responses(
+        (status = 200, description = "The answers", body = Failovers),
+        (status = 304, description = "The answers are still those with this ETag"),
+        (status = 429, description = "No place left to wait, for this client or for all", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn failovers(
+    State(app): State<App>,
+    client: Client,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let wait = Wait::only(&uri, &headers)?;
+    app.answer(&headers, client, wait, |app| ready(app.page().failovers()))
+        .await
+}
+
 /// Which region a primary fails over to, and why.
 ///
-/// The ETag changes when the answer does (selection, state, order or eligibility of the candidates, hold) and not with
-/// every figure: with If-None-Match a client is only told of what it may want to act upon.
+/// The ETag changes when the answer does (selection, state, eligibility of the candidates, hold) and not with every
+/// figure: with If-None-Match a client is only told of what it may want to act upon.
 #[utoipa::path(
     get, path = "/v1/failover/{primary_region}", tag = "failover",
-    params(("primary_region" = String, Path, description = "The region to fail over from")),
+    params(("primary_region" = String, Path, description = "The region to fail over from"), MaybeWait),
     responses(
         (status = 200, description = "The answer", body = Failover),
         (status = 304, description = "The answer is still the one with this ETag"),
         (status = 404, description = "No such region; lists near names", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "No place left to wait, for this client or for all", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(in crate::http) async fn failover(
     State(app): State<App>,
+    client: Client,
     Path(primary): Path<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let view = app.shared.view.load();
-    let page = app.cache.page(&view, app.shared.clock.now());
-    let write = || {
-        let primary = names::region(&page.view().policy, &primary)?;
-        let answer = convert::failover(&Moment::new(page.view(), page.at()), primary);
-        Written::weak(&answer, &convert::content(&answer))
-    };
-    match page.answer(&primary, write) {
-        Some(written) => Ok(written?.response(&headers)),
-        None => Err(names::region(&page.view().policy, &primary)
-            .err()
-            .unwrap_or_else(internal)),
-    }
+    let wait = Wait::only(&uri, &headers)?;
+    app.answer(&headers, client, wait, |app| {
+        ready(app.page().failover(&primary))
+    })
+    .await
 }
 
 /// The same answer with what would change it: for the selected region how much worse each of its measures may become, for
@@ -178,12 +200,4 @@ fn sound_weights(
 
 fn invalid(detail: &str, what_to_do: &str) -> Refused {
     Refused::new(Code::InvalidRequest, detail, what_to_do)
-}
-
-fn internal() -> Refused {
-    Refused::new(
-        Code::Internal,
-        "the region has no answer",
-        "report this as a defect",
-    )
 }

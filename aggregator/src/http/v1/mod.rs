@@ -16,6 +16,7 @@ pub(super) mod routes;
 pub(super) mod services;
 pub(super) mod signals;
 pub(super) mod simulations;
+pub(super) mod watch;
 
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ impl Now {
 }
 
 /// A query that cannot be read.
-fn malformed(error: &axum::extract::rejection::QueryRejection) -> Refused {
+pub(super) fn malformed(error: &axum::extract::rejection::QueryRejection) -> Refused {
     Refused::new(
         Code::MalformedParameter,
         error.body_text(),

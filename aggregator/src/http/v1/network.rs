@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use super::Now;
 use crate::{
-    http::{answer::answer, convert, error::Refused, names},
+    http::{App, answer::answer, convert, error::Refused, names},
     shared::Shared,
 };
 
@@ -36,17 +36,12 @@ pub(in crate::http) struct Seen {
     ),
 )]
 pub(in crate::http) async fn graph(
-    State(shared): State<Shared>,
+    State(app): State<App>,
     seen: Result<Query<Seen>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let Query(seen) = seen.map_err(|error| super::malformed(&error))?;
-    let now = Now::of(&shared);
-    let from = match &seen.from {
-        Some(name) => Some(names::region(&now.view.policy, name)?),
-        None => None,
-    };
-    answer(&headers, &convert::graph(&now.moment(), from))
+    Ok(app.page().graph(seen.from.as_deref())?.response(&headers))
 }
 
 /// One directed link with its recent windows.

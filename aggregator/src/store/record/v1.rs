@@ -234,8 +234,11 @@ pub struct Decided {
     pub id: u64,
     /// When.
     pub at_us: u64,
-    /// Whose failover.
+    /// Whose failover; for a service, its home.
     pub primary: RegionId,
+    /// The service, if the selection is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceId>,
     /// The selection before.
     pub from: Option<RegionId>,
     /// The selection from then on.
@@ -570,6 +573,7 @@ impl From<&Decision> for Decided {
             id: decision.id,
             at_us: decision.at.as_unix_us(),
             primary: decision.primary.clone(),
+            service: decision.service.clone(),
             from: decision.from.clone(),
             to: decision.to.clone(),
             reason: decision.reason.code().to_owned(),

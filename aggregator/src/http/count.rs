@@ -9,11 +9,12 @@ use axum::{
     response::Response,
 };
 
-use super::App;
+use super::{App, wait::Waited};
 use crate::metrics;
 
 /// Every route, as a label. Labels come from here and never from a request.
 const ROUTES: &[&str] = &[
+    "/v1/failover",
     "/v1/failover/{primary_region}",
     "/v1/failover/evaluate",
     "/v1/failover/{primary_region}/explanation",
@@ -26,6 +27,8 @@ const ROUTES: &[&str] = &[
     "/v1/agents",
     "/v1/agents/{agent}",
     "/v1/decisions",
+    "/v1/decisions/{decision}",
+    "/v1/watch",
     "/v1/replays",
     "/v1/simulations",
     "/v1/signals",
@@ -65,10 +68,12 @@ pub(super) async fn count(State(app): State<App>, request: Request, next: Next) 
         .http_requests
         .get_or_create(&labels)
         .inc();
-    app.shared
-        .metrics
-        .http_request_seconds
-        .observe(began.elapsed().as_secs_f64());
+    if response.extensions().get::<Waited>().is_none() {
+        app.shared
+            .metrics
+            .http_request_seconds
+            .observe(began.elapsed().as_secs_f64());
+    }
     response.headers_mut().insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
