@@ -36,6 +36,8 @@ pub struct Order {
     pub agents: usize,
     /// Outside targets that every agent probes too.
     pub targets: u32,
+    /// More of the aggregator's configuration: tables that stand last.
+    pub more: &'static str,
 }
 
 /// A running installation.
@@ -221,6 +223,7 @@ impl Files {
                 "[[target]]\nid = \"t{at}\"\naddress = \"{address}\"\nkinds = [\"icmp\"]\n"
             );
         }
+        text.push_str(order.more);
         text
     }
 

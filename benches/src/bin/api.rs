@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     figures.push(
         figures
             .figure("share of the constant's rate", rate / constant_rate, "")
-            .target(Target::AtLeast(0.7)),
+            .target(Target::AtLeast(0.8)),
     );
     let library_rate = library.rate()?;
     figures.push(
@@ -86,7 +86,7 @@ fn main() -> anyhow::Result<()> {
             "ms",
         )
         .beside(CONSTANT, constant.p99_ms()?);
-    figures.push(latency.target(Target::AtMost(5.0)));
+    figures.push(latency.target(Target::AtMost(2.0)));
     figures.print();
     Ok(())
 }

@@ -75,10 +75,12 @@ pub(in crate::http) async fn decisions(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let Query(which) = which.map_err(|error| super::malformed(&error))?;
-    let wait = Wait::of(which.wait, &headers)?;
-    if which.wait.is_some() && which.before.is_some() {
-        return Err(no_wait_here("a page of the past does not change"));
-    }
+    let wait = match (which.before, which.wait) {
+        (None, wait) => Wait::of(wait, &headers)?,
+        // A preference may be ignored, a parameter may not.
+        (Some(_), None) => None,
+        (Some(_), Some(_)) => return Err(no_wait_here("a page of the past does not change")),
+    };
     let view = app.shared.view.load_full();
     let (region, service) = (which.primary_region.as_deref(), which.service.as_deref());
     let page = Page {
