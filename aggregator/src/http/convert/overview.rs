@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use leeward_common::{
     api::v1::{Fact, Failover, FailoverLine, Overview, State, Tally, Time},
-    id::RegionId,
     time::Timestamp,
 };
 use leeward_engine::{
