@@ -14,6 +14,7 @@ use leeward_common::{
     histogram::Schema,
     id::TargetId,
     report::{Path, ProbeKind},
+    silence::Rule,
     wire::{limits, v1},
 };
 
@@ -33,6 +34,8 @@ pub struct Rhythm {
     pub expiry: Duration,
     /// The histograms' schema.
     pub schema: Schema,
+    /// When a path that falls silent is reported before its window ends; `None` if never.
+    pub silence: Option<Rule>,
 }
 
 impl Rhythm {
@@ -44,6 +47,7 @@ impl Rhythm {
             window,
             expiry,
             schema,
+            silence,
         } = self;
         Plan {
             version,
@@ -51,6 +55,7 @@ impl Rhythm {
             window,
             expiry,
             schema,
+            silence,
             paths,
         }
     }
@@ -134,6 +139,18 @@ pub fn check(mesh: &v1::Mesh) -> Result<Rhythm, InvalidMesh> {
             "1 and 2 are known here",
         ));
     };
+    let after = Duration::from_micros(mesh.silence_us);
+    if after > 10 * minute {
+        return Err(wrong(
+            "silence_us",
+            mesh.silence_us,
+            "up to 600000000 are allowed",
+        ));
+    }
+    let silence = (mesh.silence_probes > 0).then_some(Rule {
+        probes: mesh.silence_probes,
+        after,
+    });
     let mut seen = BTreeSet::new();
     match mesh.targets.iter().find(|target| !seen.insert(&target.id)) {
         Some(twice) => Err(InvalidMesh::Duplicate {
@@ -145,6 +162,7 @@ pub fn check(mesh: &v1::Mesh) -> Result<Rhythm, InvalidMesh> {
             window,
             expiry,
             schema,
+            silence,
         }),
     }
 }
@@ -337,6 +355,8 @@ mod tests {
             window_us: 1_000_000,
             expiry_us: 3_000_000,
             schema: 1,
+            silence_probes: 0,
+            silence_us: 0,
             targets,
         }
     }

@@ -20,7 +20,9 @@ use std::{
 
 use leeward_common::{
     histogram::Schema,
-    report::{Path, Report, Window},
+    report::{LocalHealth, Path, Report, Window},
+    silence::Rule,
+    time::Timestamp,
     wire::limits,
 };
 
@@ -28,6 +30,7 @@ pub use crate::net::sockets::{Missing, OpenError, Sockets};
 pub use counters::Counters;
 pub use handle::{Family, Prober, ProberHandle, StartError};
 
+mod checkup;
 pub mod counters;
 mod handle;
 mod limiter;
@@ -87,6 +90,8 @@ pub struct Plan {
     pub expiry: Duration,
     /// Of the histograms.
     pub schema: Schema,
+    /// When a path that falls silent is reported before its window ends; `None` if never.
+    pub silence: Option<Rule>,
     /// The paths. Those that an earlier plan had with equal address and port keep their state and phase.
     pub paths: Vec<PlannedPath>,
 }
@@ -218,6 +223,10 @@ pub struct ClosedWindow {
     pub plan_version: u64,
     /// When.
     pub window: Window,
+    /// Up to when the rows tell: the window's end or, for the few rows of an early report, an instant within it.
+    pub until: Timestamp,
+    /// What this agent noticed about itself; only at the window's end.
+    pub health: Option<LocalHealth>,
     /// Index into the plan's paths and its report, ascending; only paths that had a probe scheduled, ended or open.
     pub rows: Vec<(u32, Report)>,
 }

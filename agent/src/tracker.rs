@@ -16,6 +16,9 @@
 //! Deadline and expiry need no timers: they are looked at when a window closes, and an answer carries its own time.
 //! An answer that the kernel stamped in time counts as in time, however late this process came to read it.
 //!
+//! Between windows the tracker looks only at paths that may just have fallen silent ([`Tracker::look`]), at instants that
+//! departures tell it ([`Tracker::next_look_ns`]): an outage is news, and its report does not wait for the window's end.
+//!
 //! What is not the network's fault is never its loss: a probe ends as [`Class::LocalDrop`] when the kernel refused it,
 //! when it went unanswered while a receive queue overflowed, when its answer came but the wall clock had stepped
 //! under it, or when a new plan left no room for it.
@@ -28,6 +31,7 @@ use std::{net::IpAddr, time::Duration};
 use leeward_common::{
     deadline::Deadline,
     report::{Class, ProbeKind, Report, Window},
+    silence::{Listener, Rule},
     time::Timestamp,
 };
 
@@ -38,7 +42,7 @@ use crate::{
         token::{Identity, TokenKey},
     },
     prober::{Counters, Family, Plan, PlannedPath, counters::Stray},
-    window::{Begin, Tally},
+    window::{Begin, Standing, Tally},
 };
 use place::{NO_STAMP, Probe, State};
 
@@ -62,6 +66,7 @@ struct Line {
     /// Probes due or sent that have not ended.
     open: u32,
     deadline: Deadline,
+    listener: Listener,
 }
 
 /// What leaves, and whereto.
@@ -97,6 +102,8 @@ pub struct Tracker {
     by_address: Vec<u32>,
     /// Per kind and family: when a receive queue was last found to have overflowed, monotonic nanoseconds.
     overflowed_ns: [[Option<u64>; 2]; 2],
+    silence: Option<Rule>,
+    next_look_ns: u64,
     tally: Tally,
     counters: Counters,
 }
@@ -117,6 +124,8 @@ impl Tracker {
             rows: Vec::new(),
             by_address: Vec::new(),
             overflowed_ns: Default::default(),
+            silence: None,
+            next_look_ns: u64::MAX,
             tally: Tally::new(
                 now,
                 Duration::from_secs(1),
@@ -133,6 +142,8 @@ impl Tracker {
         self.tally
             .replan(now, plan.window, plan.schema, plan.paths.len());
         self.expiry_ns = u64::try_from(plan.expiry.as_nanos()).unwrap_or(u64::MAX);
+        self.silence = plan.silence;
+        self.next_look_ns = 0;
         let depth =
             u32::try_from(plan.depth()).expect("a plan that was checked has a bounded depth");
         let kept = continued(old, &plan.paths);
@@ -239,6 +250,9 @@ impl Tracker {
         let line = &mut self.lines[row as usize];
         let sequence = line.sequence;
         line.sequence = sequence.wrapping_add(1);
+        if sequence == 0 {
+            line.listener = Listener::new(now.mono_ns / 1_000);
+        }
         let probe = &mut self.probes[place(self.depth, row, sequence)];
         if probe.is_under_way() {
             // The ring is deep enough for every probe within the expiry. What is displaced before is our own doing.
@@ -261,6 +275,13 @@ impl Tracker {
             state: State::Open,
         };
         line.open += 1;
+        if let Some(rule) = self.silence
+            && let Some(from_us) = line.listener.silent_from_us(rule, line.open)
+        {
+            let overdue_ns = now.mono_ns.saturating_add(deadline.as_nanos() as u64);
+            let look_ns = from_us.saturating_mul(1_000).max(overdue_ns);
+            self.next_look_ns = self.next_look_ns.min(look_ns);
+        }
         self.tally.scheduled(row, 1);
         self.counters.scheduled += 1;
         Leaving {
@@ -348,27 +369,93 @@ impl Tracker {
     /// Closes the window at `end_ns` of the monotonic clock: looks for passed deadlines and expiries and returns the
     /// rows. The next window is begun by [`Self::begin`] or [`Self::replan`].
     pub fn close(&mut self, end_ns: u64) -> (Window, Vec<(u32, Report)>) {
-        let depth = self.depth as usize;
-        for (row, line) in (0u32..).zip(&mut self.lines) {
-            if line.open == 0 {
-                continue;
-            }
-            for probe in &mut self.probes[row as usize * depth..][..depth] {
-                let age_ns = end_ns.saturating_sub(probe.mono_ns);
-                if probe.state == State::Open && age_ns >= u64::from(probe.deadline_us) * 1_000 {
-                    probe.state = State::Overdue;
-                    self.tally.overdue(row);
-                }
-                if probe.state == State::Overdue && age_ns >= self.expiry_ns {
-                    probe.state = State::Empty;
-                    let class = unanswered(&self.overflowed_ns, line, probe);
-                    end(&mut self.counters, &mut self.tally, line, row, class);
-                }
+        for row in 0..self.lines.len() as u32 {
+            if self.lines[row as usize].open > 0 {
+                self.mind_deadlines(row, end_ns);
             }
         }
         self.counters.windows += 1;
-        let lines = &self.lines;
-        self.tally.close(|row| lines[row as usize].open)
+        let (lines, end_us) = (&mut self.lines, end_ns / 1_000);
+        let closed = self.tally.close(|row| lines[row as usize].standing(end_us));
+        if let Some(rule) = self.silence {
+            for &(row, _) in &closed.1 {
+                lines[row as usize].listener.on_report(end_us, rule);
+            }
+        }
+        closed
+    }
+
+    /// When [`Self::look`] may find something, nanoseconds of the monotonic clock; never, [`u64::MAX`].
+    #[must_use]
+    pub const fn next_look_ns(&self) -> u64 {
+        self.next_look_ns
+    }
+
+    /// Takes the rows of paths that have fallen silent, as far as that was not reported yet: a part of the window in
+    /// progress.
+    pub fn look(&mut self, now_ns: u64) -> Vec<(u32, Report)> {
+        self.next_look_ns = u64::MAX;
+        let (mut rows, now_us) = (Vec::new(), now_ns / 1_000);
+        let Some(rule) = self.silence else {
+            return rows;
+        };
+        for row in 0..self.lines.len() as u32 {
+            let line = &self.lines[row as usize];
+            let Some(from_us) = line.listener.silent_from_us(rule, line.open) else {
+                continue;
+            };
+            let from_ns = from_us.saturating_mul(1_000);
+            let next_ns = match from_ns > now_ns {
+                true => from_ns,
+                false => self.mind_deadlines(row, now_ns),
+            };
+            self.next_look_ns = self.next_look_ns.min(next_ns);
+            let line = &mut self.lines[row as usize];
+            if !line.listener.is_news(now_us, rule) {
+                continue;
+            }
+            // Where it may not be early, the window's end tells it.
+            let early = line.listener.may_be_early(now_us);
+            line.listener.on_report(now_us, rule);
+            if early {
+                rows.push((row, self.tally.take(row, line.standing(now_us))));
+                self.settle_replied(row);
+            }
+        }
+        rows
+    }
+
+    /// Looks for passed deadlines and expiries of one path; returns when the next deadline passes.
+    fn mind_deadlines(&mut self, row: u32, now_ns: u64) -> u64 {
+        let (line, depth) = (&mut self.lines[row as usize], self.depth as usize);
+        let mut next_ns = u64::MAX;
+        for probe in &mut self.probes[row as usize * depth..][..depth] {
+            let age_ns = now_ns.saturating_sub(probe.mono_ns);
+            let deadline_ns = u64::from(probe.deadline_us) * 1_000;
+            if probe.state == State::Open && age_ns < deadline_ns {
+                next_ns = next_ns.min(probe.mono_ns + deadline_ns);
+            } else if probe.state == State::Open {
+                probe.state = State::Overdue;
+                self.tally.overdue(row);
+                line.listener.on_unanswered();
+            }
+            if probe.state == State::Overdue && age_ns >= self.expiry_ns {
+                probe.state = State::Empty;
+                let class = unanswered(&self.overflowed_ns, line, probe);
+                end(&mut self.counters, &mut self.tally, line, row, class);
+            }
+        }
+        next_ns
+    }
+
+    /// The replies that a row has counted are in a report that has left: a repeat changes none of them any more.
+    fn settle_replied(&mut self, row: u32) {
+        let depth = self.depth as usize;
+        for probe in &mut self.probes[row as usize * depth..][..depth] {
+            if probe.state == State::Replied {
+                probe.state = State::Done;
+            }
+        }
     }
 
     /// Begins the next window.
@@ -407,6 +494,9 @@ impl Tracker {
             State::Open | State::Overdue => {}
         }
         if answered == Answered::Error {
+            if probe.state == State::Open {
+                line.listener.on_unanswered();
+            }
             probe.state = State::Done;
             end(
                 &mut self.counters,
@@ -419,6 +509,7 @@ impl Tracker {
         }
         let Some((rtt_ns, source)) = probe.rtt(arrival) else {
             probe.state = State::Done;
+            line.listener.on_answer(arrival.mono_ns / 1_000);
             self.counters.clock_discards += 1;
             end(
                 &mut self.counters,
@@ -435,6 +526,7 @@ impl Tracker {
         }
         let rtt_us = u32::try_from((rtt_ns + 500) / 1_000).unwrap_or(u32::MAX);
         line.deadline.on_rtt(rtt_us.max(1));
+        line.listener.on_answer((probe.mono_ns + rtt_ns) / 1_000);
         let late = rtt_ns > u64::from(probe.deadline_us) * 1_000;
         if late && probe.state == State::Open {
             self.tally.overdue(row);
@@ -499,6 +591,14 @@ impl Line {
             sequence: 0,
             open: 0,
             deadline: Deadline::default(),
+            listener: Listener::default(),
+        }
+    }
+
+    fn standing(&self, now_us: u64) -> Standing {
+        Standing {
+            open: self.open,
+            silence: self.listener.silence(now_us),
         }
     }
 

@@ -21,10 +21,9 @@ use std::{
 };
 
 use leeward_common::{
-    histogram::Schema,
     id::TargetId,
-    report::{Class, ProbeKind, Report, Window},
-    time::{Clock as _, SystemClock},
+    report::{Class, ProbeKind},
+    time::{Clock as _, SystemClock, Timestamp},
     wire::{
         WireError,
         batch::{self, Batch},
@@ -294,6 +293,8 @@ impl<P: Probing> Uplink<P> {
         let ClosedWindow {
             plan_version,
             window,
+            until,
+            health,
             rows,
         } = closed;
         let seen = u32::try_from(plan_version).unwrap_or(u32::MAX);
@@ -309,27 +310,34 @@ impl<P: Probing> Uplink<P> {
             error!(plan_version, "a window of a plan that is long gone");
             return;
         };
-        self.push(table, schema, window, rows);
-        self.publish();
-    }
-
-    /// Puts the rows into the spool as one batch, or as several where one would exceed the limits of the wire.
-    fn push(&mut self, table: u32, schema: Schema, window: Window, rows: Vec<(u32, Report)>) {
-        let mut batch = Batch {
+        let batch = Batch {
             agent: self.identity.agent.clone(),
             boot_epoch: self.identity.boot_epoch,
-            sequence: self.spool.next_sequence(),
+            sequence: 0,
             table,
             window,
+            until,
+            health,
             schema,
             rows,
         };
+        self.push(batch);
+        self.publish();
+    }
+
+    /// Puts the batch into the spool under the next sequence, or as several where one would exceed the limits of the wire.
+    fn push(&mut self, mut batch: Batch) {
+        batch.sequence = self.spool.next_sequence();
         match batch::encode(&batch) {
-            Ok(bytes) => self.push_frame(table, window, frame::frame_batch(&bytes)),
+            Ok(bytes) => self.push_frame(batch.table, batch.until, frame::frame_batch(&bytes)),
             Err(WireError::TooLarge { .. }) if batch.rows.len() > 1 => {
-                let second = batch.rows.split_off(batch.rows.len() / 2);
-                self.push(table, schema, window, batch.rows);
-                self.push(table, schema, window, second);
+                let rows = batch.rows.split_off(batch.rows.len() / 2);
+                let second = Batch {
+                    rows,
+                    ..batch.clone()
+                };
+                self.push(batch);
+                self.push(second);
             }
             Err(error) => {
                 self.figures.windows_unsent.fetch_add(1, Relaxed);
@@ -338,9 +346,9 @@ impl<P: Probing> Uplink<P> {
         }
     }
 
-    fn push_frame(&mut self, table: u32, window: Window, frame: Vec<u8>) {
+    fn push_frame(&mut self, table: u32, until: Timestamp, frame: Vec<u8>) {
         let sequence = self.spool.next_sequence();
-        let given_up = self.spool.push(table, window.end(), frame);
+        let given_up = self.spool.push(table, until, frame);
         self.figures.batches.fetch_add(1, Relaxed);
         for index in 0..self.aggregators.len() {
             self.with_live(index, |live| {

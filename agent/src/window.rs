@@ -1,13 +1,14 @@
 //! Windows: what became of the probes, path by path, until the window closes. Pure.
 //!
 //! A window is aligned to UTC and counts what was *learned* within it, whenever the probes were sent; so it is complete
-//! the moment it ends, and nobody waits for timeouts. See [`leeward_common::report`].
+//! the moment it ends, and nobody waits for timeouts. See [`leeward_common::report`]. A path's part of it may be taken
+//! earlier; what is counted afterwards is the rest.
 
 use std::time::Duration;
 
 use leeward_common::{
     histogram::Schema,
-    report::{Class, Counts, Report, Rtt, Window},
+    report::{Class, Counts, Report, Rtt, Silence, Window},
     time::Timestamp,
 };
 
@@ -97,18 +98,29 @@ impl Tally {
         counts.overdue = counts.overdue.saturating_add(1);
     }
 
-    /// Closes the window: the rows of all paths that had a probe scheduled, ended, overdue or open, ascending. `open`
-    /// tells how many of a path's probes have not ended.
-    pub fn close(&mut self, open: impl Fn(u32) -> u32) -> (Window, Vec<(u32, Report)>) {
+    /// Closes the window: the rows of all paths that had a probe scheduled, ended, overdue or open, ascending. `standing`
+    /// tells how each path stands.
+    pub fn close(&mut self, standing: impl Fn(u32) -> Standing) -> (Window, Vec<(u32, Report)>) {
         let mut rows = Vec::with_capacity(self.rows.len());
-        for (row, report) in (0u32..).zip(&mut self.rows) {
-            report.counts.open = open(row);
-            if report.counts != Counts::default() {
-                rows.push((row, report.clone()));
-                clear(report);
+        for row in 0..self.rows.len() as u32 {
+            let standing = standing(row);
+            let counts = self.counts(row);
+            counts.open = standing.open;
+            if *counts != Counts::default() {
+                rows.push((row, self.take(row, standing)));
             }
         }
         (self.window, rows)
+    }
+
+    /// Takes what a path has counted in this window so far.
+    pub fn take(&mut self, row: u32, standing: Standing) -> Report {
+        let report = &mut self.rows[row as usize];
+        report.counts.open = standing.open;
+        report.counts.silence = Some(standing.silence);
+        let taken = report.clone();
+        clear(report);
+        taken
     }
 
     /// Begins the next window: the one that follows or, after a step of the clock, the one that `now` lies in.
@@ -123,6 +135,15 @@ impl Tally {
     fn counts(&mut self, row: u32) -> &mut Counts {
         &mut self.rows[row as usize].counts
     }
+}
+
+/// How a path stands when its counts are taken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Standing {
+    /// How many of its probes have not ended.
+    pub open: u32,
+    /// What is unanswered in a row.
+    pub silence: Silence,
 }
 
 /// Where the next window begins.
@@ -173,6 +194,28 @@ mod tests {
         )
     }
 
+    /// One probe of this row is open.
+    fn open_in(row: u32) -> impl Fn(u32) -> Standing {
+        move |other| Standing {
+            open: u32::from(other == row),
+            ..Standing::default()
+        }
+    }
+
+    #[test]
+    fn a_part_that_was_taken_is_not_counted_again() {
+        let mut tally = tally();
+        tally.scheduled(0, 3);
+        tally.ended_with_rtt(0, Class::Replied, 800);
+        let part = tally.take(0, open_in(0)(0));
+        tally.ended(0, Class::Lost);
+        let (_, rows) = tally.close(open_in(0));
+        let rest = &rows[0].1;
+        assert_eq!((part.counts.scheduled, part.counts.ended()), (3, 1));
+        assert_eq!((rest.counts.scheduled, rest.counts.ended()), (0, 1));
+        assert!(rest.rtt.histogram.is_empty());
+    }
+
     #[test]
     fn windows_are_aligned_and_follow_each_other() {
         let mut tally = tally();
@@ -194,7 +237,7 @@ mod tests {
         let mut tally = tally();
         tally.scheduled(1, 2);
         tally.ended_with_rtt(1, Class::Replied, 800);
-        let (_, rows) = tally.close(|row| u32::from(row == 1));
+        let (_, rows) = tally.close(open_in(1));
         let [(1, report)] = rows.as_slice() else {
             panic!("{rows:?}")
         };
@@ -211,12 +254,12 @@ mod tests {
             (800, 800, 800)
         );
         tally.begin(Begin::Following);
-        assert_eq!(tally.close(|_| 0).1, []);
+        assert_eq!(tally.close(open_in(9)).1, []);
     }
 
     #[test]
     fn a_path_with_nothing_but_an_open_probe_has_a_row() {
-        let (_, rows) = tally().close(|row| u32::from(row == 2));
+        let (_, rows) = tally().close(open_in(2));
         assert_eq!(rows.iter().map(|&(row, _)| row).collect::<Vec<_>>(), [2]);
     }
 
@@ -225,7 +268,7 @@ mod tests {
         let mut tally = tally();
         tally.ended_with_rtt(0, Class::Replied, 10);
         tally.answered_again(0);
-        let (_, rows) = tally.close(|_| 0);
+        let (_, rows) = tally.close(open_in(9));
         assert_eq!(
             (
                 rows[0].1.counts.of(Class::Replied),

@@ -63,6 +63,7 @@ fn probes_still_leave(sockets: leeward_agent::prober::Sockets, config: ProberCon
         window: Duration::from_secs(1),
         expiry: Duration::from_secs(1),
         schema: Schema::TwoDigits,
+        silence: None,
         paths: vec![path(ProbeKind::Icmp, "a"), path(ProbeKind::TcpSyn, "b")],
     };
     handle.set_plan(plan).unwrap();

@@ -366,6 +366,8 @@ pub fn resolve(
         agent: batch.agent,
         region,
         window: batch.window,
+        until: batch.until,
+        health: batch.health,
         reports,
     })
 }

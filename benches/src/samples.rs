@@ -73,15 +73,18 @@ pub fn windows(seed: u64, shape: Shape) -> Vec<Vec<Option<u32>>> {
 /// The batch that an agent makes of them.
 #[must_use]
 pub fn batch(schema: Schema, windows: &[Vec<Option<u32>>]) -> Batch {
+    let window = Window {
+        start: Timestamp::from_unix_us(1_763_000_000_000_000),
+        length: Duration::from_secs(1),
+    };
     Batch {
         agent: AgentId::parse("bench-agent").expect("a valid id"),
         boot_epoch: 0x9e37_79b9_7f4a_7c15,
         sequence: 86_400,
         table: 1,
-        window: Window {
-            start: Timestamp::from_unix_us(1_763_000_000_000_000),
-            length: Duration::from_secs(1),
-        },
+        window,
+        until: window.end(),
+        health: None,
         schema,
         rows: (0..)
             .zip(windows.iter().map(|window| report(schema, window)))

@@ -7,6 +7,7 @@
 //! - [`histogram`]: a sparse, exactly mergeable histogram of round-trip times.
 //! - [`report`]: what one path did in one window.
 //! - [`deadline`]: when a missing reply becomes overdue.
+//! - [`silence`]: how long nothing was answered, and when that is news.
 //! - [`wire`]: how an agent and an aggregator talk.
 //! - [`api`]: the JSON that the aggregator serves.
 //! - [`config`]: TOML to values, with errors that name file, line and column.
@@ -24,5 +25,6 @@ pub mod histogram;
 pub mod id;
 pub mod ratio;
 pub mod report;
+pub mod silence;
 pub mod time;
 pub mod wire;

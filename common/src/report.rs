@@ -13,6 +13,9 @@
 //! moment its window ends and nobody waits for a timeout. The price is one more number, [`Counts::open`], which
 //! makes the account checkable from report to report:
 //! `open = open of the window before + scheduled - sum of the classes`.
+//!
+//! A window may come in parts: when a path falls silent, its report so far leaves at once and the next one of the
+//! same window counts only what came after ([`crate::silence`]). The account goes on from part to part.
 
 use std::time::Duration;
 
@@ -146,6 +149,37 @@ pub struct Counts {
     pub overdue: u32,
     /// Probes that were sent, or due, and had not ended when the window did.
     pub open: u32,
+    /// What was unanswered in a row when the window ended; `None` from agents that do not say.
+    pub silence: Option<Silence>,
+}
+
+/// Probes unanswered in a row, and none answered since.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Silence {
+    /// How many were overdue, or answered by an error, since the last answer.
+    pub unanswered: u32,
+    /// Time since that answer, or since the path was first probed; zero while `unanswered` is.
+    pub lasts: Duration,
+}
+
+/// What an agent noticed about itself in a window: facts, none of which it judges.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct LocalHealth {
+    /// Probes that came due, on all paths together.
+    pub due: u32,
+    /// Of those, how many it could not send in time.
+    pub not_sent: u32,
+    /// Of those, how many its kernel refused to send.
+    pub send_errors: u32,
+    /// How late those that it sent left, microseconds, on the average,
+    pub lateness_mean_us: u32,
+    /// and at most.
+    pub lateness_max_us: u32,
+    /// Packets that its kernel dropped because a receive queue was full.
+    pub receive_overflow: u32,
+    /// By how much its wall clock was set, microseconds, regardless of the direction.
+    pub clock_step_us: u32,
 }
 
 impl Counts {

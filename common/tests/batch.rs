@@ -9,7 +9,7 @@ use std::time::Duration;
 use leeward_common::{
     histogram::{Histogram, Schema},
     id::AgentId,
-    report::{Class, Report},
+    report::{Class, LocalHealth, Report, Silence},
     wire::{
         WireError,
         batch::{Batch, BatchKey, decode, encode, peek},
@@ -26,8 +26,8 @@ proptest! {
     fn a_batch_is_read_as_it_was_written(batch in any_batch()) {
         let bytes = encode(&batch).unwrap();
         prop_assert_eq!(&decode(&bytes).unwrap(), &batch);
-        let Batch { agent, boot_epoch, sequence, table, window, .. } = batch;
-        prop_assert_eq!(peek(&bytes).unwrap(), BatchKey { agent, boot_epoch, sequence, table, window });
+        let Batch { agent, boot_epoch, sequence, table, window, until, .. } = batch;
+        prop_assert_eq!(peek(&bytes).unwrap(), BatchKey { agent, boot_epoch, sequence, table, window, until });
     }
 
     #[test]
@@ -50,7 +50,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// Bytes of the columns and bits of [`small`].
-const COLUMNS: usize = 51;
+const COLUMNS: usize = 54;
 const BITS: usize = 5;
 
 /// Three rows: one of a steady path, one of a path that lost everything, one with a single late reply.
@@ -70,8 +70,44 @@ fn small() -> Batch {
     batch("iad-1", schema, rows)
 }
 
+/// The same with all that format 2 added: the first half of its window.
+fn small_part() -> Batch {
+    let mut part = small();
+    part.until = part.window.start + Duration::from_millis(500);
+    part.health = Some(LocalHealth {
+        due: 15,
+        not_sent: 1,
+        send_errors: 2,
+        lateness_mean_us: 80,
+        lateness_max_us: 900,
+        receive_overflow: 3,
+        clock_step_us: 70_000,
+    });
+    let silences = [(0, 0), (7, 812_345), (0, 0)];
+    for ((_, report), (unanswered, us)) in part.rows.iter_mut().zip(silences) {
+        let lasts = Duration::from_micros(us);
+        report.counts.silence = Some(Silence { unanswered, lasts });
+    }
+    part
+}
+
 #[test]
 fn golden_bytes() {
+    let golden = "
+        02 00 01 05 6961642d31 0123456789abcdef 0000000000000011 00000001 000643706cbd3000 000f4240
+        0007a120 01 0000000f 00000001 00000002 00000050 00000384 00000003 00011170
+        00000003 0000003b 0000003b
+        04000001 0005
+        04050000 04000001 0000 04000200 0000 0000 0000 0000 04000500 04010804
+        030300 058e14e008 04000500 01 0000 04010801 00b9ca31
+        7c09ed041b";
+    let bytes = encode(&small_part()).unwrap();
+    assert_eq!(hex(&bytes), hex(&unhex(golden)));
+    assert_eq!(decode(&unhex(golden)).unwrap(), small_part());
+}
+
+#[test]
+fn a_batch_of_format_1_is_read_as_one_of_a_whole_window() {
     let golden = "
         01 00 01 05 6961642d31 0123456789abcdef 0000000000000011 00000001 000643706cbd3000 000f4240
         00000003 00000033 00000033
@@ -79,8 +115,6 @@ fn golden_bytes() {
         04050000 04000001 0000 04000200 0000 0000 0000 0000 04000500 04010804
         030300 058e14e008 04000500 01 0000
         7c09ed041b";
-    let bytes = encode(&small()).unwrap();
-    assert_eq!(hex(&bytes), hex(&unhex(golden)));
     assert_eq!(decode(&unhex(golden)).unwrap(), small());
 }
 
@@ -138,7 +172,7 @@ fn the_key_is_read_without_the_columns() {
 #[test]
 fn what_contradicts_itself_is_not_written() {
     type Spoil = fn(&mut Batch);
-    let cases: [(Spoil, &str); 16] = [
+    let cases: [(Spoil, &str); 19] = [
         (|batch| batch.rows.swap(0, 1), "row 0 is out of order"),
         (|batch| batch.rows[1].0 = 0, "row 0 is out of order"),
         (
@@ -160,6 +194,23 @@ fn what_contradicts_itself_is_not_written() {
         (
             |batch| batch.window.length = Duration::from_secs(60),
             "does not begin at a multiple",
+        ),
+        (
+            |batch| batch.until = batch.window.start - Duration::from_micros(1),
+            "part of the window does not end within it",
+        ),
+        (
+            |batch| batch.until = batch.window.end() + Duration::from_micros(1),
+            "part of the window does not end within it",
+        ),
+        (
+            |batch| {
+                batch.rows[0].1.counts.silence = Some(Silence {
+                    unanswered: 0,
+                    lasts: Duration::from_secs(1),
+                });
+            },
+            "row 0: its silence lasts and nothing is unanswered",
         ),
         (
             |batch| batch.schema = Schema::ThreeDigits,
@@ -208,8 +259,9 @@ fn what_contradicts_itself_is_not_written() {
 fn what_contradicts_itself_is_not_read() {
     let golden = encode(&small()).unwrap();
     let columns = golden.len() - COLUMNS - BITS;
-    let cases: [(usize, u8, &str); 17] = [
-        (0, 2, "its format is 2, this build reads 1"),
+    let cases: [(usize, u8, &str); 20] = [
+        (0, 0, "its format is 0, this build reads 1 to 2"),
+        (0, 3, "its format is 3, this build reads 1 to 2"),
         (1, 1, "not one zstd frame"),
         (1, 2, "its packing is 2"),
         (2, 9, "histogram schema 9 is not known"),
@@ -217,9 +269,11 @@ fn what_contradicts_itself_is_not_read() {
         (4, b'/', "is not an agent id"),
         (36, 0x01, "does not begin at a multiple"),
         (40, 0x41, "does not divide a minute"),
-        (41, 0x80, "number of rows"),
-        (45, 0x80, "columns of a batch of"),
-        (52, 0x30, "of two lengths"),
+        (41, 0x80, "part of the window does not end within it"),
+        (45, 2, "its mark of local health is 2"),
+        (46, 0x80, "number of rows"),
+        (50, 0x80, "columns of a batch of"),
+        (57, 0x37, "of two lengths"),
         (columns, 0x7f, "a column is cut short"),
         (columns + 3, 0x80, "the row after 2 is out of range"),
         (columns + 7, 4, "row 0: its last bucket is empty"),

@@ -75,6 +75,8 @@ fn mesh() -> Mesh {
         window_us: 1_000_000,
         expiry_us: 3_000_000,
         schema: 1,
+        silence_probes: 4,
+        silence_us: 500_000,
         targets: vec![Target {
             id: "dub-1".parse().unwrap(),
             region: None,
@@ -147,7 +149,7 @@ fn from_aggregator() -> [(FromAggregator, &'static str); 5] {
         ),
         (
             FromAggregator::Mesh(mesh()),
-            "{6 'version' 07 'interval_us' ce000186a0 'window_us' ce000f4240 'expiry_us' ce002dc6c0 'schema' 01
+            "{8 'version' 07 'interval_us' ce000186a0 'window_us' ce000f4240 'expiry_us' ce002dc6c0 'schema' 01 'silence_probes' 04 'silence_us' ce0007a120
              'targets' [1 {5 'id' 'dub-1' 'region' c0 'address' {1 'V4' [4 ccc0 00 02 02 'kinds' [2 'icmp' 'tcp_syn'
                            'port' 00",
         ),

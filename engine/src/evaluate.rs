@@ -1,6 +1,10 @@
 //! One evaluation: whose fault, how good each candidate, whether to move.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use leeward_common::{
     id::{RegionId, ServiceId},
@@ -112,6 +116,11 @@ impl State {
 
     /// Returns until when no evidence that is fresh now becomes stale.
     fn judge_faults(&mut self, at: Timestamp) -> Timestamp {
+        let doubting = self.graph.self_suspecting(at, &self.policy);
+        let (suspects, ends): (BTreeSet<_>, Vec<_>) = doubting
+            .map(|(agent, until)| (agent.clone(), until - Duration::from_micros(1)))
+            .unzip();
+        self.suspects = suspects;
         let judgement = fault::judge(at, &self.policy, &self.graph, &self.suspects);
         if judgement.exclusions == self.exclusions {
             self.graph.refresh(&self.policy, &self.exclusions);
@@ -161,7 +170,7 @@ impl State {
         for (id, agent) in &mut self.agents {
             agent.vote = votes.get(id).map_or(Vote::Silent, |&(_, vote)| vote);
         }
-        fresh_until
+        ends.into_iter().fold(fresh_until, Timestamp::min)
     }
 
     fn evaluate_regions(&mut self, at: Timestamp, decisions: &mut Vec<Decision>) {

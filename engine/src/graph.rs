@@ -17,7 +17,7 @@ use std::{
 use leeward_common::{
     histogram::Histogram,
     id::{AgentId, RegionId, TargetId},
-    report::{Class, ProbeKind, Report, Rtt, Window},
+    report::{Class, LocalHealth, ProbeKind, Report, Rtt, Window},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,7 @@ use crate::{
 
 pub mod arrival;
 pub(crate) mod combine;
+pub mod doubt;
 mod pool;
 
 use arrival::Arrivals;
@@ -67,6 +68,8 @@ pub struct Graph {
     #[serde(with = "crate::pairs")]
     paths: BTreeMap<PathId, PathEvidence>,
     arrivals: BTreeMap<AgentId, Arrivals>,
+    /// The last window in which an agent was in trouble: its arrival and its lag in microseconds.
+    doubts: BTreeMap<AgentId, (Timestamp, i64)>,
     #[serde(with = "crate::pairs")]
     windows: BTreeMap<Link, VecDeque<LinkWindow>>,
     /// Made from the above; see [`Graph::refresh`].
@@ -171,9 +174,18 @@ impl Graph {
         }
         let arrivals = self.arrivals.entry(reports.agent.clone()).or_default();
         let before_us = arrivals.quickest_us();
-        let lag_us = arrivals.on_window(now, reports.window.end());
+        let lag_us = arrivals.on_window(now, reports.until);
         if arrivals.quickest_us() != before_us {
             self.age_anew(&reports.agent);
+        }
+        let in_doubt = |health: &LocalHealth| doubt::is_in_doubt(&policy.doubt, health);
+        if reports.health.as_ref().is_some_and(in_doubt) {
+            let last = self.doubts.entry(reports.agent.clone()).or_default();
+            // Of those that arrive in one instant the freshest counts, in whatever order they are told.
+            *last = match last.0 == now {
+                true => (now, last.1.min(lag_us)),
+                false => (now, lag_us),
+            };
         }
         for (path, report) in &reports.reports {
             let known = path
@@ -280,6 +292,7 @@ impl Graph {
             .retain(|(from, to), _| known(from) && known(to));
         let heard: BTreeSet<_> = self.paths.keys().map(|id| &id.agent).collect();
         self.arrivals.retain(|agent, _| heard.contains(agent));
+        self.doubts.retain(|agent, _| heard.contains(agent));
     }
 
     fn forget(&mut self, id: &PathId, link: &Link) {
@@ -331,6 +344,22 @@ impl Graph {
             until + window.saturating_mul(u32::try_from(windows.max(1) + 1).unwrap_or(u32::MAX));
         let as_fresh_until = fresh_until.min(next - Duration::from_micros(1));
         (now <= fresh_until).then(|| (path.sight(policy, until), as_fresh_until))
+    }
+
+    /// Agents that doubt themselves at `now`, and until when each does.
+    pub fn self_suspecting(
+        &self,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> impl Iterator<Item = (&AgentId, Timestamp)> {
+        let until = |(agent, &(received_at, lag_us))| {
+            let at = measured_at(received_at, lag_us, self.quickest_us(agent));
+            (agent, at + policy.doubt.lasts)
+        };
+        self.doubts
+            .iter()
+            .map(until)
+            .filter(move |&(_, until)| until > now)
     }
 
     pub(crate) fn quickest_us(&self, agent: &AgentId) -> i64 {
@@ -527,9 +556,14 @@ impl WindowEvidence {
 
     /// When the window ended, by the aggregator's clock.
     fn measured_at(&self, quickest_us: i64) -> Timestamp {
-        let waited_us = self.lag_us.saturating_sub(quickest_us).max(0);
-        self.received_at - Duration::from_micros(waited_us.unsigned_abs())
+        measured_at(self.received_at, self.lag_us, quickest_us)
     }
+}
+
+/// When what arrived then with this lag was measured, by the aggregator's clock.
+fn measured_at(received_at: Timestamp, lag_us: i64, quickest_us: i64) -> Timestamp {
+    let waited_us = lag_us.saturating_sub(quickest_us).max(0);
+    received_at - Duration::from_micros(waited_us.unsigned_abs())
 }
 
 impl LinkWindow {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use leeward_common::{
     id::{AgentId, RegionId, ServiceId, SourceId},
-    report::{Path, Report, Window},
+    report::{LocalHealth, Path, Report, Window},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct AgentConnected {
     pub build: String,
 }
 
-/// An agent's reports of one window.
+/// An agent's reports of one window, or of a part of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reports {
     /// The agent.
@@ -56,6 +56,11 @@ pub struct Reports {
     pub region: RegionId,
     /// The window, by the agent's clock: a label, not an order.
     pub window: Window,
+    /// Up to when they tell, by the agent's clock: the window's end, or an instant within it for the few paths that fell
+    /// silent then. Another part of the window follows, and counts only the rest.
+    pub until: Timestamp,
+    /// What the agent noticed about itself; `None` with an early part, and from agents that do not say.
+    pub health: Option<LocalHealth>,
     /// Path by path.
     pub reports: Vec<(Path, Report)>,
 }

@@ -22,7 +22,7 @@ mod sections;
 pub(crate) use sections::known_region;
 
 pub use sections::{
-    CapacitySection, EvidenceSection, FailoverSection, PolicySection, ProbingSection,
+    CapacitySection, DoubtSection, EvidenceSection, FailoverSection, PolicySection, ProbingSection,
     RegionSection, Sections, SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
 };
 
@@ -43,6 +43,8 @@ pub struct Policy {
     pub evaluate_every: Duration,
     /// What counts as evidence, and for how long.
     pub evidence: Evidence,
+    /// When an agent's own trouble takes its vote away.
+    pub doubt: Doubt,
     /// The numbers of the baseline weight and of the network weight.
     pub weights: Weights,
     /// The numbers that keep a selection from flapping.
@@ -132,6 +134,22 @@ pub struct Evidence {
     pub down_probes: u32,
     /// Fewer probes than this are no estimate of a link.
     pub min_probes: u32,
+}
+
+/// What an agent may notice about itself in a window and still have a vote
+/// ([`LocalHealth`](leeward_common::report::LocalHealth)).
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Doubt {
+    /// The share of due probes, 0..=1, that it did not send in time or that its kernel refused.
+    pub unsent: f64,
+    /// How late its probes left, on the average.
+    pub lateness: Duration,
+    /// Packets that its receive queue dropped, as a share of due probes.
+    pub overflow: f64,
+    /// By how much its clock was set.
+    pub clock_step: Duration,
+    /// For how long after such a window its vote does not count.
+    pub lasts: Duration,
 }
 
 /// The numbers of the baseline weight and of the network weight. Every utility is in 0..=1 and falls as its measure
@@ -264,6 +282,19 @@ pub mod defaults {
             down_after: Duration::from_millis(500),
             down_probes: 4,
             min_probes: 5,
+        }
+    }
+
+    /// Defaults of [`super::Doubt`]. They are wide: probes that leave late or not at all are never counted as lost, so
+    /// doubt is for hosts in real trouble, and one vote less may cost the quorum.
+    #[must_use]
+    pub const fn doubt() -> super::Doubt {
+        super::Doubt {
+            unsent: 0.3,
+            lateness: Duration::from_millis(100),
+            overflow: 0.1,
+            clock_step: Duration::from_millis(500),
+            lasts: Duration::from_secs(5),
         }
     }
 

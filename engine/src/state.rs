@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The version of [`State`] that this build writes and reads.
-pub const STATE_VERSION: u32 = 5;
+pub const STATE_VERSION: u32 = 6;
 
 /// A snapshot of another version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -6,10 +6,10 @@ mod bench;
 
 use std::collections::BTreeMap;
 
-use bench::{Bench, SECOND, START, WELL, path, region, report};
+use bench::{Bench, Rule, SECOND, START, WELL, path, region, report};
 use leeward_common::{
     id::{AgentId, RegionId, SourceId},
-    report::Window,
+    report::{LocalHealth, Path, Report, Window},
 };
 use leeward_engine::{
     decision::Reason,
@@ -128,6 +128,65 @@ fn an_agent_to_whom_everything_fails_is_itself_at_fault() {
     assert_eq!(candidate(&view, "b", "a").loss.unwrap().value, 0.0);
 }
 
+/// A report of an instant within the window that has just begun.
+fn part(bench: &Bench, from: &str, ms: u32, reports: Vec<(Path, Report)>) -> Reports {
+    let window = Window {
+        start: bench.now(),
+        length: SECOND,
+    };
+    Reports {
+        agent: AgentId::parse(from).unwrap(),
+        region: region(&from[..1]),
+        window,
+        until: window.start + SECOND * ms / 1_000,
+        health: None,
+        reports,
+    }
+}
+
+#[test]
+fn an_agent_in_trouble_of_its_own_has_no_vote_until_a_while_after() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let mut reports = part(&bench, "a1", 10, Vec::new());
+    reports.health = Some(LocalHealth {
+        due: 60,
+        lateness_mean_us: 250_000,
+        ..LocalHealth::default()
+    });
+    bench.step(reports.until, &Input::Reports(reports));
+    let view = bench.run(2, WELL);
+    assert_eq!(vote(&view, "a1"), Some(Vote::Suspect));
+    assert_eq!(vote(&view, "a2"), Some(Vote::Counts));
+    let view = bench.run(5, WELL);
+    assert_eq!(vote(&view, "a1"), Some(Vote::Counts));
+}
+
+#[test]
+fn the_region_is_not_down_on_the_word_of_observers_in_trouble_of_their_own() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let lost: Rule = |_, to| {
+        Some(match to.starts_with('b') {
+            true => (0, 0),
+            false => (10, 20_000),
+        })
+    };
+    for second in 0..4 {
+        for from in ["a1", "a2", "c1", "c2", "d1", "d2"] {
+            let mut reports = part(&bench, from, 10, Vec::new());
+            reports.health = Some(LocalHealth {
+                due: 60,
+                not_sent: 40,
+                ..LocalHealth::default()
+            });
+            bench.step(reports.until, &Input::Reports(reports));
+        }
+        let view = bench.run(1, lost);
+        assert_ne!(state(&view, "b"), RegionState::Down, "second {second}");
+    }
+}
+
 #[test]
 fn observers_that_all_see_nothing_are_cut_off_themselves() {
     let mut bench = Bench::four();
@@ -223,6 +282,8 @@ fn what_was_kept_during_a_silence_is_not_fresh() {
             start: old,
             length: SECOND,
         },
+        until: old + SECOND,
+        health: None,
         reports: vec![(path("b1"), report((10, 20_000)))],
     };
     bench.step(bench.now(), &Input::Reports(reports));

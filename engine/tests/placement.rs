@@ -283,6 +283,8 @@ impl Play {
                 agent: AgentId::parse(&format!("{}1", REGIONS[n])).unwrap(),
                 region: place(n),
                 window,
+                until: window.end(),
+                health: None,
                 reports: rows.collect(),
             };
             let decided = self.tell(self.now(), &Input::Reports(reports));

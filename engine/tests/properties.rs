@@ -57,6 +57,7 @@ fn policy() -> Policy {
         evaluate_every: Duration::from_millis(50),
         evidence: defaults::evidence(Duration::from_millis(100), SECOND),
         weights: defaults::weights(),
+        doubt: defaults::doubt(),
         steadiness: Steadiness {
             confirm: SECOND,
             hold_first: SECOND * 5,
@@ -139,6 +140,8 @@ fn reports(from: usize, start: Timestamp, weathers: &[Weather; 4]) -> Input {
             start,
             length: SECOND,
         },
+        until: start + SECOND,
+        health: None,
         reports: others.map(|to| (path(to), report(weathers[to]))).collect(),
     })
 }
@@ -424,6 +427,6 @@ fn a_snapshot_of_another_version_is_refused() {
     let error = Engine::from_snapshot(serde_json::from_value(snapshot).unwrap()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "snapshot has version 99; this build reads 5"
+        "snapshot has version 99; this build reads 6"
     );
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ClosedWindow, Plan, ProberConfig, Sockets,
+    checkup::Checkup,
     handle::{Command, Shared},
     limiter::Limiter,
     wire::{Clock, Wire},
@@ -53,6 +54,8 @@ const PUBLISH_NS: u64 = 100_000_000;
 const STALL_NS: u64 = 5_000_000_000;
 /// A step of the wall clock beyond this begins a new window.
 const REALIGN_NS: u64 = 1_000_000;
+/// From one look for paths that fell silent to the next: those that fall silent together share a report.
+const LOOK_NS: u64 = 5_000_000;
 /// How long a source address is believed; routes change.
 const SOURCE_LIFETIME_NS: u64 = 30_000_000_000;
 
@@ -70,8 +73,10 @@ pub(super) struct ProbeThread {
     running: Option<Running>,
     /// Waits for the present window to end.
     next_plan: Option<Plan>,
+    checkup: Checkup,
     published_ns: u64,
     read_all_ns: u64,
+    looked_ns: u64,
     /// How much later than asked for this host wakes the thread, smoothed, at most [`EARLY_NS`]; asked for so much earlier.
     oversleep_ns: u64,
 }
@@ -121,8 +126,10 @@ impl ProbeThread {
             clock,
             running: None,
             next_plan: None,
+            checkup: Checkup::default(),
             published_ns: 0,
             read_all_ns: 0,
+            looked_ns: 0,
             oversleep_ns: 0,
         }
     }
@@ -139,6 +146,7 @@ impl ProbeThread {
             let more = self
                 .wire
                 .receive(asked, RECEIVE_BUDGET, &mut self.clock, &mut self.tracker);
+            self.report_early();
             self.publish(PUBLISH_NS);
             ready = if more == 0 { self.sleep() } else { more };
         }
@@ -181,6 +189,7 @@ impl ProbeThread {
     fn mind_the_clock(&mut self) {
         let step_ns = self.clock.take_step();
         self.tracker.counters_mut().clock_steps = self.clock.steps();
+        self.checkup.clock_step(step_ns);
         if step_ns.unsigned_abs() >= REALIGN_NS && self.running.is_some() {
             let now = self.clock.last();
             self.close_window(now.mono_ns, Begin::At(timestamp(now)));
@@ -258,15 +267,18 @@ impl ProbeThread {
         });
         match sent {
             Ok(()) => {
-                let counters = self.tracker.counters_mut();
+                let (counters, late_us) = (
+                    self.tracker.counters_mut(),
+                    now.mono_ns.abs_diff(due.at_ns) / 1_000,
+                );
                 counters.sent += 1;
-                counters
-                    .lateness
-                    .record(now.mono_ns.abs_diff(due.at_ns) / 1_000);
+                counters.lateness.record(late_us);
+                self.checkup.sent(late_us);
             }
             Err(error) => {
                 tracing::trace!(%error, address = %leaving.address, "the kernel refused a probe");
                 source.1 = 0;
+                self.checkup.send_error();
                 self.tracker
                     .refused_locally(due.row, leaving.identity.sequence);
             }
@@ -277,23 +289,56 @@ impl ProbeThread {
         let Some(running) = &self.running else { return };
         let plan_version = running.plan.version;
         let (window, rows) = self.tracker.close(end_ns);
-        if !rows.is_empty()
-            && self
-                .out
-                .try_send(ClosedWindow {
-                    plan_version,
-                    window,
-                    rows,
-                })
-                .is_err()
-        {
-            self.tracker.counters_mut().windows_dropped += 1;
-        }
+        let health = self.checkup.take(self.tracker.counters());
+        self.hand_over(ClosedWindow {
+            plan_version,
+            window,
+            until: window.end(),
+            health: Some(health),
+            rows,
+        });
         match (self.next_plan.take(), next) {
             (Some(plan), Begin::Following) => self.carry_out(plan, window.end(), end_ns),
             (Some(plan), Begin::At(now)) => self.carry_out(plan, now, end_ns),
             (None, next) => self.tracker.begin(next),
         }
+    }
+
+    /// Reports paths that fell silent, without waiting for the window's end. Not while windows queue: then nothing
+    /// leaves earlier for it.
+    fn report_early(&mut self) {
+        let now = self.clock.last();
+        if now.mono_ns < self.look_at_ns() {
+            return;
+        }
+        self.looked_ns = now.mono_ns;
+        let Some(running) = &self.running else { return };
+        if self.out.capacity() * 2 < self.out.max_capacity() {
+            return;
+        }
+        let plan_version = running.plan.version;
+        // What has come by now is no silence.
+        self.wire
+            .receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
+        let (window, rows) = (self.tracker.window(), self.tracker.look(now.mono_ns));
+        self.hand_over(ClosedWindow {
+            plan_version,
+            window,
+            until: timestamp(now).clamp(window.start, window.end()),
+            health: None,
+            rows,
+        });
+    }
+
+    fn hand_over(&mut self, closed: ClosedWindow) {
+        if !closed.rows.is_empty() && self.out.try_send(closed).is_err() {
+            self.tracker.counters_mut().windows_dropped += 1;
+        }
+    }
+
+    /// When to look for paths that fell silent, nanoseconds of the monotonic clock.
+    fn look_at_ns(&self) -> u64 {
+        self.tracker.next_look_ns().max(self.looked_ns + LOOK_NS)
     }
 
     /// When the present window ends, nanoseconds of the monotonic clock; never, without a plan.
@@ -344,6 +389,7 @@ impl ProbeThread {
             .unwrap_or(u64::MAX);
         let next_ns = due_ns
             .min(self.window_end_ns())
+            .min(self.look_at_ns())
             .min(now_ns + LONGEST_SLEEP_NS);
         if next_ns <= now_ns {
             return 0;

@@ -38,6 +38,7 @@ fn plan_of(paths: Vec<PlannedPath>) -> Plan {
         window,
         expiry: EXPIRY,
         schema: Schema::TwoDigits,
+        silence: None,
         paths,
     }
 }
@@ -429,6 +430,87 @@ fn a_path_costs_little_memory() {
     assert!(bytes <= 512, "{bytes}");
 }
 
+const RULE: Rule = Rule {
+    probes: 3,
+    after: Duration::from_millis(50),
+};
+
+#[test]
+fn a_path_that_falls_silent_is_reported_at_once_and_once() {
+    let plan = Plan {
+        silence: Some(RULE),
+        ..plan()
+    };
+    let mut tracker = tracker_of(&plan);
+    // Teach the path its deadline: about 101 ms for a steady round trip of one.
+    let mut now = 0;
+    for _ in 0..50 {
+        now += 20 * MS;
+        let leaving = tracker.depart(0, departure(now));
+        reply(&mut tracker, &leaving, arrival(now + MS));
+        let _ = tracker.close(now + MS);
+        tracker.begin(Begin::Following);
+        assert_eq!(tracker.look(now + MS), []);
+    }
+    let heard = now + MS;
+    let mut last = None;
+    for n in 1..=3 {
+        last = Some((
+            tracker.depart(0, departure(now + n * 20 * MS)),
+            now + n * 20 * MS,
+        ));
+    }
+    let (leaving, third_left) = last.unwrap();
+    let look_at = tracker.next_look_ns();
+    assert!(look_at >= third_left + 100 * MS && look_at < third_left + 110 * MS);
+    assert_eq!(tracker.look(look_at - MS), []);
+    assert_eq!(tracker.next_look_ns(), look_at, "the third deadline");
+    let part = tracker.look(look_at);
+    let [(0, report)] = part.as_slice() else {
+        panic!("{part:?}")
+    };
+    let silence = report.counts.silence.unwrap();
+    assert_eq!((report.counts.overdue, report.counts.open), (3, 3));
+    assert_eq!(silence.unanswered, 3);
+    assert_eq!(
+        silence.lasts,
+        Duration::from_micros((look_at - heard) / 1_000)
+    );
+    assert_eq!(tracker.look(look_at + MS), [], "it was told");
+
+    let back = look_at + 5 * MS;
+    reply(&mut tracker, &leaving, arrival(back));
+    assert_eq!(
+        tracker.look(back),
+        [],
+        "the return waits for the window's end"
+    );
+    let rest = counts(&mut tracker, back + MS, 0);
+    assert_eq!(rest.silence, Some(Default::default()));
+    assert_eq!((rest.scheduled, rest.of(Class::Late), rest.open), (0, 1, 2));
+}
+
+#[test]
+fn a_reply_that_was_reported_early_is_not_made_a_duplicate_afterwards() {
+    let plan = Plan {
+        silence: Some(Rule {
+            probes: 1,
+            after: Duration::ZERO,
+        }),
+        ..plan()
+    };
+    let mut tracker = tracker_of(&plan);
+    let replied = tracker.depart(0, departure(MS));
+    reply(&mut tracker, &replied, arrival(2 * MS));
+    let left = 3 * MS;
+    let _lost = tracker.depart(0, departure(left));
+    let part = tracker.look(left + EXPIRY.as_nanos() as u64);
+    assert_eq!(part[0].1.counts.of(Class::Replied), 1);
+    reply(&mut tracker, &replied, arrival(200 * MS));
+    assert_eq!(tracker.counters().strays_of(Stray::Repeated), 1);
+    assert_eq!(tracker.counters().of(Class::Duplicate), 0);
+}
+
 // The model.
 
 /// What the network does to one probe.
@@ -521,8 +603,89 @@ fn events(sendings: &[Sending], steps: &[(u64, i64)]) -> Vec<(u64, Event)> {
     events
 }
 
+/// What a tracker reports of a row in each window, as parts; looked at every so many events, if at all.
+fn parts(rule: Option<Rule>, look_every: usize, sendings: &[Sending]) -> Vec<[Vec<Counts>; 4]> {
+    let plan = Plan {
+        silence: rule,
+        ..plan()
+    };
+    let mut tracker = tracker_of(&plan);
+    let mut leavings: Vec<Option<Leaving>> = vec![None; sendings.len()];
+    let mut windows = vec![<[Vec<Counts>; 4]>::default()];
+    for (n, (now, event)) in events(sendings, &[]).into_iter().enumerate() {
+        match event {
+            Event::Depart(at) => {
+                let leaving = tracker.depart(sendings[at].row, departure(now));
+                if matches!(sendings[at].fate, Fate::Refused) {
+                    tracker.refused_locally(sendings[at].row, leaving.identity.sequence);
+                }
+                leavings[at] = Some(leaving);
+            }
+            Event::Answer(at, answered) => {
+                let leaving = leavings[at].unwrap();
+                match answered {
+                    Answered::Error => tracker.on_error(&quoted(&leaving, true), arrival(now)),
+                    _ => reply(&mut tracker, &leaving, arrival(now)),
+                }
+            }
+            Event::Close => {
+                for (row, report) in tracker.close(now).1 {
+                    windows.last_mut().unwrap()[row as usize].push(report.counts);
+                }
+                tracker.begin(Begin::Following);
+                windows.push(Default::default());
+            }
+            Event::Step(_) => {}
+        }
+        if n % look_every == 0 {
+            for (row, report) in tracker.look(now) {
+                windows.last_mut().unwrap()[row as usize].push(report.counts);
+            }
+        }
+    }
+    windows
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Early reports take nothing away, count nothing twice, and leave the account whole from part to part.
+    #[test]
+    fn the_parts_of_a_window_add_up_to_the_window(
+        sendings in prop::collection::vec(sending(), 1..200),
+        probes in 1u32..4,
+        after_ms in 0u64..100,
+        look_every in 1usize..4,
+    ) {
+        let rule = Rule { probes, after: Duration::from_millis(after_ms) };
+        let whole = parts(None, 1, &sendings);
+        let cut = parts(Some(rule), look_every, &sendings);
+        let mut open = [0u64; 4];
+        for (n, (whole, cut)) in whole.iter().zip(&cut).enumerate() {
+            for row in 0..4 {
+                let sum = |of: &dyn Fn(&Counts) -> u64| (
+                    whole[row].iter().map(of).sum::<u64>(), cut[row].iter().map(of).sum::<u64>()
+                );
+                for of in [
+                    &(|counts: &Counts| u64::from(counts.scheduled)) as &dyn Fn(&Counts) -> u64,
+                    &|counts| counts.ended(),
+                    &|counts| counts.answered(),
+                    &|counts| u64::from(counts.of(Class::Lost) + counts.of(Class::IcmpError)),
+                ] {
+                    let (want, got) = sum(of);
+                    prop_assert_eq!(want, got, "window {} row {}: {:?} {:?}", n, row, whole[row], cut[row]);
+                }
+                // An error after deadline or expiry finds its probe overdue or lost only if somebody looked in between.
+                let (want, got) = sum(&|counts| u64::from(counts.overdue));
+                let (errors, _) = sum(&|counts| u64::from(counts.of(Class::IcmpError)));
+                prop_assert!((want..=want + errors).contains(&got), "window {} row {}", n, row);
+                for part in &cut[row] {
+                    open[row] = open[row] + u64::from(part.scheduled) - part.ended();
+                    prop_assert_eq!(u64::from(part.open), open[row], "window {} row {}", n, row);
+                }
+            }
+        }
+    }
 
     /// Loss, duplication, reordering, delay past deadline and expiry, errors, refusals, and steps of the wall clock.
     #[test]
@@ -620,7 +783,8 @@ proptest! {
                     tracker.begin(Begin::Following);
                     for row in 0..4usize {
                         let got = rows.iter().find(|(of, _)| *of as usize == row).map(|(_, report)| report.counts);
-                        let got = got.unwrap_or_default();
+                        let mut got = got.unwrap_or_default();
+                        got.silence = None;
                         let mut want = wanted[window][row];
                         open[row] = open[row] + u64::from(want.scheduled) - want.ended();
                         want.open = open[row] as u32;

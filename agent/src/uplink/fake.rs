@@ -407,6 +407,8 @@ pub(crate) fn mesh(version: u64, targets: Vec<v1::Target>) -> v1::Mesh {
         window_us: 1_000_000,
         expiry_us: 3_000_000,
         schema: 1,
+        silence_probes: 0,
+        silence_us: 0,
         targets,
     }
 }
@@ -566,12 +568,15 @@ pub(crate) fn window(number: u64, plan_version: u64, rows: u32) -> ClosedWindow 
         counts.end(leeward_common::report::Class::Replied);
         (row, Report { counts, rtt })
     };
+    let window = Window {
+        start,
+        length: second,
+    };
     ClosedWindow {
         plan_version,
-        window: Window {
-            start,
-            length: second,
-        },
+        window,
+        until: window.end(),
+        health: None,
         rows: (0..rows).map(row).collect(),
     }
 }

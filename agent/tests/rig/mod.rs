@@ -77,6 +77,7 @@ pub fn plan(version: u64, paths: Vec<PlannedPath>) -> Plan {
         window: Duration::from_millis(100),
         expiry: Duration::from_millis(500),
         schema: Schema::TwoDigits,
+        silence: None,
         paths,
     }
 }

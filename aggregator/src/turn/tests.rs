@@ -192,6 +192,8 @@ impl Bench {
                         start,
                         length: Duration::from_secs(1),
                     },
+                    until: start + Duration::from_secs(1),
+                    health: None,
                     schema: Schema::TwoDigits,
                     rows: (0..paths.len() as u32)
                         .map(|row| (row, report(rtt_us + row * 1_000, lost)))
@@ -919,6 +921,8 @@ fn rows_must_match_their_table() {
         sequence: 0,
         table: 1,
         window,
+        until: window.end(),
+        health: None,
         schema: Schema::TwoDigits,
         rows: vec![(9, report(1_000, 0))],
     };

@@ -362,6 +362,8 @@ impl Agent {
                 start,
                 length: second,
             },
+            until: start + second,
+            health: None,
             schema: Schema::TwoDigits,
             rows: (0..rows).map(|row| (row, report(80_000))).collect(),
         }

@@ -240,6 +240,8 @@ fn reports(n: usize, window: Window, lost: Option<usize>) -> anyhow::Result<Repo
         agent: AgentId::parse(&format!("a{n:02}"))?,
         region: region(n)?,
         window,
+        until: window.end(),
+        health: None,
         reports: rows,
     })
 }

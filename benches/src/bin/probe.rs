@@ -146,6 +146,7 @@ fn plan(targets: u32, interval: Duration, window: Duration) -> Plan {
         window,
         expiry: Duration::from_secs(1),
         schema: Schema::TwoDigits,
+        silence: None,
         paths: (0..targets).map(path).collect(),
     }
 }

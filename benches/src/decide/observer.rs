@@ -42,6 +42,8 @@ impl Observer {
                     start: Timestamp::EPOCH,
                     length,
                 },
+                until: Timestamp::EPOCH + length,
+                health: None,
                 reports: probed.iter().map(path).collect(),
             },
             schema: Schema::default(),

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!  prelude, big-endian, never compressed: who, which, when; enough to refuse or to recognise a batch
-//!    format u8 = 1 │ packing u8 │ schema u8 │ n u8 │ agent, n bytes │ boot epoch u64 │ sequence u64 │ table u32
-//!    window start, µs u64 │ window length, µs u32 │ rows u32 │ length of columns u32 │ packed length of columns u32
+//!    format u8 = 2 │ packing u8 │ schema u8 │ n u8 │ agent, n bytes │ boot epoch u64 │ sequence u64 │ table u32
+//!    window start, µs u64 │ window length, µs u32 │ end of this part of it, µs after its start, u32 │ health u8 = 0 or 1
+//!    if health = 1, u32 each: due │ not sent │ send errors │ lateness, µs: mean │ largest │ overflow │ clock step, µs
+//!    rows u32 │ length of columns u32 │ packed length of columns u32
 //!
 //!  columns, packed: 0 as they are, 1 one zstd frame; each as `column` describes
 //!    per row           row less the row expected next (the one before + 1; first 0) │ scheduled
@@ -17,6 +19,9 @@
 //!                      count - 4
 //!    per row with n > 2
 //!                      zigzag(d >> w), d = sum - expected sum, w = log2 of the first bucket's width
+//!    per row           0, or unanswered in a row + 1
+//!    per row with some unanswered in a row
+//!                      how long, µs
 //!
 //!  bits, to the end, each number least significant bit first; the last byte is filled up with zeros
 //!    per row with n > 0, at once: min - lowest of the first bucket, at that bucket's width
@@ -28,19 +33,25 @@
 //!
 //! Compression is worth its time on columns, which repeat themselves, and not on the bits, which are noise. Times are
 //! microseconds. A writer packs when that is shorter, so that equal batches have equal bytes.
+//!
+//! Format 1, which is read and no longer written, has neither part nor health in its prelude, and none of the last two
+//! columns: its batches tell of whole windows.
 
 use std::time::Duration;
 
 use crate::{
     histogram::Schema,
     id::AgentId,
-    report::{Report, Window},
+    report::{LocalHealth, Report, Window},
     time::Timestamp,
     wire::{WireError, limits, rows},
 };
 
 /// The format number of this layout.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
+
+/// The oldest format that is read.
+pub const OLDEST_FORMAT: u8 = 1;
 
 /// Level 3 saves 1 % and takes twice the time.
 const ZSTD_LEVEL: i32 = 1;
@@ -64,6 +75,10 @@ pub struct Batch {
     pub table: u32,
     /// The window, common to all rows. It is aligned to UTC, and its length divides a minute.
     pub window: Window,
+    /// Up to when the rows tell: the window's end, or an instant within it, after which another part follows.
+    pub until: Timestamp,
+    /// What the agent noticed about itself; only with the last part of a window.
+    pub health: Option<LocalHealth>,
     /// The histograms' schema, common to all rows.
     pub schema: Schema,
     /// Rows in ascending order, each at most once. A path without a row was not probed in this window.
@@ -83,6 +98,8 @@ pub struct BatchKey {
     pub table: u32,
     /// The window, common to all rows.
     pub window: Window,
+    /// Up to when the rows tell.
+    pub until: Timestamp,
 }
 
 /// Encodes a batch.
@@ -98,11 +115,14 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, WireError> {
         sequence,
         table,
         window,
+        until,
+        health,
         schema,
         rows,
     } = batch;
     check_rows(rows.len())?;
     let window_length_us = check_window(*window)?;
+    let part_us = check_part(*window, *until)?;
     let rows::Encoded { columns, bits } = rows::encode(*schema, rows)?;
     check_columns(columns.len())?;
     let (packing, packed) = pack(&columns)?;
@@ -115,6 +135,11 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, WireError> {
     bytes.extend(table.to_be_bytes());
     bytes.extend(window.start.as_unix_us().to_be_bytes());
     bytes.extend(window_length_us.to_be_bytes());
+    bytes.extend(part_us.to_be_bytes());
+    bytes.push(u8::from(health.is_some()));
+    for number in health.iter().flat_map(health_numbers) {
+        bytes.extend(number.to_be_bytes());
+    }
     for length in [rows.len(), columns.len(), packed.len()] {
         // All three are within limits far below 2^32.
         bytes.extend((length as u32).to_be_bytes());
@@ -147,7 +172,9 @@ pub fn peek(bytes: &[u8]) -> Result<BatchKey, WireError> {
 /// Returns what is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<Batch, WireError> {
     let Prelude {
+        format,
         key,
+        health,
         schema,
         rows,
         packing,
@@ -156,8 +183,8 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, WireError> {
         bits,
     } = Prelude::parse(bytes)?;
     let rows = match packing {
-        PLAIN => rows::decode(schema, rows, packed, bits)?,
-        _ => rows::decode(schema, rows, &inflate(packed, inflated)?, bits)?,
+        PLAIN => rows::decode(format, schema, rows, packed, bits)?,
+        _ => rows::decode(format, schema, rows, &inflate(packed, inflated)?, bits)?,
     };
     let BatchKey {
         agent,
@@ -165,6 +192,7 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, WireError> {
         sequence,
         table,
         window,
+        until,
     } = key;
     Ok(Batch {
         agent,
@@ -172,6 +200,8 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, WireError> {
         sequence,
         table,
         window,
+        until,
+        health,
         schema,
         rows,
     })
@@ -179,7 +209,9 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, WireError> {
 
 /// What stands before the columns, its sizes within their limits.
 struct Prelude<'a> {
+    format: u8,
     key: BatchKey,
+    health: Option<LocalHealth>,
     schema: Schema,
     rows: usize,
     packing: u8,
@@ -202,9 +234,9 @@ impl<'a> Prelude<'a> {
             length: bytes.len(),
         };
         let [format] = fields.take()?;
-        if format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
             return Err(malformed(format!(
-                "its format is {format}, this build reads {FORMAT}"
+                "its format is {format}, this build reads {OLDEST_FORMAT} to {FORMAT}"
             )));
         }
         let [packing, schema, agent_length] = fields.take()?;
@@ -224,6 +256,10 @@ impl<'a> Prelude<'a> {
             length: Duration::from_micros(fields.u32()?.into()),
         };
         check_window(window)?;
+        let (until, health) = match format {
+            1 => (window.end(), None),
+            _ => (fields.part_of(window)?, fields.health()?),
+        };
         let (rows, inflated) = (fields.u32()? as usize, fields.u32()? as usize);
         check_rows(rows)?;
         check_columns(inflated)?;
@@ -238,9 +274,12 @@ impl<'a> Prelude<'a> {
             sequence,
             table,
             window,
+            until,
         };
         Ok(Self {
+            format,
             key,
+            health,
             schema,
             rows,
             packing,
@@ -277,6 +316,29 @@ impl<'a> Fields<'a> {
         let mut array = [0; N];
         array.copy_from_slice(self.slice(N)?);
         Ok(array)
+    }
+
+    fn part_of(&mut self, window: Window) -> Result<Timestamp, WireError> {
+        let until = window.start + Duration::from_micros(self.u32()?.into());
+        check_part(window, until).map(|_| until)
+    }
+
+    fn health(&mut self) -> Result<Option<LocalHealth>, WireError> {
+        match self.take()? {
+            [0] => Ok(None),
+            [1] => Ok(Some(LocalHealth {
+                due: self.u32()?,
+                not_sent: self.u32()?,
+                send_errors: self.u32()?,
+                lateness_mean_us: self.u32()?,
+                lateness_max_us: self.u32()?,
+                receive_overflow: self.u32()?,
+                clock_step_us: self.u32()?,
+            })),
+            [other] => Err(malformed(format!(
+                "its mark of local health is {other}; 0 and 1 are known"
+            ))),
+        }
     }
 
     fn u32(&mut self) -> Result<u32, WireError> {
@@ -326,6 +388,36 @@ fn check_window(window: Window) -> Result<u32, WireError> {
         ));
     }
     Ok(us)
+}
+
+/// Returns the end of a window's part, microseconds after the window's start.
+fn check_part(window: Window, until: Timestamp) -> Result<u32, WireError> {
+    if until < window.start || until > window.end() {
+        return Err(malformed("its part of the window does not end within it"));
+    }
+    // A window is at most a minute long.
+    Ok(until.since(window.start).as_micros() as u32)
+}
+
+fn health_numbers(health: &LocalHealth) -> [u32; 7] {
+    let LocalHealth {
+        due,
+        not_sent,
+        send_errors,
+        lateness_mean_us,
+        lateness_max_us,
+        receive_overflow,
+        clock_step_us,
+    } = *health;
+    [
+        due,
+        not_sent,
+        send_errors,
+        lateness_mean_us,
+        lateness_max_us,
+        receive_overflow,
+        clock_step_us,
+    ]
 }
 
 /// The shorter of the columns themselves and their compressed form.

@@ -4,9 +4,11 @@
 //! are), the maximum of a single sample, the sum of two. The minimum lies in the first filled bucket and the maximum
 //! in the last, so only their places within these are written.
 
+use std::time::Duration;
+
 use crate::{
     histogram::{Histogram, MAX_US, Schema},
-    report::{Class, Counts, Report, Rtt},
+    report::{Class, Counts, Report, Rtt, Silence},
     wire::{
         WireError,
         bits::{BitReader, BitWriter},
@@ -29,9 +31,14 @@ enum Name {
     Body,
     BodyCount,
     SumSteps,
+    Silence,
+    SilenceLasts,
 }
 
-const COLUMNS: usize = Name::SumSteps as usize + 1;
+const COLUMNS: usize = Name::SilenceLasts as usize + 1;
+
+/// Format 1 ends with this column.
+const COLUMNS_OF_FORMAT_1: usize = Name::SumSteps as usize + 1;
 
 /// In [`Name::Body`], the part that holds a count less one; as large as this, the rest is in [`Name::BodyCount`].
 const COUNT_BITS: u32 = 2;
@@ -118,6 +125,13 @@ impl Writer {
         }
         self.column(Name::Overdue, counts.overdue.into());
         self.column(Name::Open, counts.open.into());
+        let Some(Silence { unanswered, lasts }) = counts.silence else {
+            return self.column(Name::Silence, 0);
+        };
+        self.column(Name::Silence, u64::from(unanswered) + 1);
+        if unanswered > 0 {
+            self.column(Name::SilenceLasts, lasts.as_micros() as u64);
+        }
     }
 
     fn rtt(&mut self, rtt: &Rtt) -> Result<(), WireError> {
@@ -190,12 +204,13 @@ impl Writer {
 ///
 /// Returns what is wrong with the columns or bits.
 pub(super) fn decode<'a>(
+    format: u8,
     schema: Schema,
     rows: usize,
     mut columns: &'a [u8],
     bits: &'a [u8],
 ) -> Result<Vec<(u32, Report)>, WireError> {
-    let mut reader = Reader::new(schema, &mut columns, bits)
+    let mut reader = Reader::new(format, schema, &mut columns, bits)
         .ok_or_else(|| malformed("a column is cut short"))?;
     if !columns.is_empty() {
         return Err(malformed("bytes follow the last column"));
@@ -229,9 +244,13 @@ const ENDS: Why = "a column ends before the rows do, or holds a number out of ra
 const BITS_END: Why = "the bits end before the rows do";
 
 impl<'a> Reader<'a> {
-    fn new(schema: Schema, bytes: &mut &'a [u8], bits: &'a [u8]) -> Option<Self> {
+    fn new(format: u8, schema: Schema, bytes: &mut &'a [u8], bits: &'a [u8]) -> Option<Self> {
         let mut columns = std::array::from_fn(|_| Column::Constant(0));
-        for column in &mut columns {
+        let present = match format {
+            1 => COLUMNS_OF_FORMAT_1,
+            _ => COLUMNS,
+        };
+        for column in &mut columns[..present] {
             *column = Column::split_off(bytes)?;
         }
         Some(Self {
@@ -279,7 +298,24 @@ impl<'a> Reader<'a> {
         }
         counts.overdue = self.u32(Name::Overdue)?;
         counts.open = self.u32(Name::Open)?;
+        counts.silence = self.silence()?;
         Ok(counts)
+    }
+
+    fn silence(&mut self) -> Result<Option<Silence>, Why> {
+        let told = self.columns[Name::Silence as usize].take().ok_or(ENDS)?;
+        let Some(unanswered) = told.checked_sub(1) else {
+            return Ok(None);
+        };
+        let unanswered = u32::try_from(unanswered).map_err(|_| ENDS)?;
+        let lasts_us = match unanswered {
+            0 => 0,
+            _ => self.columns[Name::SilenceLasts as usize]
+                .take()
+                .ok_or(ENDS)?,
+        };
+        let lasts = Duration::from_micros(lasts_us);
+        Ok(Some(Silence { unanswered, lasts }))
     }
 
     fn rtt(&mut self, samples: u64) -> Result<Rtt, Why> {
@@ -402,6 +438,7 @@ fn expected_sum(schema: Schema, buckets: &[(u16, u32)], min_us: u32, max_us: u32
 /// What must hold of a report so that it can be written.
 fn check(schema: Schema, report: &Report) -> Result<(), Why> {
     let Report { counts, rtt } = report;
+    check_silence(counts)?;
     if rtt.histogram.schema() != schema {
         return Err("its histogram is of another schema than the batch");
     }
@@ -423,6 +460,17 @@ fn check(schema: Schema, report: &Report) -> Result<(), Why> {
         return Err("its minimum is not in its first bucket or its maximum not in its last");
     }
     check_extremes(rtt, samples)
+}
+
+fn check_silence(counts: &Counts) -> Result<(), Why> {
+    let Silence { unanswered, lasts } = counts.silence.unwrap_or_default();
+    let whole =
+        lasts.subsec_nanos().is_multiple_of(1_000) && u64::try_from(lasts.as_micros()).is_ok();
+    match unanswered {
+        _ if !whole => Err("its silence is not a number of microseconds"),
+        0 if lasts != Duration::ZERO => Err("its silence lasts and nothing is unanswered"),
+        _ => Ok(()),
+    }
 }
 
 fn check_extremes(rtt: &Rtt, samples: u64) -> Result<(), Why> {

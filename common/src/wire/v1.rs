@@ -112,6 +112,13 @@ pub struct Mesh {
     pub expiry_us: u64,
     /// Histogram schema by number.
     pub schema: u8,
+    /// A path on which so many probes in a row are unanswered, and nothing was answered for [`Self::silence_us`], is
+    /// reported before its window ends; 0 if none is.
+    #[serde(default)]
+    pub silence_probes: u32,
+    /// See [`Self::silence_probes`]; microseconds.
+    #[serde(default)]
+    pub silence_us: u64,
     /// The targets.
     pub targets: Vec<Target>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use leeward_common::{
     histogram::Schema,
     id::AgentId,
-    report::{Class, Report, Rtt, Window},
+    report::{Class, LocalHealth, Report, Rtt, Silence, Window},
     time::Timestamp,
     wire::batch::Batch,
 };
@@ -39,15 +39,18 @@ pub fn report(schema: Schema, ends: &[End], scheduled: u32, overdue: u32, open: 
 }
 
 pub fn batch(agent: &str, schema: Schema, rows: Vec<(u32, Report)>) -> Batch {
+    let window = Window {
+        start: Timestamp::from_unix_us(1_763_000_000_000_000),
+        length: Duration::from_secs(1),
+    };
     Batch {
         agent: AgentId::parse(agent).expect("a valid id"),
         boot_epoch: 0x0123_4567_89ab_cdef,
         sequence: 17,
         table: 1,
-        window: Window {
-            start: Timestamp::from_unix_us(1_763_000_000_000_000),
-            length: Duration::from_secs(1),
-        },
+        window,
+        until: window.end(),
+        health: None,
         schema,
         rows,
     }
@@ -75,11 +78,29 @@ pub fn any_report(schema: Schema) -> impl Strategy<Value = Report> {
         prop::collection::vec(end, 0..40),
         small.clone(),
         small.clone(),
-        small,
+        small.clone(),
+        prop::option::of((small, any::<u32>())),
     )
-        .prop_map(move |(ends, scheduled, overdue, open)| {
-            report(schema, &ends, scheduled, overdue, open)
+        .prop_map(move |(ends, scheduled, overdue, open, silence)| {
+            let mut report = report(schema, &ends, scheduled, overdue, open);
+            report.counts.silence = silence.map(|(unanswered, us)| Silence {
+                unanswered,
+                lasts: Duration::from_micros(u64::from(us) * u64::from(unanswered.min(1))),
+            });
+            report
         })
+}
+
+pub fn any_health() -> impl Strategy<Value = LocalHealth> {
+    any::<[u32; 7]>().prop_map(|numbers| LocalHealth {
+        due: numbers[0],
+        not_sent: numbers[1],
+        send_errors: numbers[2],
+        lateness_mean_us: numbers[3],
+        lateness_max_us: numbers[4],
+        receive_overflow: numbers[5],
+        clock_step_us: numbers[6],
+    })
 }
 
 pub fn any_batch() -> impl Strategy<Value = Batch> {
@@ -91,6 +112,7 @@ pub fn any_batch() -> impl Strategy<Value = Batch> {
             any::<u32>(),
             0u64..1 << 50,
             0usize..4,
+            (0u32..=8, prop::option::of(any_health())),
         );
         (Just(agent), key, prop::collection::vec(row, 0..30)).prop_map(move |(agent, key, rows)| {
             let mut next = 0;
@@ -102,7 +124,7 @@ pub fn any_batch() -> impl Strategy<Value = Batch> {
                     (row, report)
                 })
                 .collect();
-            let (boot_epoch, sequence, table, start, length) = key;
+            let (boot_epoch, sequence, table, start, length, (eighths, health)) = key;
             let length = Duration::from_millis([1, 1_000, 10_000, 60_000][length]);
             let start = Timestamp::from_unix_us(start).floor(length);
             Batch {
@@ -110,6 +132,8 @@ pub fn any_batch() -> impl Strategy<Value = Batch> {
                 sequence,
                 table,
                 window: Window { start, length },
+                until: start + length * eighths / 8,
+                health,
                 ..batch(&agent, schema, rows)
             }
         })

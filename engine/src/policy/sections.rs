@@ -19,7 +19,7 @@ use leeward_common::{
 use serde::Deserialize;
 
 use super::{
-    CapacityRules, Evidence, Failback, Failover, OutsideTarget, Policy, Probing, Region,
+    CapacityRules, Doubt, Evidence, Failback, Failover, OutsideTarget, Policy, Probing, Region,
     SignalSource, Steadiness, Weights, defaults,
 };
 
@@ -97,6 +97,8 @@ pub struct PolicySection {
     pub evaluate_every: Option<Spanned<Span>>,
     /// `[policy.evidence]`
     pub evidence: EvidenceSection,
+    /// `[policy.doubt]`
+    pub doubt: DoubtSection,
     /// `[policy.weights]`
     pub weights: WeightsSection,
     /// `[policy.steadiness]`
@@ -115,6 +117,18 @@ pub struct EvidenceSection {
     pub down_after: Option<Spanned<Span>>,
     pub down_probes: Option<Spanned<u32>>,
     pub min_probes: Option<Spanned<u32>>,
+}
+
+/// `[policy.doubt]`; see [`Doubt`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `Doubt`")]
+pub struct DoubtSection {
+    pub unsent: Option<Spanned<f64>>,
+    pub lateness: Option<Spanned<Span>>,
+    pub overflow: Option<Spanned<f64>>,
+    pub clock_step: Option<Spanned<Span>>,
+    pub lasts: Option<Spanned<Span>>,
 }
 
 /// `[policy.weights]`; see [`Weights`].
@@ -218,6 +232,7 @@ impl Sections {
                 Duration::from_millis(1)..=Duration::from_secs(60),
             )?,
             evidence: check.evidence(self.policy.evidence, &probing)?,
+            doubt: check.doubt(self.policy.doubt)?,
             weights: check.weights(self.policy.weights)?,
             steadiness: check.steadiness(self.policy.steadiness)?,
             capacity: CapacityRules {
@@ -383,6 +398,17 @@ impl Check<'_> {
             )?,
             down_probes: self.number(section.down_probes, standard.down_probes, 1..=1_000)?,
             min_probes: self.number(section.min_probes, standard.min_probes, 1..=100_000)?,
+        })
+    }
+
+    fn doubt(&self, section: DoubtSection) -> Result<Doubt, ConfigError> {
+        let standard = defaults::doubt();
+        Ok(Doubt {
+            unsent: self.number(section.unsent, standard.unsent, 0.0..=1.0)?,
+            lateness: self.span(section.lateness, standard.lateness, MS..=MINUTE)?,
+            overflow: self.number(section.overflow, standard.overflow, 0.0..=1e6)?,
+            clock_step: self.span(section.clock_step, standard.clock_step, MS..=DAY)?,
+            lasts: self.span(section.lasts, standard.lasts, MS..=MINUTE * 10)?,
         })
     }
 

@@ -152,6 +152,8 @@ impl<'a> World<'a> {
                     start: by_clock(start, agent.ahead_us),
                     length,
                 },
+                until: by_clock(at, agent.ahead_us),
+                health: None,
                 reports: reports.collect(),
             };
             if agent.cut_since.is_none() && agent.connected {

@@ -63,6 +63,7 @@ pub fn policy(regions: &[&str]) -> Policy {
         evaluate_every: Duration::from_millis(50),
         evidence: defaults::evidence(Duration::from_millis(100), SECOND),
         weights: defaults::weights(),
+        doubt: defaults::doubt(),
         steadiness: defaults::steadiness(),
         capacity: Default::default(),
     }
@@ -135,6 +136,8 @@ impl Bench {
                     agent: AgentId::parse(from).unwrap(),
                     region: region(&from[..1]),
                     window,
+                    until: window.end(),
+                    health: None,
                     reports: paths,
                 };
                 self.step(self.now(), &Input::Reports(reports));
