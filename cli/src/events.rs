@@ -74,7 +74,7 @@ impl<R: Read> Events<R> {
                 },
                 "id" if !value.contains('\0') => value.clone_into(&mut self.id),
                 "retry" => {
-                    self.retry = value.parse().ok().map(Duration::from_millis).or(self.retry)
+                    self.retry = value.parse().ok().map(Duration::from_millis).or(self.retry);
                 }
                 _ => {}
             }

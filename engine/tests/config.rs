@@ -292,6 +292,9 @@ fn what_changes_little_by_little_arrives_in_steps() {
         [at(10), at(15), at(20), at(60)],
         [(0.0, 34), (250.0, 84), (500.0, 134), (500.0, 134)]
     );
-    let told = scenario.events.iter().filter_map(|event| event.told());
+    let told = scenario
+        .events
+        .iter()
+        .filter_map(leeward_engine::scenario::Event::told);
     assert_eq!(told.count(), 1);
 }

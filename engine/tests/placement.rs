@@ -126,7 +126,7 @@ fn amounts(all: &[u8]) -> BTreeMap<ResourceId, f64> {
 }
 
 fn even_label(n: usize) -> String {
-    (if n % 2 == 0 { "even" } else { "odd" }).to_owned()
+    (if n.is_multiple_of(2) { "even" } else { "odd" }).to_owned()
 }
 
 fn labelled() -> Policy {

@@ -434,7 +434,7 @@ impl<'a> Lab<'a> {
                 }
                 Action::Signal(signal) => self.api.signal(&new_signal(signal))?,
                 Action::Intent(intent) => {
-                    self.intend(intent, SystemClock.now() - start.elapsed())?
+                    self.intend(intent, SystemClock.now() - start.elapsed())?;
                 }
                 Action::Set { .. }
                 | Action::Clear { .. }

@@ -160,7 +160,7 @@ impl Kind {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let own = clients.get(&client).copied().unwrap_or(0);
         let whose = if own >= PER_CLIENT {
-            format!("{} of your host", PER_CLIENT)
+            format!("{PER_CLIENT} of your host")
         } else if self.taken.load(Ordering::SeqCst) >= self.most {
             format!("{} of all clients together", self.most)
         } else {

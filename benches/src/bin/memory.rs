@@ -19,6 +19,7 @@ fn main() -> anyhow::Result<()> {
     let installation = Installation::start(Order {
         agents: 1,
         targets: TARGETS,
+        more: "",
     })?;
     std::thread::sleep(SETTLE);
     let agent = installation.agents().next().context("no agent")?;

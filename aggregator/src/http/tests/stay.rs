@@ -262,7 +262,8 @@ async fn beyond_its_share_a_client_is_told_to_come_later() {
 #[tokio::test]
 async fn what_cannot_be_read_is_a_problem() {
     let server = Server::at(CALM).await;
-    let cases: [(&str, &[(&str, &str)], u16, Code); 9] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, Code);
+    let cases: [Case<'_>; 9] = [
         ("/v1/overview?wait=long", &[], 400, Code::MalformedParameter),
         ("/v1/failover?wait=", &[], 400, Code::MalformedParameter),
         (

@@ -193,12 +193,12 @@ async fn missed(
         return unknown();
     };
     // Retention may have taken the first ones, and a store that fails now may not have the last ones.
-    let ids = found.decisions.iter().map(|one| one.id);
+    let mut ids = found.decisions.iter().map(|one| one.id);
     let is_whole = ids
         .clone()
         .zip(last.decision + 1..)
         .all(|(id, next)| id == next)
-        && ids.last().is_some_and(|id| id >= newest.decision);
+        && ids.next_back().is_some_and(|id| id >= newest.decision);
     if !is_whole {
         return unknown();
     }
