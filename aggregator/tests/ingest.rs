@@ -385,6 +385,7 @@ async fn windows_of_another_time_are_not_counted_and_not_sent_again() {
     ] {
         let mut batch = iad.batch(sequence, 1);
         batch.window.start = start.floor(batch.window.length);
+        batch.until = batch.window.end();
         iad.send_batch(&batch).await;
         assert_eq!(iad.durable(1).await, [sequence]);
     }

@@ -10,8 +10,8 @@ use leeward_common::{
     api::{
         problem::{Code, Problem},
         v1::{
-            Agents, Decisions, Failover, FailoverLine, Overview, RelayPath, Route, RouteAdvice,
-            RoutePath, Routes, Signal, Signals, State, Tally, Time,
+            Agents, Decisions, Explanation, Failover, FailoverLine, Overview, RelayPath, Route,
+            RouteAdvice, RoutePath, Routes, Signal, Signals, State, Tally, Time,
         },
     },
     id::{RegionId, SourceId},
@@ -23,6 +23,14 @@ const FAILOVER: &str = include_str!("../../aggregator/src/http/tests/failover_vi
 
 fn failover() -> Failover {
     serde_json::from_str(FAILOVER).unwrap()
+}
+
+/// The same with nothing that would change it.
+fn explained(failover: &Failover) -> Explanation {
+    Explanation {
+        failover: failover.clone(),
+        would_change_if: Vec::new(),
+    }
 }
 
 fn region(id: &str) -> RegionId {
@@ -109,7 +117,10 @@ fn bad_news_are_an_exit_code_only_when_asked_for() {
 
 #[test]
 fn an_answer_of_the_real_aggregator_is_read_and_ranked() {
-    let server = Server::new(vec![ok("/v1/failover/virginia", &failover())]);
+    let server = Server::new(vec![
+        ok("/v1/failover/virginia", &failover()),
+        ok("/v1/failover/virginia/explanation", &explained(&failover())),
+    ]);
     let said = server.leeward(&["failover", "rank", "virginia"]).expect(0);
     let failover = failover();
     assert!(said.out.starts_with(&failover.summary), "{}", said.out);
@@ -184,7 +195,10 @@ fn not_enough_known_has_its_own_exit_code() {
         candidates: Vec::new(),
         ..failover()
     };
-    let server = Server::new(vec![ok("/v1/failover/virginia", &pending)]);
+    let server = Server::new(vec![
+        ok("/v1/failover/virginia", &pending),
+        ok("/v1/failover/virginia/explanation", &explained(&pending)),
+    ]);
     server.leeward(&["failover", "rank", "virginia"]).expect(7);
     server
         .leeward(&["failover", "explain", "virginia"])

@@ -14,7 +14,7 @@ use common::{Said, Server, command, ok, problem};
 use leeward_common::{
     api::{
         problem::{Code, Problem},
-        v1::{Decision, Failover, Reason},
+        v1::{Decision, Explanation, Failover, Reason},
     },
     id::RegionId,
 };
@@ -175,7 +175,13 @@ fn a_decision_is_explained_with_the_evidence_that_it_was_taken_on() {
     };
     let server = Server::new(vec![
         ok("/v1/decisions/17", &decision),
-        ok("/v1/failover/virginia", &failover),
+        ok(
+            "/v1/failover/virginia/explanation",
+            &Explanation {
+                failover: failover.clone(),
+                would_change_if: Vec::new(),
+            },
+        ),
     ]);
     let said = server.leeward(&["explain", "17"]).expect(0);
     assert!(

