@@ -150,7 +150,10 @@ fn an_answer_of_the_real_aggregator_is_read_and_ranked() {
 #[test]
 fn every_form_is_for_somebody() {
     let failover = failover();
-    let server = Server::new(vec![ok("/v1/failover/virginia", &failover)]);
+    let server = Server::new(vec![
+        ok("/v1/failover/virginia", &failover),
+        ok("/v1/failover/virginia/explanation", &explained(&failover)),
+    ]);
     let ask = |form: &str| {
         server
             .leeward(&["failover", "rank", "virginia", "-o", form])
