@@ -1,9 +1,10 @@
 //! Puts the views of several vantage points together so that a single bad one does not count.
 //!
 //! A vantage point is whatever measures the same thing on its own: a path of a pair of regions, or a region that
-//! looks at another. From three on, a quarter at either end, at least one, is left out of each measure
-//! before the mean is taken (the trimmed mean: Tukey and McLaughlin 1963): a bad flow, a host with a bad cable, an
-//! observer with a bad day. Because each measure is ordered by itself, a worse measure never makes the result better.
+//! looks at another. From three on, some at either end are left out of each measure before the mean is taken (the
+//! trimmed mean: Tukey and McLaughlin 1963): a bad flow, a host with a bad cable, an observer with a bad day. Of the
+//! paths of one pair it is a quarter, at least one. Of regions only the middle is left, the median: carriers are shared, so that
+//! several of them have a bad day together. Because each measure is ordered by itself, a worse measure never makes the result better.
 //!
 //! Bounds come from two sources, added in quadrature: how few samples there are, and how much farther the vantage
 //! points are apart than so few samples explain (the variance of the Winsorised values less that of sampling; as
@@ -37,35 +38,44 @@ pub(crate) enum Levels {
 
 /// All vantage points together. Their order does not matter.
 pub(crate) fn combine(all: &[Measured], levels: Levels) -> Measured {
-    let rtt =
-        |of: fn(&Measured) -> Option<Estimate>| Values::new(all, of).mean(levels == Levels::Same);
+    let rtt = |of: fn(&Measured) -> Option<Estimate>| {
+        Values::new(all, levels, of).mean(levels == Levels::Same)
+    };
     Measured {
         rtt_p50_us: rtt(|own| own.rtt_p50_us),
         rtt_p99_us: rtt(|own| own.rtt_p99_us),
         jitter_us: rtt(|own| own.jitter_us),
-        loss: Values::new(all, |own| own.loss).share(),
+        loss: Values::new(all, levels, |own| own.loss).share(),
         n: all.iter().map(|own| own.n).sum(),
     }
 }
 
 /// One measure of all vantage points that have it, in its order, each with its weight.
-struct Values(Vec<(Estimate, f64)>);
+struct Values(Vec<(Estimate, f64)>, Levels);
 
 impl Values {
     /// Two count by the probes that they sent (not by those answered: losing more must not make a slow one count
     /// less). From three on each counts alike, so that whoever is left out is left out whole.
-    fn new(all: &[Measured], of: impl Fn(&Measured) -> Option<Estimate>) -> Self {
+    fn new(all: &[Measured], levels: Levels, of: impl Fn(&Measured) -> Option<Estimate>) -> Self {
         let with_weight = |own: &Measured| Some((of(own)?, own.n as f64));
         let mut values: Vec<_> = all.iter().filter_map(with_weight).collect();
         if values.len() > 2 {
             values.iter_mut().for_each(|(_, weight)| *weight = 1.0);
         }
         values.sort_by(|(a, m), (b, n)| a.value.total_cmp(&b.value).then(m.total_cmp(n)));
-        Self(values)
+        Self(values, levels)
     }
 
     /// How many are left out at either end.
     const fn trimmed(&self) -> usize {
+        match (self.1, self.0.len()) {
+            (Levels::Own, n @ 3..) => (n - 1) / 2,
+            _ => self.outer(),
+        }
+    }
+
+    /// A quarter at either end, from three on at least one.
+    const fn outer(&self) -> usize {
         match self.0.len() {
             0..3 => 0,
             n if n < 8 => 1,
@@ -125,7 +135,7 @@ impl Values {
     /// Half of the width that the distance of the vantage points calls for.
     fn apart(&self) -> f64 {
         let values = &self.0;
-        let (count, out) = (values.len(), self.trimmed());
+        let (count, out) = (values.len(), self.outer());
         if count < 2 {
             return 0.0;
         }
