@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -41,6 +41,17 @@ pub struct RunOptions {
     /// Write what happened to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub transcript: Option<PathBuf>,
+    /// Take what comes up to so many seconds after its deadline for met, and say that it was late: a whole wide-area
+    /// network on one busy host is slower than the real one.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub grace: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let secs: f64 = text
+        .parse()
+        .map_err(|_| "write a number of seconds, such as 2.5".to_owned())?;
+    Duration::try_from_secs_f64(secs).map_err(|error| error.to_string())
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -61,6 +72,14 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_grace_is_a_number_of_seconds() {
+        assert_eq!(seconds("2.5"), Ok(Duration::from_millis(2500)));
+        for wrong in ["", "2s", "-1", "nan"] {
+            assert!(seconds(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

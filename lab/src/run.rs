@@ -86,7 +86,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Outcome> {
         true => Some(lab.api.publish(options.api)?),
         false => None,
     };
-    let mut story = Story::new(&scenario.name);
+    let mut story = Story::new(&scenario.name, options.grace);
     let outcome = lab.play(&mut story, &interrupted);
     let stayed = match (published, &outcome) {
         (Some(address), Ok(Outcome::AsExpected | Outcome::Otherwise)) => {

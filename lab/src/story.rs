@@ -26,6 +26,8 @@ pub struct Story {
     transcript: Transcript,
     record: Record,
     newest_decision: u64,
+    /// How late what is expected may come.
+    grace: Duration,
 }
 
 /// What happened, for programs. Times count from the scenario's start, in microseconds.
@@ -72,15 +74,16 @@ pub struct Judged {
 }
 
 impl Story {
-    /// A story that has not begun.
+    /// A story that has not begun, in which what is expected may come so late.
     #[must_use]
-    pub fn new(scenario: &str) -> Self {
+    pub fn new(scenario: &str, grace: Duration) -> Self {
         let transcript = Transcript {
             scenario: scenario.to_owned(),
             ..Transcript::default()
         };
         Self {
             transcript,
+            grace,
             ..Self::default()
         }
     }
@@ -168,8 +171,26 @@ impl Story {
     }
 
     /// Judges an expectation whose time is over, and tells how it came out.
+    ///
+    /// What comes within `grace` after its deadline of `new` counts as met, and is told as late.
     pub fn judge(&mut self, at: Duration, expectation: &Expectation) {
-        let verdict = judge(expectation, &self.record);
+        let mut verdict = judge(expectation, &self.record);
+        let mut late = "";
+        if !verdict.is_met() {
+            let by = (expectation.by + self.grace)
+                .min(expectation.until)
+                .max(expectation.by);
+            let patient = judge(
+                &Expectation {
+                    by,
+                    ..expectation.clone()
+                },
+                &self.record,
+            );
+            if patient.is_met() {
+                (verdict, late) = (patient, " (late, within the grace given)");
+            }
+        }
         let since = match verdict {
             Verdict::Met { at } => Some(at),
             Verdict::Missed { .. } | Verdict::Lost { .. } => None,
@@ -177,7 +198,7 @@ impl Story {
         line(
             at,
             if since.is_some() { '+' } else { '!' },
-            &describe(expectation, &verdict),
+            &(describe(expectation, &verdict) + late),
         );
         self.transcript.expectations.push(Judged {
             expected: expectation.to_string(),
