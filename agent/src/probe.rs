@@ -3,8 +3,10 @@
 //! - [`token`]: how an answer proves that it answers *this* probe.
 //! - [`icmp`]: echo requests and replies, ICMP errors and what they quote, for IPv4 and IPv6.
 //! - [`tcp_syn`]: SYNs and their answers.
+//! - [`stamp`]: requests to a reflector, and its replies.
 
 pub mod icmp;
+pub mod stamp;
 pub mod tcp_syn;
 #[cfg(test)]
 pub(crate) mod test_packets;
