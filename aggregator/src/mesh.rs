@@ -147,9 +147,8 @@ fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> M
         window_us: us(policy.probing.window),
         expiry_us: us(policy.probing.expiry),
         schema: policy.probing.schema.number(),
-        // Parts of windows are not yet told apart in the evidence, so none is asked for.
-        silence_probes: 0,
-        silence_us: 0,
+        silence_probes: policy.evidence.down_probes,
+        silence_us: us(policy.evidence.down_after),
         targets,
     }
 }

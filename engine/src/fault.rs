@@ -10,11 +10,15 @@
 //! - A target that a quorum sees as lost in a region that is otherwise seen is **dead**: a host has failed, not a link.
 //! - Where every observer sees everything as lost, the observers are cut off: then nothing is known. So it is where
 //!   none is heard of any more.
-//! - An agent that doubts itself has no vote, as one at fault.
+//! - An agent that doubts itself, because it reported trouble of its own ([`crate::graph::doubt`]), has no vote, as one
+//!   at fault.
 //!
 //! [`localise`] says where less than total trouble is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use leeward_common::{
     id::{AgentId, RegionId, TargetId},
@@ -83,7 +87,7 @@ pub fn judge(
     let region = |region: &RegionId| {
         let verdict = match &cut_off {
             Some(detail) => (RegionState::Unknown, detail.clone()),
-            None => judge_region(policy, region, &voters, &mut down),
+            None => judge_region(now, policy, region, &voters, &mut down),
         };
         (region.clone(), verdict)
     };
@@ -96,7 +100,7 @@ pub fn judge(
         };
         (agent.clone(), (own.region.clone(), vote))
     };
-    let dead = dead_targets(policy, &voters);
+    let dead = dead_targets(now, policy, &voters);
     let out = at_fault.iter().chain(suspects).cloned().collect();
     Judgement {
         regions,
@@ -134,6 +138,11 @@ fn sights(
             continue;
         };
         fresh_until = fresh_until.min(until);
+        if let Sight::Seen { due, .. } = sight
+            && now < due + grace(policy)
+        {
+            fresh_until = fresh_until.min(due + grace(policy) - Duration::from_micros(1));
+        }
         let own = all.entry(id.agent.clone()).or_insert_with(|| Sights {
             region: path.from.clone(),
             regions: BTreeMap::new(),
@@ -175,11 +184,16 @@ fn quorum(policy: &Policy) -> usize {
     policy.regions.len().saturating_sub(1).clamp(1, 2)
 }
 
+/// How much later than due a report may come before its agent is taken to be falling silent.
+fn grace(policy: &Policy) -> Duration {
+    policy.probing.window / 4
+}
+
 /// Views of one thing.
 #[derive(Default)]
 struct Tally<'a> {
-    /// When each who sees it did last.
-    seen: Vec<Timestamp>,
+    /// When each who sees it did last, and when its next report is due.
+    seen: Vec<(Timestamp, Timestamp)>,
     lost: usize,
     lost_since: Option<Timestamp>,
     lost_regions: BTreeSet<&'a RegionId>,
@@ -188,10 +202,10 @@ struct Tally<'a> {
 impl<'a> Tally<'a> {
     fn count(&mut self, observer: &'a RegionId, sight: Sight) {
         match sight {
-            Sight::Seen { until } => self.seen.push(until),
+            Sight::Seen { until, due } => self.seen.push((until, due)),
             Sight::Lost { since } => {
                 self.lost += 1;
-                self.lost_since = Some(self.lost_since.map_or(since, |other| other.min(since)));
+                self.lost_since = self.lost_since.max(Some(since));
                 self.lost_regions.insert(observer);
             }
             Sight::Unclear => {}
@@ -200,20 +214,23 @@ impl<'a> Tally<'a> {
 
     /// How many see it. Who saw it only before others lost it, and has since been due to report and has not, is falling
     /// silent and says nothing about now: two regions that are lost together must not vouch for each other.
-    fn seen(&self, policy: &Policy) -> usize {
-        let contradicts = |until: &&Timestamp| {
+    fn seen(&self, now: Timestamp, policy: &Policy) -> usize {
+        // Last answers of one moment lie up to a probe and its way apart.
+        let apart = policy.probing.interval * 2;
+        let contradicts = |(until, due): &&(Timestamp, Timestamp)| {
             self.lost_since
-                .is_none_or(|since| **until + policy.probing.window > since)
+                .is_none_or(|since| *until > since + apart || now < *due + grace(policy))
         };
         self.seen.iter().filter(contradicts).count()
     }
 
-    fn is_lost(&self, policy: &Policy) -> bool {
-        self.seen(policy) == 0 && self.lost_regions.len() >= quorum(policy)
+    fn is_lost(&self, now: Timestamp, policy: &Policy) -> bool {
+        self.seen(now, policy) == 0 && self.lost_regions.len() >= quorum(policy)
     }
 }
 
 fn judge_region(
+    now: Timestamp,
     policy: &Policy,
     region: &RegionId,
     voters: &[&Sights],
@@ -228,9 +245,9 @@ fn judge_region(
     let Tally {
         lost, lost_regions, ..
     } = &tally;
-    let seen = tally.seen(policy);
+    let seen = tally.seen(now, policy);
     let observers = seen + lost;
-    if tally.is_lost(policy) {
+    if tally.is_lost(now, policy) {
         let detail = format!(
             "{lost} of {observers} observers in {} see total loss",
             words(lost_regions.len(), "region")
@@ -259,6 +276,7 @@ fn judge_region(
 }
 
 fn dead_targets(
+    now: Timestamp,
     policy: &Policy,
     voters: &[&Sights],
 ) -> BTreeMap<(RegionId, TargetId), (usize, usize)> {
@@ -270,11 +288,11 @@ fn dead_targets(
     }
     let alive: BTreeSet<&RegionId> = tallies
         .iter()
-        .filter(|(_, tally)| tally.seen(policy) > 0)
+        .filter(|(_, tally)| tally.seen(now, policy) > 0)
         .map(|((region, _), _)| region)
         .collect();
     let dead = |((region, _), tally): &(&&(RegionId, TargetId), &Tally<'_>)| {
-        alive.contains(region) && tally.is_lost(policy)
+        alive.contains(region) && tally.is_lost(now, policy)
     };
     tallies
         .iter()
@@ -283,7 +301,7 @@ fn dead_targets(
             let target: &(RegionId, TargetId) = target;
             (
                 target.clone(),
-                (tally.lost, tally.lost + tally.seen(policy)),
+                (tally.lost, tally.lost + tally.seen(now, policy)),
             )
         })
         .collect()

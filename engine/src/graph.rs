@@ -17,7 +17,7 @@ use std::{
 use leeward_common::{
     histogram::Histogram,
     id::{AgentId, RegionId, TargetId},
-    report::{Class, LocalHealth, ProbeKind, Report, Rtt, Window},
+    report::{Class, LocalHealth, ProbeKind, Report, Rtt, Silence, Window},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -97,17 +97,21 @@ pub struct PathEvidence {
     windows: VecDeque<WindowEvidence>,
 }
 
-/// One window of a path.
+/// One window of a path, or a part of it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct WindowEvidence {
     window: Window,
+    /// Up to when it tells, by the agent's clock.
+    until: Timestamp,
     received_at: Timestamp,
-    /// Arrival minus the window's end by the agent's clock, microseconds.
+    /// Arrival minus `until`, microseconds.
     lag_us: i64,
     answered: u64,
     late: u64,
     overdue: u64,
     rejected: u64,
+    /// What was unanswered in a row at its end, if the agent says.
+    silence: Option<Silence>,
     histogram: Histogram,
     min_us: u32,
 }
@@ -128,8 +132,10 @@ struct LinkWindow {
 pub enum Sight {
     /// Something was answered.
     Seen {
-        /// In a window that ended then.
+        /// Then, at last.
         until: Timestamp,
+        /// When the next report is due from who saw it.
+        due: Timestamp,
     },
     /// Nothing was, for long enough.
     Lost {
@@ -145,7 +151,16 @@ impl Sight {
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Seen { until: a }, Self::Seen { until: b }) => Self::Seen { until: a.max(b) },
+            (
+                Self::Seen { until: a, due },
+                Self::Seen {
+                    until: b,
+                    due: other,
+                },
+            ) => Self::Seen {
+                until: a.max(b),
+                due: due.max(other),
+            },
             (seen @ Self::Seen { .. }, _) | (_, seen @ Self::Seen { .. }) => seen,
             (Self::Lost { since: a }, Self::Lost { since: b }) => Self::Lost { since: a.min(b) },
             _ => Self::Unclear,
@@ -200,7 +215,7 @@ impl Graph {
                 target: path.target.clone(),
                 kind: path.kind,
             };
-            let evidence = WindowEvidence::new(reports.window, now, lag_us, report);
+            let evidence = WindowEvidence::new(reports, now, lag_us, report);
             let link = (reports.region.clone(), to.clone());
             self.on_link_window(&link, reports.window, &evidence, &report.rtt);
             self.on_path_window(id, link, evidence, policy);
@@ -493,10 +508,17 @@ fn lost_by(counted: &[Vec<Counted<'_>>; 2], policy: &Policy) -> BTreeSet<AgentId
 
 impl PathEvidence {
     fn insert(&mut self, evidence: WindowEvidence, keep: Duration) {
-        let order = |other: &WindowEvidence| (other.received_at, other.window);
-        let at = self
+        let order = |other: &WindowEvidence| (other.received_at, other.window, other.until);
+        let mut at = self
             .windows
             .partition_point(|other| order(other) <= order(&evidence));
+        // The parts of a window follow each other closely, and on the way here one may overtake another.
+        let is_later_part = |other: &WindowEvidence| {
+            other.window == evidence.window && other.until > evidence.until
+        };
+        while at > 0 && is_later_part(&self.windows[at - 1]) {
+            at -= 1;
+        }
         self.windows.insert(at, evidence);
         let newest = self
             .windows
@@ -512,49 +534,79 @@ impl PathEvidence {
         }
     }
 
-    /// Looks back from the newest window, as far as it takes to tell.
+    /// What the newest window says. `until` is when that ended.
     fn sight(&self, policy: &Policy, until: Timestamp) -> Sight {
-        let mut span = Duration::ZERO;
-        let mut unanswered = 0;
+        let Some(newest) = self.windows.back() else {
+            return Sight::Unclear;
+        };
+        let Silence { unanswered, lasts } = self.silence();
+        if unanswered >= policy.evidence.down_probes && lasts >= policy.evidence.down_after {
+            return Sight::Lost {
+                since: until - lasts,
+            };
+        }
+        // A path may be silent because its agent does not send.
+        let heard = self
+            .windows
+            .iter()
+            .rev()
+            .find(|window| window.answers() > 0);
+        let since_heard = |heard: &WindowEvidence| newest.until.since(heard.until).max(lasts);
+        match heard.map(since_heard) {
+            Some(since) if since <= policy.evidence.memory => Sight::Seen {
+                until: until - since,
+                due: until + policy.probing.window,
+            },
+            _ => Sight::Unclear,
+        }
+    }
+
+    /// What is unanswered in a row. Agents that do not say are taken to be silent for whole windows.
+    fn silence(&self) -> Silence {
+        let mut silence = Silence::default();
         for window in self.windows.iter().rev() {
-            if window.answered + window.late > 0 {
-                return Sight::Seen {
-                    until: until - span,
-                };
+            let unsaid = Silence {
+                unanswered: u32::try_from(window.overdue + window.rejected).unwrap_or(u32::MAX),
+                lasts: window.window.length,
+            };
+            let last = window.silence.unwrap_or(unsaid);
+            if window.silence.is_none() && window.answers() > 0 {
+                break;
             }
-            span += window.window.length;
-            unanswered += window.overdue + window.rejected;
-            let enough = unanswered >= u64::from(policy.evidence.down_probes);
-            if enough && span >= policy.evidence.down_after {
-                return Sight::Lost {
-                    since: until - span,
-                };
-            }
-            if span > policy.evidence.memory {
+            silence.unanswered = silence.unanswered.saturating_add(last.unanswered);
+            silence.lasts = silence.lasts.saturating_add(last.lasts);
+            if window.silence.is_some() {
                 break;
             }
         }
-        Sight::Unclear
+        silence
     }
 }
 
 impl WindowEvidence {
-    fn new(window: Window, received_at: Timestamp, lag_us: i64, report: &Report) -> Self {
+    fn new(reports: &Reports, received_at: Timestamp, lag_us: i64, report: &Report) -> Self {
         let counts = &report.counts;
         Self {
-            window,
+            window: reports.window,
+            until: reports.until,
             received_at,
             lag_us,
             answered: counts.answered(),
             late: u64::from(counts.of(Class::Late)),
             overdue: u64::from(counts.overdue),
             rejected: u64::from(counts.of(Class::IcmpError)),
+            silence: counts.silence,
             histogram: report.rtt.histogram.clone(),
             min_us: report.rtt.min_us,
         }
     }
 
-    /// When the window ended, by the aggregator's clock.
+    /// Probes that were answered at all.
+    fn answers(&self) -> u64 {
+        self.answered + self.late
+    }
+
+    /// When it ended, by the aggregator's clock.
     fn measured_at(&self, quickest_us: i64) -> Timestamp {
         measured_at(self.received_at, self.lag_us, quickest_us)
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bench::{Bench, Rule, SECOND, START, WELL, path, region, report};
 use leeward_common::{
     id::{AgentId, RegionId, SourceId},
-    report::{LocalHealth, Path, Report, Window},
+    report::{LocalHealth, Path, Report, Silence, Window},
 };
 use leeward_engine::{
     decision::Reason,
@@ -141,6 +141,34 @@ fn part(bench: &Bench, from: &str, ms: u32, reports: Vec<(Path, Report)>) -> Rep
         until: window.start + SECOND * ms / 1_000,
         health: None,
         reports,
+    }
+}
+
+#[test]
+fn a_region_is_down_as_soon_as_its_observers_fall_silent_whatever_their_windows() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let silent = |unanswered, ms| {
+        let mut report = report((0, 0));
+        report.counts.overdue = unanswered;
+        report.counts.silence = Some(Silence {
+            unanswered,
+            lasts: SECOND * ms / 1_000,
+        });
+        report
+    };
+    let observers: Vec<_> = (bench.hosts.iter().copied())
+        .filter(|from| !from.starts_with('b'))
+        .collect();
+    // Three probes are too few, and then four are enough.
+    for (ms, unanswered, state_of_b) in [(520, 3, RegionState::Up), (560, 4, RegionState::Down)] {
+        for from in &observers {
+            let paths = ["b1", "b2"].map(|to| (path(to), silent(unanswered, ms)));
+            let reports = part(&bench, from, ms, paths.into());
+            bench.step(reports.until, &Input::Reports(reports));
+        }
+        bench.step(bench.now() + SECOND * (ms + 50) / 1_000, &Input::Tick);
+        assert_eq!(state(&bench.engine.view(), "b"), state_of_b);
     }
 }
 

@@ -359,10 +359,27 @@ impl Play {
                 continue;
             }
             let account = &own.accounts[resource];
-            // The headroom may be touched by who is split anew while others still leave; what is offered is not passed.
+            let usable = account.offered - account.kept;
             assert!(
-                account.used <= account.offered + 1e-6,
+                account.used <= usable + 1e-6,
                 "{region} {resource}: {more} more, {account:?}"
+                decided
+                    .iter()
+                    .filter(|own| own.service.is_some())
+                    .map(|own| (
+                        own.summary.clone(),
+                        own.assignment.clone(),
+                        own.unserved.clone()
+                    ))
+                    .collect::<Vec<_>>(),
+                self.running,
+                view.running,
+                view.intents
+                    .services
+                    .iter()
+                    .map(|(id, own)| (id.clone(), own.what.needs.clone(), own.what.divisible))
+                    .collect::<Vec<_>>(),
+                view.intents.overrides
             );
         }
         self.running = view.running;

@@ -275,8 +275,10 @@ impl Run {
             Input::Reports(reports) => {
                 let agent = live(&reports.agent)?;
                 let lag_us = self.lags.get(&agent).copied().unwrap_or(0);
+                let window = self.window(reports.window, lag_us);
                 Input::Reports(Reports {
-                    window: self.window(reports.window, lag_us),
+                    window,
+                    until: window.start + reports.until.since(reports.window.start),
                     agent,
                     ..reports
                 })

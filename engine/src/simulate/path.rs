@@ -10,6 +10,7 @@ use leeward_common::{
     deadline::Deadline,
     id::{AgentId, RegionId},
     report::{Class, Counts, Report, Rtt},
+    silence::{Listener, Rule},
     time::Timestamp,
 };
 use rand_chacha::{
@@ -19,7 +20,7 @@ use rand_chacha::{
 
 use super::START;
 use crate::{
-    policy::Probing,
+    policy::Policy,
     scenario::{Action, Flow, LinkState, Network, REORDER_BY, Scenario},
     view::Link,
 };
@@ -117,6 +118,8 @@ pub(super) struct VirtualPath {
     next_number: u32,
     next_at: Timestamp,
     deadline: Deadline,
+    silence: Rule,
+    listener: Listener,
     /// What will happen to probes on their way, earliest first.
     ahead: BinaryHeap<Reverse<(Timestamp, u64, Happening)>>,
     order: u64,
@@ -137,9 +140,10 @@ impl VirtualPath {
         seed: u64,
         name: &str,
         [there, back]: [Road; 2],
-        probing: &Probing,
+        policy: &Policy,
         start: Timestamp,
     ) -> Self {
+        let probing = &policy.probing;
         let mut random = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
         let phase = probing.interval.mul_f64(unit(&mut random));
         let mut path = Self {
@@ -152,6 +156,11 @@ impl VirtualPath {
             next_number: 0,
             next_at: start,
             deadline: Deadline::default(),
+            silence: Rule {
+                probes: policy.evidence.down_probes,
+                after: policy.evidence.down_after,
+            },
+            listener: Listener::new(start.as_unix_us()),
             ahead: BinaryHeap::new(),
             order: 0,
             open: 0,
@@ -165,6 +174,7 @@ impl VirtualPath {
     /// The agent's process begins anew.
     pub(super) fn restart(&mut self, at: Timestamp) {
         self.deadline = Deadline::default();
+        self.listener = Listener::new(at.as_unix_us());
         self.ahead.clear();
         self.open = 0;
         self.counts = Counts::default();
@@ -191,8 +201,8 @@ impl VirtualPath {
                 break;
             }
             if happens_at == Some(first) {
-                if let Some(Reverse((_, _, happening))) = self.ahead.pop() {
-                    self.happen(happening);
+                if let Some(Reverse((at, _, happening))) = self.ahead.pop() {
+                    self.happen(at, happening);
                 }
             } else {
                 self.send(timeline);
@@ -200,15 +210,28 @@ impl VirtualPath {
         }
     }
 
-    /// The report of the window that ends now.
-    pub(super) fn close(&mut self) -> Report {
+    /// The report of the window, or of the part of it, that ends now.
+    pub(super) fn close(&mut self, now: Timestamp) -> Report {
         let mut counts = std::mem::take(&mut self.counts);
         counts.open = self.open;
+        counts.silence = Some(self.listener.silence(now.as_unix_us()));
+        self.listener.on_report(now.as_unix_us(), self.silence);
         let empty = Rtt::empty(self.rtt.histogram.schema());
         Report {
             counts,
             rtt: std::mem::replace(&mut self.rtt, empty),
         }
+    }
+
+    /// Its report, if it fell silent and may say so before its window ends.
+    pub(super) fn close_early(&mut self, now: Timestamp) -> Option<Report> {
+        let now_us = now.as_unix_us();
+        if !self.listener.is_news(now_us, self.silence) {
+            return None;
+        }
+        let early = self.listener.may_be_early(now_us);
+        self.listener.on_report(now_us, self.silence);
+        early.then(|| self.close(now))
     }
 
     fn send(&mut self, timeline: &Timeline) {
@@ -273,14 +296,16 @@ impl VirtualPath {
         self.ahead.push(Reverse((at, self.order, happening)));
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, at: Timestamp, happening: Happening) {
         let class = match happening {
             Happening::Overdue => {
                 self.counts.overdue += 1;
+                self.listener.on_unanswered();
                 return;
             }
             Happening::Lost => Class::Lost,
             Happening::Answered { rtt_us, class } => {
+                self.listener.on_answer(at.as_unix_us());
                 self.deadline.on_rtt(rtt_us);
                 self.rtt.record(rtt_us);
                 class

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use leeward_common::{
     id::{AgentId, RegionId, TargetId},
-    report::{Path, Window},
+    report::{LocalHealth, Path, Window},
     time::Timestamp,
 };
 
@@ -47,6 +47,8 @@ struct VirtualAgent {
     cut_since: Option<Timestamp>,
     /// How far its clock is ahead, microseconds.
     ahead_us: i64,
+    /// By how much it was set in this window.
+    clock_step_us: u64,
     connected: bool,
     paths: Vec<(Path, VirtualPath)>,
     kept: Vec<Reports>,
@@ -63,6 +65,7 @@ impl<'a> World<'a> {
                 running: true,
                 cut_since: None,
                 ahead_us: 0,
+                clock_step_us: 0,
                 connected: true,
                 paths: paths(scenario, &timeline, &ids, id, region),
                 kept: Vec::new(),
@@ -99,6 +102,7 @@ impl<'a> World<'a> {
                 _ => break,
             }
         }
+        self.report_early(now);
         self.check_sessions(now);
     }
 
@@ -143,7 +147,7 @@ impl<'a> World<'a> {
             }
             let reports = agent.paths.iter_mut().map(|(path, own)| {
                 own.advance(&self.timeline, at);
-                (path.clone(), own.close())
+                (path.clone(), own.close(at))
             });
             let reports = Reports {
                 agent: id.clone(),
@@ -153,20 +157,51 @@ impl<'a> World<'a> {
                     length,
                 },
                 until: by_clock(at, agent.ahead_us),
-                health: None,
+                health: Some(LocalHealth {
+                    clock_step_us: u32::try_from(std::mem::take(&mut agent.clock_step_us))
+                        .unwrap_or(u32::MAX),
+                    ..LocalHealth::default()
+                }),
                 reports: reports.collect(),
             };
-            if agent.cut_since.is_none() && agent.connected {
-                arrivals.push(reports);
-                continue;
-            }
-            agent.kept.push(reports);
-            if agent.kept.len() > KEPT_WINDOWS {
-                agent.kept.remove(0);
-            }
+            arrivals.extend(agent.report(reports));
         }
         for reports in arrivals {
             self.tell(at + REPORT_DELAY, Input::Reports(reports));
+        }
+    }
+
+    /// Tells of paths that fell silent, without waiting for the window's end.
+    fn report_early(&mut self, now: Timestamp) {
+        let length = self.scenario.policy.probing.window;
+        let mut arrivals = Vec::new();
+        for (id, agent) in &mut self.agents {
+            if !agent.running {
+                continue;
+            }
+            let mut news = Vec::new();
+            for (path, own) in &mut agent.paths {
+                own.advance(&self.timeline, now);
+                news.extend(own.close_early(now).map(|report| (path.clone(), report)));
+            }
+            if news.is_empty() {
+                continue;
+            }
+            let reports = Reports {
+                agent: id.clone(),
+                region: agent.region.clone(),
+                window: Window {
+                    start: by_clock(self.window_end - length, agent.ahead_us),
+                    length,
+                },
+                until: by_clock(now, agent.ahead_us),
+                health: None,
+                reports: news,
+            };
+            arrivals.extend(agent.report(reports));
+        }
+        for reports in arrivals {
+            self.tell(now + REPORT_DELAY, Input::Reports(reports));
         }
     }
 
@@ -186,6 +221,7 @@ impl<'a> World<'a> {
                 }
                 Action::Clock { agent, ahead_us } => {
                     if let Some(agent) = self.agents.get_mut(agent) {
+                        agent.clock_step_us += ahead_us.abs_diff(agent.ahead_us);
                         agent.ahead_us = *ahead_us;
                     }
                 }
@@ -278,6 +314,20 @@ impl<'a> World<'a> {
     }
 }
 
+impl VirtualAgent {
+    /// Gives reports out, or keeps them while there is nobody to give them to.
+    fn report(&mut self, reports: Reports) -> Option<Reports> {
+        if self.cut_since.is_none() && self.connected {
+            return Some(reports);
+        }
+        self.kept.push(reports);
+        if self.kept.len() > KEPT_WINDOWS {
+            self.kept.remove(0);
+        }
+        None
+    }
+}
+
 /// An agent's paths: every agent of every other region by every kind.
 fn paths(
     scenario: &Scenario,
@@ -286,7 +336,7 @@ fn paths(
     agent: &AgentId,
     region: &RegionId,
 ) -> Vec<(Path, VirtualPath)> {
-    let probing = &scenario.policy.probing;
+    let policy = &scenario.policy;
     let others = ids.iter().filter(|(_, other)| *other != region);
     let by_kind = |(target, to): (&AgentId, &RegionId)| {
         let there = (agent.clone(), target.clone());
@@ -298,14 +348,14 @@ fn paths(
         let target =
             TargetId::parse(target.as_str()).expect("agent and target ids share their repertoire");
         let to = to.clone();
-        probing.kinds.iter().map(move |&kind| {
+        policy.probing.kinds.iter().map(move |&kind| {
             let path = Path {
                 target: target.clone(),
                 kind,
                 region: Some(to.clone()),
             };
             let seed = format!("{agent}/{}/{kind}", path.target);
-            let own = VirtualPath::new(scenario.seed, &seed, roads, probing, START);
+            let own = VirtualPath::new(scenario.seed, &seed, roads, policy, START);
             (path, own)
         })
     };
