@@ -363,23 +363,6 @@ impl Play {
             assert!(
                 account.used <= usable + 1e-6,
                 "{region} {resource}: {more} more, {account:?}"
-                decided
-                    .iter()
-                    .filter(|own| own.service.is_some())
-                    .map(|own| (
-                        own.summary.clone(),
-                        own.assignment.clone(),
-                        own.unserved.clone()
-                    ))
-                    .collect::<Vec<_>>(),
-                self.running,
-                view.running,
-                view.intents
-                    .services
-                    .iter()
-                    .map(|(id, own)| (id.clone(), own.what.needs.clone(), own.what.divisible))
-                    .collect::<Vec<_>>(),
-                view.intents.overrides
             );
         }
         self.running = view.running;
