@@ -20,7 +20,7 @@ use leeward_common::{
     id::SourceId,
 };
 use leeward_engine::policy::{
-    FailoverSection, Policy, PolicySection, ProbingSection, RegionSection, Sections,
+    FailoverSection, Policy, PolicySection, ProbingSection, RegionSection, SECTIONS, Sections,
     SignalSourceSection, TargetSection,
 };
 use rustls::{
@@ -33,6 +33,7 @@ use serde::Deserialize;
 use crate::{
     ingest::identity,
     intent::{CONFIGURATION, FILE},
+    shadow::ShadowFile,
 };
 
 /// What holds where the file says nothing.
@@ -70,6 +71,8 @@ pub struct Config {
     pub definitions_dir: Option<PathBuf>,
     /// What decisions depend on.
     pub policy: PolicyText,
+    /// Another policy, which only records what it would do.
+    pub shadow: Option<ShadowFile>,
 }
 
 /// The HTTP API.
@@ -134,23 +137,13 @@ impl PolicyText {
     fn new(document: &Document<'_>, sections: Sections) -> Result<Self, ConfigError> {
         let policy = sections.into_policy(document)?;
         let mut table: toml::Table = document.parse()?;
-        table.retain(|key, _| POLICY_KEYS.contains(&key));
+        table.retain(|key, _| SECTIONS.contains(&key));
         Ok(Self {
             policy,
             toml: table.to_string(),
         })
     }
 }
-
-/// The policy's sections, as [`RawPolicy`] and [`Raw`] name them.
-const POLICY_KEYS: [&str; 6] = [
-    "region",
-    "failover",
-    "probing",
-    "policy",
-    "target",
-    "signal_source",
-];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +156,8 @@ struct Raw {
     credentials: RawCredentials,
     #[serde(default)]
     api: RawApi,
+    #[serde(default)]
+    shadow: RawShadow,
     #[serde(default)]
     region: Vec<RegionSection>,
     #[serde(default)]
@@ -233,6 +228,12 @@ struct RawApi {
     token: Vec<RawToken>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawShadow {
+    policy: Option<Spanned<PathBuf>>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawToken {
@@ -295,6 +296,10 @@ impl Config {
             tls: files.agent_tls(&raw.credentials, chain)?,
             api: api(document, &files, raw.api, &policy.policy)?,
             definitions_dir: raw.definitions_dir,
+            shadow: match &raw.shadow.policy {
+                Some(path) => Some(ShadowFile::configured(document, path, &policy.policy)?),
+                None => None,
+            },
             policy,
         })
     }
@@ -562,7 +567,7 @@ pub(crate) mod tests {
 
     const SAMPLE: &str = include_str!("../aggregator.sample.toml");
 
-    const CREDENTIALS: &str = "
+    pub(crate) const CREDENTIALS: &str = "
         [credentials]
         ca = 'ca.pem'
         certificate = 'aggregator.pem'
@@ -595,7 +600,7 @@ pub(crate) mod tests {
         folder
     }
 
-    fn parse(text: &str) -> Result<Config, ConfigError> {
+    pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(
             &Document {
                 file: "aggregator.toml",
@@ -605,7 +610,7 @@ pub(crate) mod tests {
         )
     }
 
-    fn error(text: &str) -> String {
+    pub(crate) fn error(text: &str) -> String {
         let error = parse(text).unwrap_err().to_string();
         assert!(!error.contains('\n'), "{error}");
         error
@@ -637,13 +642,19 @@ pub(crate) mod tests {
             assert_eq!(config.api.listen, defaults::API_LISTEN);
             assert_eq!(config.api.max_override, defaults::MAX_OVERRIDE);
             assert_eq!(config.definitions_dir, None);
+            assert_eq!(config.shadow, None);
             assert!(config.api.tls.is_none() && config.api.tokens.is_empty());
         }
     }
 
     #[test]
     fn the_examples_of_the_sample_are_valid() {
+        let folder = tempfile::tempdir().unwrap();
+        let shadow = folder.path().join("shadow.toml");
+        let region = "[[region]]\nid = 'us-east'\nlatitude = 39\nlongitude = -77";
+        std::fs::write(&shadow, region).unwrap();
         let text = uncommented().replace("## ", "");
+        let text = text.replace("/etc/leeward/shadow.toml", &shadow.display().to_string());
         let config = parse(&text).unwrap();
         assert_eq!(config.api.tokens.len(), 1);
         assert_eq!(config.policy.policy.targets.len(), 1);
@@ -742,6 +753,24 @@ pub(crate) mod tests {
             error.starts_with("aggregator.toml:9:12: 95 is out of range"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn every_policy_of_the_scenarios_written_out_is_the_same_policy() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let name = path.display().to_string();
+            let written = leeward_engine::scenario::Scenario::parse(&name, &text).unwrap();
+            assert_eq!(policy(&written.policy.to_toml()), written.policy, "{name}");
+            read += 1;
+        }
+        assert!(read > 20, "{read} scenarios");
     }
 
     #[test]

@@ -61,13 +61,13 @@ pub enum What {
 
 /// A change that somebody asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
+pub struct Asked<W = What> {
     /// Who.
     pub who: String,
     /// Why, in their words.
     pub why: String,
     /// What.
-    pub what: What,
+    pub what: W,
     /// On which terms.
     pub condition: Condition,
 }

@@ -12,6 +12,7 @@
 //! - [`store`]: the journal and everything else that must survive.
 //! - [`recover`]: back to the same state after a restart.
 //! - [`replay`]: the same for any stretch of the past, compared with what was decided then.
+//! - [`shadow`]: another policy beside the one in force, which only records what it would do.
 //! - [`shared`]: what the HTTP API sees of all this; [`http`] is the API.
 //! - [`metrics`]: every Prometheus name.
 //! - [`run`]: puts the parts together and takes them apart again.
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod recover;
 pub mod replay;
 pub mod run;
+pub mod shadow;
 pub mod shared;
 pub mod store;
 pub mod turn;

@@ -3,7 +3,7 @@
 //! Labels come from the config or from certificates, never from packets. Queues are two counters (in, out): a gauge
 //! would hide the spike between two scrapes.
 
-use std::fmt;
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use leeward_common::id::AgentId;
 use prometheus_client::{
@@ -197,6 +197,10 @@ pub struct Metrics {
     pub config_reload_ok: Gauge,
     /// Definitions of files that were changed through the API and are left alone.
     pub definitions_disputed: Gauge,
+    /// How far the shadow policy is behind.
+    shadow_behind_seconds: Gauge<f64, AtomicU64>,
+    /// How often the shadow policy had to begin again because it could not keep up.
+    pub shadow_restarts: Counter,
     /// Entries of the audit log.
     pub audit_entries: Gauge,
     /// The hash of the newest of them.
@@ -238,6 +242,8 @@ impl Default for Metrics {
             decisions: Family::default(),
             config_reload_ok: Gauge::default(),
             definitions_disputed: Gauge::default(),
+            shadow_behind_seconds: Gauge::default(),
+            shadow_restarts: Counter::default(),
             audit_entries: Gauge::default(),
             audit_head: Family::default(),
             http: Http {
@@ -290,6 +296,17 @@ impl Metrics {
             "definitions_disputed",
             "Definitions of files that were changed through the API and are left alone",
             self.definitions_disputed.clone(),
+        );
+        registry.register_with_unit(
+            "shadow_behind",
+            "How far the shadow policy is behind what is in force",
+            Unit::Seconds,
+            self.shadow_behind_seconds.clone(),
+        );
+        registry.register(
+            "shadow_restarts",
+            "How often the shadow policy began again because it could not keep up",
+            self.shadow_restarts.clone(),
         );
         registry.register(
             "audit_entries",
@@ -482,6 +499,11 @@ impl Metrics {
                 reason: reason.to_owned(),
             })
             .inc();
+    }
+
+    /// Says how far the shadow policy is behind.
+    pub fn shadow_behind(&self, behind: Duration) {
+        self.shadow_behind_seconds.set(behind.as_secs_f64());
     }
 
     /// Says where the audit log ends.

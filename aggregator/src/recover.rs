@@ -394,7 +394,12 @@ fn read_snapshot(key: &[u8], value: &[u8]) -> Result<Past, StoreError> {
     })
 }
 
-fn parse_policy(record: &v1::Policy) -> Result<PolicyText, StoreError> {
+/// A policy of the journal.
+///
+/// # Errors
+///
+/// Returns [`StoreError::Malformed`] when this build cannot read it.
+pub(crate) fn parse_policy(record: &v1::Policy) -> Result<PolicyText, StoreError> {
     let document = Document {
         file: "journal",
         text: &record.toml,

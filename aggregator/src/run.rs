@@ -41,6 +41,7 @@ use crate::{
     },
     metrics::Metrics,
     recover::recover,
+    shadow::{self, ShadowFile},
     shared::{Published, Readiness, Shared, State},
     store::{Store, rocks::Rocks},
     turn::{Outlets, Turn, TurnHandle},
@@ -86,6 +87,7 @@ pub struct Running {
     ingest: task::JoinHandle<()>,
     http: task::JoinHandle<()>,
     turn: JoinHandle<()>,
+    shadow: JoinHandle<()>,
     progress: Arc<AtomicU64>,
     stopping: watch::Sender<bool>,
 }
@@ -152,6 +154,15 @@ impl Running {
             outlets,
         );
         let runtime = Handle::current();
+        let shadow = shadow::Thread {
+            store: Arc::clone(&reader),
+            view: Arc::clone(&view),
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+        };
+        let (shadow, shadow_thread) = shadow
+            .start(runtime.clone(), turn.shadow())
+            .context("cannot start the shadow's thread")?;
         let turn = std::thread::Builder::new()
             .name("turn".to_owned())
             .spawn(move || turn.run(&runtime, arrivals))
@@ -169,6 +180,7 @@ impl Running {
             view: Arc::clone(&view),
             store: reader,
             roster: members,
+            shadow,
             turn: turn_handle.clone(),
             metrics: Arc::clone(&metrics),
             tokens: Arc::new(ArcSwap::from_pointee(config.api.tokens.clone())),
@@ -181,6 +193,7 @@ impl Running {
             let read = read_definitions(folder.clone(), &shared, &config).await?;
             define(&shared, &read).await?;
         }
+        set_shadow(&shared, config.shadow.as_ref()).await?;
         let (stopping, mut stop) = watch::channel(false);
         let api = listener
             .local_addr()
@@ -216,6 +229,7 @@ impl Running {
             ingest,
             http,
             turn,
+            shadow: shadow_thread,
             progress,
             stopping,
         })
@@ -283,6 +297,7 @@ impl Running {
             .await
             .context("cannot bring the policy into force")?;
         define(&self.shared, &definitions).await?;
+        set_shadow(&self.shared, config.shadow.as_ref()).await?;
         self.shared.tokens.store(Arc::new(config.api.tokens));
         self.roster.send(Change::Policy(policy)).await;
         self.endpoint
@@ -304,12 +319,12 @@ impl Running {
         }
         self.endpoint.wait_idle().await;
         self.shared.turn.stop().await;
-        let turn = self.turn;
-        if task::spawn_blocking(move || turn.join())
-            .await
-            .is_err_and(|error| error.is_panic())
-        {
-            error!("the turn thread panicked");
+        for thread in [self.turn, self.shadow] {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            let joined = task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                error!(thread = name, "a thread panicked");
+            }
         }
         self.stopping.send_replace(true);
         if tokio::time::timeout(HTTP_TIMEOUT, self.http).await.is_err() {
@@ -356,6 +371,27 @@ async fn define(shared: &Shared, definitions: &Definitions) -> anyhow::Result<()
     }
     if count > 0 {
         info!(changes = count, "definitions are as the files say");
+    }
+    Ok(())
+}
+
+/// Sets the shadow policy that the configuration names.
+async fn set_shadow(shared: &Shared, file: Option<&ShadowFile>) -> anyhow::Result<()> {
+    let setting = shared.shadow.setting.borrow().clone();
+    let asked = match ShadowFile::plan(file, &setting) {
+        Ok(None) => return Ok(()),
+        Ok(Some(asked)) => asked,
+        Err(who) => {
+            warn!(
+                who,
+                "the shadow policy was set through the API and is left alone; make its file say the same, or remove it through the API"
+            );
+            return Ok(());
+        }
+    };
+    let outcome = shared.turn.shadow(asked).await;
+    if outcome.context("cannot set the shadow policy")?.is_err() {
+        warn!("the shadow policy was changed at this very moment and is left alone; reload again");
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::{
     config::{Api, Token},
     ingest::roster::Roster,
     metrics::Metrics,
+    shadow::Window,
     store::Read,
     turn::TurnHandle,
 };
@@ -33,6 +34,8 @@ pub struct Shared {
     pub store: Arc<dyn Read>,
     /// The agents that registered: their sessions, and how each fares by its own account.
     pub roster: Arc<ArcSwap<Roster>>,
+    /// The shadow policy, and how it stands.
+    pub shadow: Window,
     /// The way to the turn thread, for signals.
     pub turn: TurnHandle,
     /// Every counter, and the text of `/metrics`.

@@ -236,6 +236,13 @@ pub enum Command {
         #[command(subcommand)]
         command: SignalCommand,
     },
+    /// The policy in force, and a shadow that only records what it would do.
+    #[command(visible_alias = "policies")]
+    Policy {
+        /// What to do; `show` if left out.
+        #[command(subcommand)]
+        command: Option<PolicyCommand>,
+    },
     /// What was decided, decided again from the journal; or what another policy would have decided.
     Replay(ReplayOptions),
     /// Run a scenario in virtual time, without any server; or with --live on the aggregator's state, in isolation.
@@ -522,6 +529,60 @@ pub enum OverrideCommand {
     Lift {
         /// Which.
         id: OverrideId,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+/// `leeward policy …`
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// How the shadow stands and where it differs; or one policy whole, with every default spelt out.
+    Show {
+        /// Which.
+        #[arg(value_enum)]
+        which: Option<Which>,
+    },
+    /// The shadow: a policy that is followed beside the one in force and decides nothing.
+    Shadow {
+        /// What to do.
+        #[command(subcommand)]
+        command: ShadowCommand,
+    },
+    /// What both policies were worth over the same time, and where they differed.
+    Scoreboard,
+}
+
+/// One of two policies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Which {
+    /// The one in force.
+    Current,
+    /// The shadow.
+    Shadow,
+}
+
+/// `leeward policy shadow …`
+#[derive(Debug, Subcommand)]
+pub enum ShadowCommand {
+    /// Set the shadow, or replace it.
+    Set {
+        /// The policy sections of an aggregator.toml, or a whole one.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+    /// Remove it.
+    Clear {
         /// Why, for the audit log.
         #[arg(long, default_value = "")]
         why: String,

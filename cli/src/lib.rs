@@ -11,6 +11,7 @@
 //! - [`status`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
 //! - [`service`], [`capacity`], [`override_`]: what people define.
 //! - [`placement`], [`readiness`]: what would go where, and whether it could.
+//! - [`policy`]: the policy in force, and one that only records what it would do.
 //! - [`audit`]: who did what and why.
 //! - [`status`], [`watch`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
 //! - [`simulate`]: a scenario in virtual time, without any server.
@@ -34,6 +35,7 @@ pub mod output;
 pub mod override_;
 pub mod pki;
 pub mod placement;
+pub mod policy;
 pub mod readiness;
 pub mod region;
 pub mod replay;
@@ -82,6 +84,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         } => readiness::run(cli, &out, service.as_ref(), region.as_ref(), *history),
         Command::Audit { command } => audit::run(cli, &out, command.as_ref()),
         Command::Signal { command } => signal::run(cli, &out, command),
+        Command::Policy { command } => policy::run(cli, &out, command.as_ref()),
         Command::Replay(options) => replay::run(cli, &out, options),
         Command::Simulate(options) => simulate::run(cli, &out, options),
         Command::Config { command } => config::run(&out, command),

@@ -7,6 +7,8 @@ use leeward_common::api::v1::{
     PolicyComparison, PolicyMove, Replay, ReplayLine, ReplayRequest, Scoreboard, ScoreboardSide,
 };
 
+use leeward_engine::policy::SECTIONS;
+
 use crate::{
     args::{Cli, ReplayOptions},
     client::Client,
@@ -55,26 +57,17 @@ pub fn run(cli: &Cli, out: &Output, options: &ReplayOptions) -> Result<Exit, Fai
 
 /// The policy sections of a file: those of a whole `aggregator.toml` if it is one.
 pub(crate) fn policy(path: &Path) -> Result<String, Failure> {
-    /// What else a whole file holds.
-    const REST: [&str; 7] = [
-        "name",
-        "listen",
-        "data_dir",
-        "journal_retention",
-        "credentials",
-        "api",
-        "shadow_policy",
-    ];
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let Ok(mut table) = text.parse::<toml::Table>() else {
         // The aggregator says what is wrong with it, and where.
         return Ok(text);
     };
-    if !table.keys().any(|key| REST.contains(&key.as_str())) {
+    // A whole file says who the aggregator is; anything else is as its author means it.
+    if !table.contains_key("credentials") {
         return Ok(text);
     }
-    table.retain(|key, _| !REST.contains(&key));
+    table.retain(|key, _| SECTIONS.contains(&key));
     Ok(table.to_string())
 }
 
@@ -167,7 +160,15 @@ pub(crate) fn scoreboard(board: &Scoreboard) -> String {
     let age = |ms: u64| words::age(Some(ms));
     let regret = |side: &ScoreboardSide| side.regret.map_or_else(|| "?".to_owned(), words::percent);
     line("", "in force", "other");
+    let judged = |side: &ScoreboardSide| format!("{}/{}", side.false_moves, side.judged_moves);
     line("moves", &moves(current), &moves(other));
+    line(
+        "flaps",
+        &current.flaps.to_string(),
+        &other.flaps.to_string(),
+    );
+    line("false", &judged(current), &judged(other));
+    line("worse", &age(current.worse_ms), &age(other.worse_ms));
     line("down", &age(current.down_ms), &age(other.down_ms));
     line("lossy", &age(current.lossy_ms), &age(other.lossy_ms));
     line("regret", &regret(current), &regret(other));

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 mod sections;
+mod written;
 
 pub(crate) use sections::known_region;
 
@@ -25,6 +26,8 @@ pub use sections::{
     CapacitySection, DoubtSection, EvidenceSection, FailoverSection, PolicySection, ProbingSection,
     RegionSection, Sections, SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
 };
+
+pub use written::{Difference, SECTIONS};
 
 /// Everything that a decision depends on besides what was measured.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

@@ -26,7 +26,7 @@ pub(super) async fn holder(
     shared: &Shared,
     request: &HeaderMap,
     least: Role,
-    about: &'static str,
+    about: &str,
 ) -> Result<Token, Refused> {
     let tokens = shared.tokens.load_full();
     let token = known(&tokens, request)?;

@@ -25,12 +25,18 @@ use axum::{
     middleware,
     routing::get,
 };
-use leeward_common::api::problem::{Code, Problem};
+use leeward_common::{
+    api::problem::{Code, Problem},
+    id::{OfferId, OverrideId, ReservationId, ServiceId},
+};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::auth::BearerScheme;
+use self::{
+    auth::BearerScheme,
+    v1::{noun, policies::ShadowNoun},
+};
 use crate::shared::Shared;
 
 mod answer;
@@ -68,6 +74,9 @@ struct Parts {
     /// Held by whoever works on something long: a replay, a simulation.
     workbench: Arc<Semaphore>,
 }
+
+/// Where the document of all other routes is.
+const OPENAPI: &str = "/openapi.json";
 
 /// Readings of the store at once. More would only wait for the same disk.
 const READINGS: usize = 2;
@@ -117,6 +126,7 @@ impl FromRef<App> for Shared {
         (name = "services", description = "What runs somewhere, where it should run, and whether it could"),
         (name = "capacity", description = "What regions offer, what is set aside, and what is left"),
         (name = "overrides", description = "An operator knows better, until it expires"),
+        (name = "policies", description = "The policy in force, and one that only records what it would do"),
         (name = "signals", description = "Measurements that others inject"),
         (name = "service", description = "The aggregator itself"),
     ),
@@ -144,32 +154,19 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(v1::agents::agent))
         .routes(routes!(v1::signals::signals, v1::signals::push))
         .routes(routes!(v1::services::services))
-        .routes(routes!(
-            v1::services::service,
-            v1::services::put_service,
-            v1::services::delete_service
-        ))
+        .routes(noun::routes::<ServiceId>())
         .routes(routes!(v1::services::service_failover))
         .routes(routes!(v1::capacity::capacity))
-        .routes(routes!(
-            v1::capacity::offer,
-            v1::capacity::put_offer,
-            v1::capacity::delete_offer
-        ))
-        .routes(routes!(
-            v1::capacity::reservation,
-            v1::capacity::put_reservation,
-            v1::capacity::delete_reservation
-        ))
+        .routes(noun::routes::<OfferId>())
+        .routes(noun::routes::<ReservationId>())
         .routes(routes!(
             v1::overrides::overrides,
             v1::overrides::new_override
         ))
-        .routes(routes!(
-            v1::overrides::override_,
-            v1::overrides::put_override,
-            v1::overrides::delete_override
-        ))
+        .routes(noun::routes::<OverrideId>())
+        .routes(routes!(v1::policies::policies))
+        .routes(routes!(v1::policies::current))
+        .routes(noun::routes::<ShadowNoun>())
         .routes(routes!(v1::placements::placements))
         .routes(routes!(v1::readiness::readiness))
         .routes(routes!(v1::audit::audit))
@@ -183,7 +180,7 @@ fn router(app: App) -> Router {
     routes()
         .split_for_parts()
         .0
-        .route("/openapi.json", get(probes::openapi))
+        .route(OPENAPI, get(probes::openapi))
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), count::count))

@@ -37,9 +37,11 @@ use crate::{
     turn::decision_position,
 };
 
+mod beside;
 mod difference;
 mod moves;
 
+pub use beside::{Beside, Taken};
 pub use difference::words;
 pub use moves::{Moves, Shifted};
 
@@ -191,7 +193,9 @@ struct Run<'a> {
     begun: Position,
     build: Option<String>,
     compared_from: Timestamp,
-    other: Option<Other>,
+    other: Option<Beside>,
+    /// What the other policy decided.
+    other_moves: Vec<Decision>,
     /// Where decisions are stored that were not taken again yet, and the hash of each.
     stored: BTreeMap<Position, [u8; 32]>,
     identical: u64,
@@ -204,13 +208,6 @@ struct Run<'a> {
     skipped: u64,
 }
 
-struct Other {
-    engine: Engine,
-    version: String,
-    moves: Vec<Decision>,
-    scoreboard: Scoreboard,
-}
-
 impl<'a> Run<'a> {
     fn begin(store: &dyn Read, question: &'a Question) -> Result<Self, ReplayError> {
         let run = |engine, begun, build, compared_from| Self {
@@ -220,6 +217,7 @@ impl<'a> Run<'a> {
             build,
             compared_from,
             other: None,
+            other_moves: Vec::new(),
             stored: BTreeMap::new(),
             identical: 0,
             differing: BTreeSet::new(),
@@ -315,31 +313,20 @@ impl<'a> Run<'a> {
         if at >= self.question.from {
             self.part();
         }
-        let effects = self.engine.step(at, input);
-        self.note(effects);
         let Some(other) = &mut self.other else {
-            return;
+            let effects = self.engine.step(at, input);
+            let decided = effects.into_iter().map(|Effect::Decided(decided)| *decided);
+            return self.note(decided.collect());
         };
-        // The other policy stays in force whatever was put into force then.
-        let effects = match input {
-            Input::Policy(_) => other.engine.step(at, &Input::Tick),
-            input => other.engine.step(at, input),
-        };
-        for Effect::Decided(decision) in effects {
-            if decision.at <= self.question.to {
-                other.scoreboard.other.on_decision(&decision);
-                other.moves.push(without_evidence(*decision));
-            }
-        }
-        let now = at.min(self.question.to);
-        if other.scoreboard.is_due(now) {
-            let (current, theirs) = (self.engine.view(), other.engine.view());
-            other.scoreboard.look(now, &current, &theirs);
-        }
+        let taken = other.pass(&mut self.engine, at, input);
+        let moves = taken.other.into_iter().map(without_evidence);
+        self.other_moves.extend(moves);
+        self.note(taken.current);
     }
 
     /// The other policy comes into force in an engine of its own.
     fn part(&mut self) {
+        let Question { from, to, .. } = *self.question;
         let Some(policy) = self
             .question
             .other
@@ -348,30 +335,22 @@ impl<'a> Run<'a> {
         else {
             return;
         };
-        let effects = self.engine.step(self.question.from, &Input::Tick);
-        self.note(effects);
-        let mut engine = self.engine.clone();
-        let input = Input::Policy(Box::new(policy.policy.clone()));
-        engine.step(self.question.from, &input);
-        self.other = Some(Other {
-            engine,
-            version: policy.policy.version(),
-            moves: Vec::new(),
-            scoreboard: Scoreboard::default(),
-        });
+        let effects = self.engine.step(from, &Input::Tick);
+        let decided = effects.into_iter().map(|Effect::Decided(decided)| *decided);
+        self.note(decided.collect());
+        self.other = Some(Beside::part(from, &self.engine, policy, to));
     }
 
-    fn note(&mut self, effects: Vec<Effect>) {
-        for Effect::Decided(decision) in effects {
+    fn note(&mut self, decisions: Vec<Decision>) {
+        for decision in decisions {
             if decision.at > self.question.to {
                 continue;
             }
             if decision.at >= self.compared_from {
                 self.compare(&decision);
             }
-            if let Some(other) = &mut self.other {
-                other.scoreboard.current.on_decision(&decision);
-                self.moves.push(without_evidence(*decision));
+            if self.other.is_some() {
+                self.moves.push(without_evidence(decision));
             }
         }
     }
@@ -417,9 +396,9 @@ impl<'a> Run<'a> {
             identical: self.identical,
             first_difference,
             other: self.other.map(|other| Comparison {
-                version: other.version,
-                moves: Moves::compare(&self.moves, &other.moves),
-                scoreboard: other.scoreboard,
+                version: other.version().to_owned(),
+                moves: Moves::compare(&self.moves, &self.other_moves),
+                scoreboard: other.scoreboard().clone(),
             }),
         })
     }

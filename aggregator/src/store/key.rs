@@ -2,7 +2,7 @@
 //!
 //! | column          | key                                        | value ([`super::record::v1`])      | leaves                |
 //! |-----------------|--------------------------------------------|------------------------------------|-----------------------|
-//! | `meta`          | a name                                     | text                               | never                 |
+//! | `meta`          | a name                                     | text; `shadow`: `Shadow`           | never                 |
 //! | `journal`       | time `u64` µs, counter `u32`               | `Record`: what arrived             | 48 h, by file ranges  |
 //! | `decisions`     | time `u64` µs, counter `u32`               | `Decided`: what was decided        | 400 d, by file ranges |
 //! | `snapshots`     | time `u64` µs, counter `u32`               | `Snapshot`: a cache of the engine  | 48 h, but one an hour |
@@ -19,7 +19,7 @@ use leeward_common::{id::AgentId, time::Timestamp};
 /// A column family.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Column {
-    /// The format version.
+    /// The format version; the shadow policy.
     Meta,
     /// What arrived, as it came.
     Journal,

@@ -25,6 +25,9 @@ pub const FORMAT: &str = "leeward-aggregator 1";
 /// The key of the format version.
 const FORMAT_KEY: &[u8] = b"format";
 
+/// The key of the shadow policy.
+const SHADOW_KEY: &[u8] = b"shadow";
+
 /// Why the store did not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -222,6 +225,11 @@ impl Writes {
         self.puts.push((Column::Audit, key, v1::encode(audited)));
     }
 
+    /// Keeps the shadow policy, or that there is none any more.
+    pub fn shadow(&mut self, shadow: &v1::Shadow) {
+        self.meta(SHADOW_KEY, &v1::encode(shadow));
+    }
+
     /// Writes something that nobody reads, to learn whether anything can be written.
     pub fn probe(&mut self, now: Timestamp) {
         self.meta(b"probe", &now.as_unix_us().to_be_bytes());
@@ -321,6 +329,22 @@ pub fn audit_entries_back(
 pub fn audit_end(store: &dyn Read) -> Result<Option<AuditEntry>, StoreError> {
     let last = store.last(Column::Audit)?;
     Ok(last.map(|(key, value)| v1::Audited::entry(&key, &value)))
+}
+
+/// The shadow policy as it was set last; `None` if none ever was.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when it cannot be read.
+pub fn shadow(store: &dyn Read) -> Result<Option<v1::Shadow>, StoreError> {
+    let mut found = Ok(None);
+    store.scan(Column::Meta, SHADOW_KEY, &mut |key, value| {
+        if key == SHADOW_KEY {
+            found = v1::decode("shadow policy", value).map(Some);
+        }
+        ControlFlow::Break(())
+    })?;
+    found
 }
 
 /// Where the journal ends.

@@ -13,6 +13,7 @@ use crate::{
     config::PolicyText,
     intent::{Asked, Conflict},
     mesh::Registration,
+    shadow::AskedShadow,
     store::key::Epoch,
 };
 
@@ -50,6 +51,13 @@ pub enum Arrival {
         /// What is asked for.
         asked: Box<Asked>,
         /// Told when it is durable and in force, or that its condition does not hold.
+        done: oneshot::Sender<Result<Result<u64, Conflict>, TurnError>>,
+    },
+    /// Somebody sets the shadow policy, or removes it.
+    Shadow {
+        /// What is asked for.
+        asked: Box<AskedShadow>,
+        /// As of a change.
         done: oneshot::Sender<Result<Result<u64, Conflict>, TurnError>>,
     },
     /// Somebody who is known was refused something.
@@ -246,6 +254,16 @@ impl TurnHandle {
     pub async fn change(&self, asked: Asked) -> Result<Result<u64, Conflict>, TurnError> {
         let asked = Box::new(asked);
         self.ask(|done| Arrival::Change { asked, done }).await
+    }
+
+    /// Sets the shadow policy, or removes it; as [`Self::change`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TurnError`] when it is as before.
+    pub async fn shadow(&self, asked: AskedShadow) -> Result<Result<u64, Conflict>, TurnError> {
+        let asked = Box::new(asked);
+        self.ask(|done| Arrival::Shadow { asked, done }).await
     }
 
     /// Notes a refusal in the audit log, some time soon.

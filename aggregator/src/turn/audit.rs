@@ -15,6 +15,7 @@ use crate::{
     config::PolicyText,
     intent::{Asked, CONFIGURATION, What},
     metrics::Metrics,
+    shadow::Setting,
     store::{Read, Writes, key::Column, record::v1},
 };
 
@@ -141,6 +142,23 @@ impl Staged {
             about: format!("policy {}", policy.policy.version()),
             version: 0,
             detail: policy.toml.clone(),
+        };
+        self.audit.note(note, &mut self.writes);
+    }
+
+    pub(super) fn audit_shadow(&mut self, setting: &Setting) {
+        let (what, detail) = match &setting.policy {
+            Some(policy) => ("put", policy.toml.clone()),
+            None => ("remove", String::new()),
+        };
+        let note = Note {
+            at: setting.at,
+            who: &setting.who,
+            why: &setting.why,
+            what,
+            about: "shadow policy".to_owned(),
+            version: setting.version,
+            detail,
         };
         self.audit.note(note, &mut self.writes);
     }

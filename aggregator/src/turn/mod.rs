@@ -31,7 +31,10 @@ use leeward_engine::{
     input::{AgentConnected, Input},
     intent::Intents,
 };
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 use tracing::{error, info};
 
 use crate::{
@@ -41,6 +44,7 @@ use crate::{
     mesh::Registration,
     metrics::Metrics,
     recover::{self, Recovered},
+    shadow::Setting,
     shared::{Published, Readiness, State},
     store::{
         self, Store, Writes,
@@ -54,6 +58,7 @@ mod arrival;
 mod audit;
 mod clock;
 mod revive;
+mod shadow;
 mod upkeep;
 
 pub use arrival::{
@@ -119,6 +124,8 @@ pub struct Turn {
     audit: Chain,
     /// Refusals that were noted lately, and when.
     refusals: BTreeMap<Refusal, Timestamp>,
+    /// The shadow policy, for its thread. The engine is never told.
+    shadow: watch::Sender<Arc<Setting>>,
 }
 
 /// Which batches of a boot epoch arrived, and when the last one did.
@@ -161,6 +168,8 @@ struct Staged {
     /// What became of each change, in their order.
     changes: VecDeque<Result<u64, Conflict>>,
     refusals: BTreeSet<Refusal>,
+    /// The shadow policy from then on, if it is changed.
+    shadow: Option<Arc<Setting>>,
     audit: Chain,
     /// The anchor that this turn begins with.
     anchor: Option<Position>,
@@ -193,6 +202,7 @@ impl Turn {
         let mut clock = TurnClock::new(wall, floor);
         let started = clock.now();
         let view = engine.view();
+        let shadow = watch::Sender::new(Arc::new(Setting::of(&*store)));
         let audit = Chain::of(&*store);
         audit.tell(&outlets.metrics);
         let connected = |agent: &AgentId| {
@@ -235,6 +245,7 @@ impl Turn {
             failed: None,
             audit,
             refusals: BTreeMap::new(),
+            shadow,
         }
     }
 
@@ -416,6 +427,7 @@ impl Turn {
                 true
             }
             Arrival::Change { asked, .. } => self.stage_change(asked, staged),
+            Arrival::Shadow { asked, .. } => self.stage_shadow(asked, staged),
             Arrival::Refused(refusal) => {
                 let is_new = self.is_new_refusal(refusal, staged.now)
                     && staged.refusals.insert(refusal.clone());
@@ -462,6 +474,9 @@ impl Turn {
         self.epochs.extend(staged.epochs);
         self.audit = staged.audit;
         self.audit.tell(&self.outlets.metrics);
+        if let Some(shadow) = staged.shadow {
+            self.shadow.send_replace(shadow);
+        }
         let mut changes = staged.changes;
         let mut effects = Vec::new();
         let mut answers = Vec::with_capacity(arrivals.len());
@@ -561,6 +576,15 @@ impl Turn {
                 let input = fresh.then(|| Input::Change(Box::new(asked.change())));
                 (input, Answer::Changed(done, outcome))
             }
+            Arrival::Shadow { asked, done } => {
+                let outcome = changes
+                    .pop_front()
+                    .expect("every change that arrived was staged");
+                if let Ok(version) = outcome {
+                    info!(who = asked.who, version, "the shadow policy is changed");
+                }
+                (None, Answer::Changed(done, outcome))
+            }
             Arrival::Refused(refusal) => {
                 if fresh {
                     self.refusals.insert(refusal, now);
@@ -601,7 +625,9 @@ impl Turn {
                 Arrival::Paths(NewPaths { done, .. })
                 | Arrival::Signal { done, .. }
                 | Arrival::Policy { done, .. } => drop(done.send(Err(TurnError::StoreFailed))),
-                Arrival::Change { done, .. } => drop(done.send(Err(TurnError::StoreFailed))),
+                Arrival::Change { done, .. } | Arrival::Shadow { done, .. } => {
+                    let _ = done.send(Err(TurnError::StoreFailed));
+                }
                 Arrival::Batch(batch) => batch.settle.with(batch.sequence, Outcome::NotStored),
                 Arrival::Refused(_) | Arrival::Stop => {}
             }

@@ -81,5 +81,6 @@ impl Turn {
         self.epochs = epochs;
         self.undurable = undurable;
         self.audit = Chain::of(&*self.store);
+        self.read_shadow();
     }
 }

@@ -1,7 +1,11 @@
 //! The turn with a store in memory and a clock that the test sets: what is durable is counted once, whatever happens
 //! in between.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    sync::atomic::Ordering,
+};
 
 use leeward_common::{
     config::Document,
@@ -25,6 +29,7 @@ use crate::{
 };
 
 mod changes;
+mod shadow;
 
 const AGENTS: [(&str, &str); 4] = [
     ("iad-1", "iad"),

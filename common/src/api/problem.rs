@@ -100,6 +100,8 @@ codes! {
     UnknownOffer = "unknown_offer", 404, "unknown offer";
     /// There is no such reservation of capacity.
     UnknownReservation = "unknown_reservation", 404, "unknown reservation";
+    /// No shadow policy is set.
+    UnknownPolicy = "unknown_policy", 404, "unknown policy";
     /// There is no such override.
     UnknownOverride = "unknown_override", 404, "unknown override";
     /// The signal source is not configured.

@@ -21,6 +21,7 @@ mod capacity;
 mod define;
 mod known;
 mod placement;
+mod policy;
 mod replay;
 mod simulation;
 mod watch;
@@ -28,13 +29,17 @@ mod watch;
 pub use audit::{Audit, AuditEntry};
 pub use capacity::{Account, Capacity};
 pub use define::{
-    Defined, Failback, Fault, MAX_WHY, OfferSpec, OverrideRule, OverrideSpec, Replication,
-    ReservationSpec, ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec,
+    Defined, Failback, Fault, OfferSpec, OverrideRule, OverrideSpec, Replication, ReservationSpec,
+    ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec, check_why,
 };
 pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
 pub use placement::{
     Action, Fate, Load, Placement, PlacementQuestion, Price, Readiness, ReadinessChange,
     ReadinessState, ServiceFailover, Share, Standing, Unserved,
+};
+pub use policy::{
+    CurrentPolicy, ParameterDifference, Policies, ShadowPolicy, ShadowSpec, ShadowStanding,
+    ShadowState, WrittenPolicy,
 };
 pub use replay::{
     Divergence, PolicyComparison, PolicyMove, Replay, ReplayBegin, ReplayDifference, ReplayLine,

@@ -122,6 +122,9 @@ pub fn scoreboard(board: &scoreboard::Scoreboard) -> Scoreboard {
         since: board.since.map(Into::into),
         until: board.until.into(),
         agreement: board.agreement(),
+        watched_ms: milliseconds(board.watched),
+        agreed_ms: milliseconds(board.agreed),
+        differed: board.differed,
         current: side(&board.current),
         other: side(&board.other),
         divergences: board.divergences.iter().rev().map(divergence).collect(),
@@ -139,6 +142,10 @@ fn side(side: &scoreboard::Side) -> ScoreboardSide {
         });
     ScoreboardSide {
         moves: side.moves,
+        flaps: side.flaps,
+        judged_moves: side.judged_moves,
+        false_moves: side.false_moves,
+        worse_ms: milliseconds(side.worse),
         down_ms: milliseconds(side.down),
         lossy_ms: milliseconds(side.lossy),
         regret: side.regret(),

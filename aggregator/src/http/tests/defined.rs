@@ -15,6 +15,7 @@ use super::*;
 use crate::{
     config::PolicyText,
     recover::recover,
+    shadow,
     turn::{Outlets, Turn},
 };
 
@@ -24,14 +25,14 @@ const DRAIN: &str =
     r#"{"rule":"drain","region":"oregon","until":"2026-01-01T01:00:00Z","why":"new switches"}"#;
 
 /// An aggregator with a turn thread over a store in memory.
-struct Living {
-    aggregator: Aggregator,
+pub(super) struct Living {
+    pub(super) aggregator: Aggregator,
     store: Memory,
-    turn: Option<std::thread::JoinHandle<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Living {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let mut aggregator = Aggregator::at(CALM);
         let store = Memory::default();
         let policy = PolicyText {
@@ -54,6 +55,15 @@ impl Living {
             retention,
             outlets,
         );
+        let shadow = shadow::Thread {
+            store: store.reader(),
+            view: Arc::clone(&aggregator.shared.view),
+            readiness: Arc::clone(&aggregator.shared.readiness),
+            metrics: Arc::clone(&aggregator.shared.metrics),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let (shadow, shadow_thread) = shadow.start(runtime, turn.shadow()).unwrap();
+        aggregator.shared.shadow = shadow;
         let (_, closed) = mpsc::channel(1);
         let arrivals = std::mem::replace(&mut aggregator.arrivals, closed);
         let runtime = tokio::runtime::Handle::current();
@@ -63,19 +73,18 @@ impl Living {
         Self {
             aggregator,
             store,
-            turn: Some(turn),
+            threads: vec![turn, shadow_thread],
         }
     }
 
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         self.aggregator.shared.turn.stop().await;
-        let turn = self.turn.take().unwrap();
-        tokio::task::spawn_blocking(move || turn.join().unwrap())
-            .await
-            .unwrap();
+        let threads = std::mem::take(&mut self.threads);
+        let join = || threads.into_iter().for_each(|own| own.join().unwrap());
+        tokio::task::spawn_blocking(join).await.unwrap();
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -90,11 +99,11 @@ impl Living {
         self.aggregator.ask(request.body).await
     }
 
-    async fn put(&self, path: &str, body: &str) -> Answer {
+    pub(super) async fn put(&self, path: &str, body: &str) -> Answer {
         self.send("PUT", path, body, &[]).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> T {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> T {
         self.aggregator.get(path).await.json()
     }
 }

@@ -25,7 +25,10 @@ use leeward_engine::{
 };
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tower::ServiceExt;
 
 use super::{App, router};
@@ -33,6 +36,7 @@ use crate::{
     config::{Api, Role, Token},
     ingest::roster::Roster,
     metrics::Metrics,
+    shadow::Window,
     shared::{Published, Readiness, Shared, State},
     store::{Store as _, memory::Memory},
     turn::{Arrival, TurnHandle},
@@ -44,6 +48,7 @@ mod failover;
 mod network;
 mod overview;
 mod past;
+mod policies;
 mod service;
 mod signals;
 mod sockets;
@@ -136,6 +141,10 @@ impl Aggregator {
             view: Arc::new(Published::new(view)),
             store: Memory::default().reader(),
             roster: Arc::new(ArcSwap::from_pointee(Roster::default())),
+            shadow: Window {
+                setting: watch::channel(Arc::default()).1,
+                standing: watch::channel(Arc::default()).1,
+            },
             turn,
             metrics: Arc::new(Metrics::default()),
             api: Arc::new(Api {

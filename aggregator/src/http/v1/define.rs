@@ -1,73 +1,28 @@
-//! What reading, putting and removing have in common for everything that people define.
-//!
-//! A thing's ETag is its version. Who sends it back as `If-Match` changes nothing that somebody else changed meanwhile;
-//! the turn looks at it, so of two at once only one wins.
+//! Services, offers, reservations and overrides as [`Noun`]s: what reading, putting and removing them have in common.
 
-use axum::{
-    extract::{FromRequest, Query, Request, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::http::{HeaderMap, HeaderValue, header};
 use leeward_common::{
     api::{
         problem::{Code, Place, Problem},
-        v1::{Defined, MAX_WHY, Removed},
+        v1::Defined,
     },
     id::{InvalidId, OfferId, OverrideId, RegionId, ReservationId, ServiceId},
     time::Timestamp,
 };
-use leeward_engine::{
-    intent::{Intents, Known},
-    view::View,
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use utoipa::IntoParams;
+use leeward_engine::{intent::Intents, view::View};
+use serde::{Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 
-use super::Now;
+use super::{
+    Now,
+    noun::{Noun, Terms},
+};
 use crate::{
-    config::{Role, Token},
-    http::{answer::Written, auth, body::Json, convert, error::Refused, names},
+    http::{answer::Written, convert, error::Refused, names},
     intent::{Asked, Checks, Condition, Conflict, FILE, Thing, Unsound, What},
     shared::Shared,
+    turn::TurnError,
 };
-
-/// Why something is removed.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(in crate::http) struct Why {
-    /// Why, for the audit log.
-    #[serde(default)]
-    why: String,
-}
-
-/// The operator and the body of a request to put something.
-pub(super) struct Put<T> {
-    pub(super) token: Token,
-    pub(super) condition: Condition,
-    pub(super) headers: HeaderMap,
-    pub(super) body: T,
-}
-
-impl<T: DeserializeOwned> Put<T> {
-    /// Reads a request. The token is looked at before the body is read.
-    pub(super) async fn read(
-        shared: &Shared,
-        request: Request,
-        about: &'static str,
-    ) -> Result<Self, Refused> {
-        let headers = request.headers().clone();
-        let token = auth::holder(shared, &headers, Role::Operator, about).await?;
-        let condition = condition(&headers)?;
-        let Json(body) = Json::from_request(request, &()).await?;
-        Ok(Self {
-            token,
-            condition,
-            headers,
-            body,
-        })
-    }
-}
 
 /// The id in a path that something is put under.
 pub(super) fn id<T>(text: &str, parse: fn(&str) -> Result<T, InvalidId>) -> Result<T, Refused> {
@@ -80,35 +35,90 @@ pub(super) fn id<T>(text: &str, parse: fn(&str) -> Result<T, InvalidId>) -> Resu
     })
 }
 
-/// What is defined under an id.
-pub(super) fn get(
-    shared: &Shared,
-    headers: &HeaderMap,
-    thing: &Thing,
-) -> Result<Response, Refused> {
-    let view = shared.view.load();
-    match written(&view.intents, thing)? {
-        Some(written) => Ok(written.response(headers)),
-        None => Err(unknown(&view.intents, thing)),
+/// What the engine knows as an intent.
+pub(in crate::http) trait Intended: Sized + Send + Sync + 'static {
+    /// See [`Noun`].
+    const ROUTE: &'static str;
+    /// See [`Noun`].
+    const NAME: &'static str;
+    /// See [`Noun`].
+    const PARAMETER: &'static str;
+    /// See [`Noun`].
+    const TAG: &'static str;
+    /// See [`Noun`].
+    type Spec: DeserializeOwned + ToSchema + Send;
+    /// See [`Noun`].
+    type Answer: ToSchema;
+
+    /// See [`Noun`].
+    fn parse(id: &str) -> Result<Self, InvalidId>;
+    /// The thing of this id.
+    fn thing(&self) -> Thing;
+    /// It, as it is to be.
+    fn defined(self, spec: Self::Spec) -> Defined;
+}
+
+impl<T: Intended> Noun for T {
+    const ROUTE: &'static str = T::ROUTE;
+    const NAME: &'static str = T::NAME;
+    const PARAMETER: Option<&'static str> = Some(T::PARAMETER);
+    const TAG: &'static str = T::TAG;
+    type Spec = T::Spec;
+    type Answer = T::Answer;
+
+    fn parse(id: &str) -> Result<Self, InvalidId> {
+        T::parse(id)
+    }
+
+    fn written(&self, shared: &Shared) -> Result<Option<Written>, Refused> {
+        written(&shared.view.load().intents, &self.thing())
+    }
+
+    fn unknown(&self, shared: &Shared) -> Refused {
+        unknown(&shared.view.load().intents, &self.thing())
+    }
+
+    fn file(&self, shared: &Shared) -> Option<String> {
+        let view = shared.view.load();
+        let thing = self.thing();
+        let known = thing.known(&view.intents)?;
+        Some(known.who.strip_prefix(FILE)?.to_owned())
+    }
+
+    async fn put(
+        self,
+        shared: &Shared,
+        terms: Terms,
+        spec: T::Spec,
+    ) -> Result<(bool, Written), Refused> {
+        put(shared, terms, self.defined(spec)).await
+    }
+
+    async fn remove(self, shared: &Shared, terms: Terms, why: String) -> Result<u64, Refused> {
+        let Terms { who, condition } = terms;
+        let asked = Asked {
+            who,
+            why,
+            what: What::Remove(self.thing()),
+            condition,
+        };
+        ask(shared, asked).await
     }
 }
 
-/// Defines something, once it makes sense and its condition holds.
+/// Defines something, once it makes sense and its condition holds: whether it was there before, and what is there now.
 pub(super) async fn put(
     shared: &Shared,
-    token: &Token,
-    condition: Condition,
+    terms: Terms,
     defined: Defined,
-) -> Result<Response, Refused> {
+) -> Result<(bool, Written), Refused> {
+    let Terms { who, condition } = terms;
     let now = Now::of(shared);
     sound(shared, &now.view, now.at, &defined)?;
     let thing = Thing::of(&defined);
-    let status = match thing.version(&now.view.intents) {
-        Some(_) => StatusCode::OK,
-        None => StatusCode::CREATED,
-    };
+    let replaced = thing.version(&now.view.intents).is_some();
     let asked = Asked {
-        who: token.name.clone(),
+        who: who.clone(),
         why: defined.why().to_owned(),
         what: What::Put(defined.clone()),
         condition,
@@ -123,7 +133,7 @@ pub(super) async fn put(
     let at = thing.known(&at).filter(|came| came.version == version);
     let at = at.map_or(now.at, |came| came.at);
     let change = leeward_engine::intent::Change {
-        who: token.name.clone(),
+        who,
         why: defined.why().to_owned(),
         what: (&defined).into(),
     };
@@ -135,66 +145,42 @@ pub(super) async fn put(
             "report this as a defect",
         )
     })?;
-    Ok((status, written.response(&HeaderMap::new())).into_response())
-}
-
-/// Removes something, if its condition holds.
-pub(super) async fn remove(
-    shared: &Shared,
-    headers: &HeaderMap,
-    why: Result<Query<Why>, QueryRejection>,
-    about: &'static str,
-    thing: Thing,
-) -> Result<Response, Refused> {
-    let token = auth::holder(shared, headers, Role::Operator, about).await?;
-    let Query(Why { why }) = why.map_err(|error| super::malformed(&error))?;
-    if why.len() > MAX_WHY || why.chars().any(char::is_control) {
-        return Err(Refused::new(
-            Code::MalformedParameter,
-            format!("why is longer than {MAX_WHY} bytes or holds control characters"),
-            "say it on one shorter line",
-        ));
-    }
-    let condition = match condition(headers)? {
-        Condition::Any => Condition::Present,
-        other => other,
-    };
-    let file = {
-        let view = shared.view.load();
-        let who = thing.known(&view.intents).map(|came| came.who.to_owned());
-        who.and_then(|who| Some(who.strip_prefix(FILE)?.to_owned()))
-    };
-    let asked = Asked {
-        who: token.name,
-        why,
-        what: What::Remove(thing),
-        condition,
-    };
-    let version = ask(shared, asked).await?;
-    crate::http::answer::answer(&HeaderMap::new(), &Removed { version, file })
+    Ok((replaced, written))
 }
 
 /// Hands a change to the turn.
-pub(super) async fn ask(shared: &Shared, asked: Asked) -> Result<u64, Refused> {
+async fn ask(shared: &Shared, asked: Asked) -> Result<u64, Refused> {
     let (thing, condition) = (asked.what.thing(), asked.condition);
-    let outcome = shared.turn.change(asked).await.map_err(|error| {
-        Refused::new(
-            Code::Unavailable,
-            error.to_string(),
-            "send it again; with the same If-Match it is never done twice",
-        )
-    })?;
-    outcome.map_err(|conflict| refused(shared, &thing, condition, conflict))
+    let outcome = shared.turn.change(asked).await.map_err(unstored)?;
+    outcome.map_err(|conflict| {
+        let unknown = || unknown(&shared.view.load().intents, &thing);
+        conflicting(&thing.to_string(), condition, conflict, unknown)
+    })
 }
 
-fn refused(shared: &Shared, thing: &Thing, condition: Condition, conflict: Conflict) -> Refused {
+/// That a change could not be stored.
+pub(super) fn unstored(error: TurnError) -> Refused {
+    Refused::new(
+        Code::Unavailable,
+        error.to_string(),
+        "send it again; with the same If-Match it is never done twice",
+    )
+}
+
+/// That the condition of a change does not hold.
+pub(super) fn conflicting(
+    thing: &str,
+    condition: Condition,
+    conflict: Conflict,
+    unknown: impl FnOnce() -> Refused,
+) -> Refused {
     match (condition, conflict.current) {
         (Condition::Absent, Some(version)) => Refused::new(
             Code::PreconditionFailed,
             format!("{thing} is there already, as of change {version}"),
             "choose another id, or send If-Match to replace it",
         ),
-        (Condition::Present, _) => unknown(&shared.view.load().intents, thing),
+        (Condition::Present, _) => unknown(),
         (_, Some(version)) => Refused::new(
             Code::PreconditionFailed,
             format!("{thing} was changed meanwhile, by change {version}"),
@@ -209,7 +195,7 @@ fn refused(shared: &Shared, thing: &Thing, condition: Condition, conflict: Confl
 }
 
 /// `If-Match` and `If-None-Match` (RFC 9110, section 13.1), of which one may be there.
-fn condition(headers: &HeaderMap) -> Result<Condition, Refused> {
+pub(super) fn condition(headers: &HeaderMap) -> Result<Condition, Refused> {
     let text = |name| {
         let mut values = headers.get_all(name).iter();
         let value = values
@@ -322,29 +308,33 @@ pub(super) fn no_service(intents: &Intents, name: &str) -> Problem {
     )
 }
 
-fn written(intents: &Intents, thing: &Thing) -> Result<Option<Written>, Refused> {
-    fn tagged<T>(known: &Known<T>, answer: &impl Serialize) -> Result<Option<Written>, Refused> {
-        let etag = HeaderValue::from_str(&format!("\"{}\"", known.version))
-            .expect("digits in quotes are a header value");
-        let written = Written::strong(answer)?;
-        Ok(Some(Written { etag, ..written }))
-    }
-    match thing {
-        Thing::Service(id) => match intents.services.get(id) {
-            Some(known) => tagged(known, &convert::service(id, known)),
-            None => Ok(None),
-        },
-        Thing::Offer(id) => match intents.offers.get(id) {
-            Some(known) => tagged(known, &convert::offer(id, known)),
-            None => Ok(None),
-        },
-        Thing::Reservation(id) => match intents.reservations.get(id) {
-            Some(known) => tagged(known, &convert::reservation(id, known)),
-            None => Ok(None),
-        },
-        Thing::Override(id) => match intents.overrides.get(id) {
-            Some(known) => tagged(known, &convert::override_(id, known)),
-            None => Ok(None),
-        },
-    }
+/// What is defined, under its version as ETag; `None` if it is not there.
+pub(super) fn written(intents: &Intents, thing: &Thing) -> Result<Option<Written>, Refused> {
+    let written = match thing {
+        Thing::Service(id) => {
+            let known = intents.services.get(id);
+            known.map(|known| tagged(known.version, &convert::service(id, known)))
+        }
+        Thing::Offer(id) => {
+            let known = intents.offers.get(id);
+            known.map(|known| tagged(known.version, &convert::offer(id, known)))
+        }
+        Thing::Reservation(id) => {
+            let known = intents.reservations.get(id);
+            known.map(|known| tagged(known.version, &convert::reservation(id, known)))
+        }
+        Thing::Override(id) => {
+            let known = intents.overrides.get(id);
+            known.map(|known| tagged(known.version, &convert::override_(id, known)))
+        }
+    };
+    written.transpose()
+}
+
+/// An answer whose ETag is its version.
+pub(super) fn tagged(version: u64, answer: &impl Serialize) -> Result<Written, Refused> {
+    let etag = HeaderValue::from_str(&format!("\"{version}\""))
+        .expect("digits in quotes are a header value");
+    let written = Written::strong(answer)?;
+    Ok(Written { etag, ..written })
 }

@@ -1,22 +1,23 @@
 //! Overrides: an operator knows better, until it expires.
 
 use axum::{
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
-    http::HeaderMap,
-    response::Response,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
 };
 use leeward_common::{
     api::{
         problem::Problem,
-        v1::{Defined, Override, OverrideSpec, Overrides, Removed},
+        v1::{Defined, Override, OverrideSpec, Overrides},
     },
-    id::OverrideId,
+    id::{InvalidId, OverrideId},
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     Now,
-    define::{self, Put},
+    define::{self, Intended},
+    noun::{Put, Terms},
 };
 use crate::{
     http::{answer::answer, convert, error::Refused},
@@ -66,10 +67,18 @@ pub(in crate::http) async fn new_override(
     let id = new_id(&token.name, key.as_deref(), &Now::of(&shared));
     let defined = Defined::Override(id.clone(), body);
     let thing = Thing::Override(id);
-    if thing.defined(&shared.view.load().intents).as_ref() == Some(&defined) {
-        return define::get(&shared, &HeaderMap::new(), &thing);
+    let intents = shared.view.load().intents.clone();
+    if thing.defined(&intents).as_ref() == Some(&defined)
+        && let Some(written) = define::written(&intents, &thing)?
+    {
+        return Ok(written.response(&HeaderMap::new()));
     }
-    define::put(&shared, &token, Condition::Absent, defined).await
+    let terms = Terms {
+        who: token.name,
+        condition: Condition::Absent,
+    };
+    let (_, written) = define::put(&shared, terms, defined).await?;
+    Ok((StatusCode::CREATED, written.response(&HeaderMap::new())).into_response())
 }
 
 /// The same for the same key of the same holder; without a key another for each moment.
@@ -88,88 +97,23 @@ fn new_id(who: &str, key: Option<&str>, now: &Now) -> OverrideId {
         .expect("a letter, a hyphen and hexadecimal digits are an id")
 }
 
-/// One override. Its ETag is its version.
-#[utoipa::path(
-    get, path = "/v1/overrides/{override_id}", tag = "overrides",
-    params(("override_id" = String, Path, description = "The override")),
-    responses(
-        (status = 200, description = "The override", body = Override),
-        (status = 304, description = "It is still the version of this ETag"),
-        (status = 404, description = "There is no such override; lists near names", body = Problem, content_type = "application/problem+json"),
-    ),
-)]
-pub(in crate::http) async fn override_(
-    State(shared): State<Shared>,
-    Path(override_id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refused> {
-    let id = define::id(&override_id, OverrideId::parse)?;
-    define::get(&shared, &headers, &Thing::Override(id))
-}
+impl Intended for OverrideId {
+    const ROUTE: &'static str = "/v1/overrides/{override_id}";
+    const NAME: &'static str = "override";
+    const PARAMETER: &'static str = "override_id";
+    const TAG: &'static str = "overrides";
+    type Spec = OverrideSpec;
+    type Answer = Override;
 
-/// Defines an override, or replaces it. It is durable and in force when this answers.
-#[utoipa::path(
-    put, path = "/v1/overrides/{override_id}", tag = "overrides",
-    request_body = OverrideSpec,
-    params(
-        ("override_id" = String, Path, description = "The override"),
-        ("if-match" = Option<String>, Header, description = "The ETag of the version that is replaced"),
-        ("if-none-match" = Option<String>, Header, description = "`*`: only if there is none yet"),
-    ),
-    security(("bearer" = [])),
-    responses(
-        (status = 200, description = "It is replaced", body = Override),
-        (status = 201, description = "It is defined", body = Override),
-        (status = 400, description = "The body, a header or the id cannot be read; says where", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or one that nobody knows", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The token may not do this", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "It names a region or a service that does not exist; lists near names", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It was changed meanwhile, or is there already", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "It makes no sense; says which member and what to write", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "It cannot be stored now", body = Problem, content_type = "application/problem+json"),
-    ),
-)]
-pub(in crate::http) async fn put_override(
-    State(shared): State<Shared>,
-    Path(override_id): Path<String>,
-    request: Request,
-) -> Result<Response, Refused> {
-    let Put {
-        token,
-        condition,
-        body,
-        ..
-    } = Put::<OverrideSpec>::read(&shared, request, "PUT /v1/overrides/{override_id}").await?;
-    let id = define::id(&override_id, OverrideId::parse)?;
-    define::put(&shared, &token, condition, Defined::Override(id, body)).await
-}
+    fn parse(id: &str) -> Result<Self, InvalidId> {
+        Self::parse(id)
+    }
 
-/// Lifts an override.
-#[utoipa::path(
-    delete, path = "/v1/overrides/{override_id}", tag = "overrides",
-    params(
-        ("override_id" = String, Path, description = "The override"),
-        ("if-match" = Option<String>, Header, description = "The ETag of the version that is removed"),
-        define::Why,
-    ),
-    security(("bearer" = [])),
-    responses(
-        (status = 200, description = "It is removed", body = Removed),
-        (status = 400, description = "The query or a header cannot be read", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or one that nobody knows", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The token may not do this", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none of this id; lists near names", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "It cannot be stored now", body = Problem, content_type = "application/problem+json"),
-    ),
-)]
-pub(in crate::http) async fn delete_override(
-    State(shared): State<Shared>,
-    Path(override_id): Path<String>,
-    why: Result<Query<define::Why>, QueryRejection>,
-    headers: HeaderMap,
-) -> Result<Response, Refused> {
-    let about = "DELETE /v1/overrides/{override_id}";
-    let id = define::id(&override_id, OverrideId::parse)?;
-    define::remove(&shared, &headers, why, about, Thing::Override(id)).await
+    fn thing(&self) -> Thing {
+        Thing::Override(self.clone())
+    }
+
+    fn defined(self, spec: OverrideSpec) -> Defined {
+        Defined::Override(self, spec)
+    }
 }

@@ -22,6 +22,10 @@ use crate::{
     store::StoreError,
 };
 
+mod shadow;
+
+pub use shadow::Shadow;
+
 /// Encodes any record.
 pub(crate) fn encode(record: &impl Serialize) -> Vec<u8> {
     rmp_serde::to_vec_named(record).expect("records hold nothing that MessagePack cannot express")

@@ -312,6 +312,19 @@ impl Fault {
     }
 }
 
+/// Whether a reason can stand in the audit log.
+///
+/// # Errors
+///
+/// Returns why not.
+pub fn check_why(why: &str) -> Result<(), Fault> {
+    if why.len() > MAX_WHY || why.chars().any(char::is_control) {
+        let detail = format!("is longer than {MAX_WHY} bytes or holds control characters");
+        return Err(Fault::new("why", detail, "say it on one shorter line"));
+    }
+    Ok(())
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}; {}", self.path, self.detail, self.what_to_do)
@@ -358,11 +371,7 @@ impl Defined {
     ///
     /// Returns the first member that does not, and what to write instead.
     pub fn check(&self) -> Result<(), Fault> {
-        let why = self.why();
-        if why.len() > MAX_WHY || why.chars().any(char::is_control) {
-            let detail = format!("is longer than {MAX_WHY} bytes or holds control characters");
-            return Err(Fault::new("why", detail, "say it on one shorter line"));
-        }
+        check_why(self.why())?;
         match self {
             Self::Service(id, spec) => spec.check(id),
             Self::Offer(_, spec) => amounts("amounts", &spec.amounts, 0.0, true),

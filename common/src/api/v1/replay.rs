@@ -223,6 +223,12 @@ pub struct Scoreboard {
     pub until: Time,
     /// Share of the selection time in which both selected the same, 0 to 1; `null` if there is none yet.
     pub agreement: Option<f64>,
+    /// Selection time of all owners together that was looked at, milliseconds.
+    pub watched_ms: u64,
+    /// How much of it both selected the same.
+    pub agreed_ms: u64,
+    /// How often they began to differ.
+    pub differed: u64,
     /// The policy in force.
     pub current: ScoreboardSide,
     /// The other one.
@@ -237,6 +243,14 @@ pub struct Scoreboard {
 pub struct ScoreboardSide {
     /// Selections that it changed, first ones apart.
     pub moves: u64,
+    /// Moves back to where the selection had been less than ten minutes before.
+    pub flaps: u64,
+    /// Moves that were judged by hindsight: five minutes after, or at the next move.
+    pub judged_moves: u64,
+    /// Those of them that gained less than 2 % of the best score on the average.
+    pub false_moves: u64,
+    /// Time in a region of more regret than the other policy's, milliseconds over all selections.
+    pub worse_ms: u64,
     /// Time in regions that could not serve, or in none, milliseconds over all selections.
     pub down_ms: u64,
     /// Time in regions with certain loss above 1 %, milliseconds over all selections.
