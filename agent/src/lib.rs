@@ -21,6 +21,7 @@ pub mod admission;
 pub mod answer;
 pub mod config;
 pub mod credentials;
+mod limiter;
 pub mod mesh;
 pub mod metrics;
 pub mod net;

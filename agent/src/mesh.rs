@@ -267,8 +267,11 @@ fn refusal(
     if kinds.is_empty() {
         return Some("this agent has no socket for such probes".to_owned());
     }
-    let no_port = kinds.contains(&ProbeKind::TcpSyn) && target.port == 0;
-    no_port.then(|| "its TCP port is 0".to_owned())
+    if kinds.contains(&ProbeKind::TcpSyn) && target.port == 0 {
+        return Some("its TCP port is 0".to_owned());
+    }
+    let no_reflector = kinds.contains(&ProbeKind::Stamp) && target.stamp_port == 0;
+    no_reflector.then(|| "its STAMP port is 0".to_owned())
 }
 
 /// How many paths can be probed, and what forbids more.
@@ -318,7 +321,10 @@ fn planned_path(target: &v1::Target, kind: ProbeKind) -> PlannedPath {
     PlannedPath {
         path,
         address: target.address.to_canonical(),
-        port: target.port,
+        port: match kind {
+            ProbeKind::Stamp => target.stamp_port,
+            ProbeKind::Icmp | ProbeKind::TcpSyn => target.port,
+        },
     }
 }
 
@@ -345,6 +351,7 @@ mod tests {
             address: address.parse().unwrap(),
             kinds: vec![ProbeKind::TcpSyn, ProbeKind::Icmp],
             port: 8620,
+            stamp_port: 862,
         }
     }
 

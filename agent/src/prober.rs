@@ -26,6 +26,8 @@ use leeward_common::{
     wire::limits,
 };
 
+use crate::probe::stamp;
+
 pub use crate::net::sockets::{Missing, OpenError, Sockets};
 pub use counters::Counters;
 pub use handle::{Family, Prober, ProberHandle, StartError};
@@ -33,7 +35,6 @@ pub use handle::{Family, Prober, ProberHandle, StartError};
 mod checkup;
 pub mod counters;
 mod handle;
-mod limiter;
 mod thread;
 mod wire;
 
@@ -53,6 +54,8 @@ pub struct ProberConfig {
     pub max_probes_per_second: u32,
     /// Source ports of SYN probes; no other program may use them. At most [`Self::MAX_SYN_SOURCE_PORTS`].
     pub syn_source_ports: RangeInclusive<u16>,
+    /// Key of authenticated STAMP; `None` sends unauthenticated requests.
+    pub stamp_key: Option<stamp::Key>,
     /// Source address of IPv4 probes; `None` leaves it to the routing table.
     pub bind_v4: Option<Ipv4Addr>,
     /// Source address of IPv6 probes; `None` leaves it to the routing table.
@@ -71,6 +74,7 @@ impl ProberConfig {
             seed,
             max_probes_per_second: 1_000,
             syn_source_ports: SYN_SOURCE_PORTS,
+            stamp_key: None,
             bind_v4: None,
             bind_v6: None,
         }

@@ -23,10 +23,14 @@
 //! when it went unanswered while a receive queue overflowed, when its answer came but the wall clock had stepped
 //! under it, or when a new plan left no room for it.
 
+pub(crate) mod directions;
 mod matching;
 mod place;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use leeward_common::{
     deadline::Deadline,
@@ -38,12 +42,16 @@ use leeward_common::{
 use crate::{
     probe::{
         icmp::{self, Echo, Quoted},
-        tcp_syn,
+        stamp, tcp_syn,
         token::{Identity, TokenKey},
     },
-    prober::{Counters, Family, Plan, PlannedPath, counters::Stray},
+    prober::{
+        Counters, Family, Plan, PlannedPath,
+        counters::{StampSource, Stray},
+    },
     window::{Begin, Standing, Tally},
 };
+use directions::{Delays, Directions, Told, Unheard};
 use place::{NO_STAMP, Probe, State};
 
 pub use place::{Arrival, Departure};
@@ -52,6 +60,8 @@ pub use place::{Arrival, Departure};
 const RETRANSMISSION_NS: u64 = 900_000_000;
 
 const NO_ROW: u32 = u32::MAX;
+
+type OverflowedNs = [[Option<u64>; 2]; ProbeKind::ALL.len()];
 
 /// One path.
 #[derive(Clone, Debug)]
@@ -67,6 +77,8 @@ struct Line {
     open: u32,
     deadline: Deadline,
     listener: Listener,
+    /// Of paths with a reflector.
+    directions: Option<Box<Directions>>,
 }
 
 /// What leaves, and whereto.
@@ -101,7 +113,7 @@ pub struct Tracker {
     /// Rows by kind, address and port.
     by_address: Vec<u32>,
     /// Per kind and family: when a receive queue was last found to have overflowed, monotonic nanoseconds.
-    overflowed_ns: [[Option<u64>; 2]; 2],
+    overflowed_ns: OverflowedNs,
     silence: Option<Rule>,
     next_look_ns: u64,
     tally: Tally,
@@ -156,8 +168,11 @@ impl Tracker {
         let mut lines: Vec<Line> = Vec::with_capacity(plan.paths.len());
         for (path, from) in plan.paths.iter().zip(&kept) {
             lines.push(match from {
-                Some(from) => self.lines[*from].clone(),
-                None => Line::new(slots.next().expect("there is always a further slot"), path),
+                Some(from) => self.lines[*from].resized(depth),
+                None => {
+                    let slot = slots.next().expect("there is always a further slot");
+                    Line::new(slot, path, depth)
+                }
             });
         }
         let open = |lines: &[Line]| lines.iter().map(|line| u64::from(line.open)).sum::<u64>();
@@ -178,7 +193,7 @@ impl Tracker {
                         &mut self.counters,
                         &mut self.tally,
                         &mut lines[row as usize],
-                        row,
+                        (row, place.sequence),
                         Class::LocalDrop,
                     );
                 }
@@ -261,7 +276,11 @@ impl Tracker {
             } else {
                 Class::LocalDrop
             };
-            end(&mut self.counters, &mut self.tally, line, row, class);
+            let displaced = (row, probe.sequence);
+            end(&mut self.counters, &mut self.tally, line, displaced, class);
+        }
+        if let Some(directions) = &mut line.directions {
+            directions.depart(sequence);
         }
         let deadline = line.deadline.after(Duration::from_nanos(self.expiry_ns));
         *probe = Probe {
@@ -303,11 +322,14 @@ impl Tracker {
         };
         probe.state = State::Empty;
         let line = &mut self.lines[row as usize];
+        if let Some(directions) = &mut line.directions {
+            directions.ended(sequence, Unheard::NotSent, self.tally.one_way(row));
+        }
         end(
             &mut self.counters,
             &mut self.tally,
             line,
-            row,
+            (row, sequence),
             Class::LocalDrop,
         );
     }
@@ -344,6 +366,13 @@ impl Tracker {
     /// An answer to a SYN came.
     pub fn on_tcp(&mut self, from: IpAddr, answer: &tcp_syn::Answer, arrival: Arrival) {
         if let Err(stray) = self.match_tcp(from, answer, arrival) {
+            self.stray(stray);
+        }
+    }
+
+    /// A STAMP reply came.
+    pub fn on_stamp(&mut self, from: SocketAddr, reply: &stamp::Reply, arrival: Arrival) {
+        if let Err(stray) = self.match_stamp(from, reply, arrival) {
             self.stray(stray);
         }
     }
@@ -442,7 +471,8 @@ impl Tracker {
             if probe.state == State::Overdue && age_ns >= self.expiry_ns {
                 probe.state = State::Empty;
                 let class = unanswered(&self.overflowed_ns, line, probe);
-                end(&mut self.counters, &mut self.tally, line, row, class);
+                let ended = (row, probe.sequence);
+                end(&mut self.counters, &mut self.tally, line, ended, class);
             }
         }
         next_ns
@@ -479,9 +509,13 @@ impl Tracker {
             State::Empty => return Err(Stray::Expired),
             State::Done => return Err(Stray::Repeated),
             State::Replied => {
+                if let (Some(directions), Answered::Reflected(reflected)) =
+                    (&mut line.directions, answered)
+                {
+                    directions.heard_again(sequence, reflected.number);
+                }
                 let retransmitted = line.kind == ProbeKind::TcpSyn && age_ns >= RETRANSMISSION_NS;
-                let countable =
-                    answered == Answered::Reply && age_ns <= self.expiry_ns && !retransmitted;
+                let countable = answered.is_reply() && age_ns <= self.expiry_ns && !retransmitted;
                 if !countable || probe.window != number {
                     return Err(Stray::Repeated);
                 }
@@ -502,12 +536,28 @@ impl Tracker {
                 &mut self.counters,
                 &mut self.tally,
                 line,
-                row,
+                (row, sequence),
                 Class::IcmpError,
             );
             return Ok(());
         }
-        let Some((rtt_ns, source)) = probe.rtt(arrival) else {
+        let measured = probe.rtt(arrival);
+        let (rtt_ns, told) = match answered {
+            Answered::Reflected(reflected) => reflected.told(probe, arrival, measured),
+            _ => (measured.map(|(rtt_ns, _)| rtt_ns), None),
+        };
+        if rtt_ns.is_some_and(|rtt_ns| rtt_ns > self.expiry_ns) {
+            // The next close, or the place's next probe, ends it.
+            return Err(Stray::Expired);
+        }
+        let untimed = |told: Told| told.delays.is_none() && arrival.stamp_ns.is_some();
+        if rtt_ns.is_some() && told.is_some_and(untimed) {
+            self.counters.reflections_disbelieved += 1;
+        }
+        if let (Some(directions), Some(told)) = (&mut line.directions, told) {
+            directions.heard(sequence, told, self.tally.one_way(row));
+        }
+        let (Some(rtt_ns), Some((_, source))) = (rtt_ns, measured) else {
             probe.state = State::Done;
             line.listener.on_answer(arrival.mono_ns / 1_000);
             self.counters.clock_discards += 1;
@@ -515,15 +565,11 @@ impl Tracker {
                 &mut self.counters,
                 &mut self.tally,
                 line,
-                row,
+                (row, sequence),
                 Class::LocalDrop,
             );
             return Ok(());
         };
-        if rtt_ns > self.expiry_ns {
-            // The next close, or the place's next probe, ends it.
-            return Err(Stray::Expired);
-        }
         let rtt_us = u32::try_from((rtt_ns + 500) / 1_000).unwrap_or(u32::MAX);
         line.deadline.on_rtt(rtt_us.max(1));
         line.listener.on_answer((probe.mono_ns + rtt_ns) / 1_000);
@@ -560,12 +606,14 @@ impl Tracker {
         &self.probes[row as usize * self.depth as usize..][..self.depth as usize]
     }
 
-    fn probe_mut(&mut self, row: u32, sequence: u32) -> Option<&mut Probe> {
-        if row as usize >= self.lines.len() {
-            return None;
-        }
-        let probe = &mut self.probes[place(self.depth, row, sequence)];
+    fn probe(&self, row: u32, sequence: u32) -> Option<&Probe> {
+        let probe = self.probes.get(place(self.depth, row, sequence))?;
         (probe.sequence == sequence && probe.mono_ns != 0).then_some(probe)
+    }
+
+    fn probe_mut(&mut self, row: u32, sequence: u32) -> Option<&mut Probe> {
+        self.probe(row, sequence)?;
+        self.probes.get_mut(place(self.depth, row, sequence))
     }
 }
 
@@ -579,10 +627,67 @@ enum Answered {
     Reply,
     Reset,
     Error,
+    /// A reply with the reflector's account.
+    Reflected(Reflected),
+}
+
+impl Answered {
+    const fn is_reply(self) -> bool {
+        matches!(self, Self::Reply | Self::Reflected(_))
+    }
+}
+
+/// A reflector's account of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Reflected {
+    /// Its number.
+    number: u32,
+    /// When it came, nanoseconds of the reflector's clock; `None` when its times make no sense.
+    received_ns: Option<u64>,
+    /// How long the reflector took.
+    dwell_ns: u64,
+}
+
+impl Reflected {
+    fn new(reply: &stamp::Reply) -> Self {
+        let dwell_ns = reply.dwell_ns();
+        Self {
+            number: reply.sequence,
+            received_ns: dwell_ns.and_then(|_| reply.received.unix_ns(reply.error.format())),
+            dwell_ns: dwell_ns.unwrap_or(0),
+        }
+    }
+
+    /// The round-trip time, nanoseconds, without the time that the reflector took, and what it tells of each direction. A
+    /// reflector that claims to have taken longer than the whole way is not believed, and nothing is left out.
+    fn told(
+        self,
+        probe: &Probe,
+        arrival: Arrival,
+        measured: Option<(u64, StampSource)>,
+    ) -> (Option<u64>, Option<Told>) {
+        let rtt_ns =
+            measured.map(|(whole_ns, _)| whole_ns.checked_sub(self.dwell_ns).unwrap_or(whole_ns));
+        let believed = rtt_ns.is_some() && measured.is_some_and(|(ns, _)| ns >= self.dwell_ns);
+        let delays = |received_ns: u64| {
+            let left_ns = received_ns.checked_add(self.dwell_ns)?;
+            Some(Delays {
+                forward_ns: received_ns.wrapping_sub(probe.sent_ns()) as i64,
+                backward_ns: arrival.stamp_ns?.wrapping_sub(left_ns) as i64,
+                clock_era: arrival.clock_era,
+            })
+        };
+        let told = Told {
+            number: self.number,
+            delays: self.received_ns.filter(|_| believed).and_then(delays),
+        };
+        (rtt_ns, Some(told))
+    }
 }
 
 impl Line {
-    fn new(slot: u32, path: &PlannedPath) -> Self {
+    fn new(slot: u32, path: &PlannedPath, depth: u32) -> Self {
+        let reflects = path.path.kind == ProbeKind::Stamp;
         Self {
             slot,
             address: path.address,
@@ -592,6 +697,15 @@ impl Line {
             open: 0,
             deadline: Deadline::default(),
             listener: Listener::default(),
+            directions: reflects.then(|| Box::new(Directions::new(depth))),
+        }
+    }
+
+    fn resized(&self, depth: u32) -> Self {
+        let resized = |directions: &Directions| Box::new(directions.resized(depth));
+        Self {
+            directions: self.directions.as_deref().map(resized),
+            ..self.clone()
         }
     }
 
@@ -599,6 +713,10 @@ impl Line {
         Standing {
             open: self.open,
             silence: self.listener.silence(now_us),
+            lost_pending: self
+                .directions
+                .as_ref()
+                .map(|directions| directions.pending()),
         }
     }
 
@@ -636,14 +754,27 @@ fn source_port(first: u16, count: u16, sequence: u32) -> u16 {
 }
 
 /// Ends a probe that has no round-trip time.
-fn end(counters: &mut Counters, tally: &mut Tally, line: &mut Line, row: u32, class: Class) {
+fn end(
+    counters: &mut Counters,
+    tally: &mut Tally,
+    line: &mut Line,
+    (row, sequence): (u32, u32),
+    class: Class,
+) {
     line.open -= 1;
+    if let Some(directions) = &mut line.directions {
+        let unheard = match class {
+            Class::Lost => Unheard::Lost,
+            _ => Unheard::Unclear,
+        };
+        directions.ended(sequence, unheard, tally.one_way(row));
+    }
     tally.ended(row, class);
     counters.classes[class as usize] += 1;
 }
 
 /// The class of a probe that was not answered before its expiry: lost, unless this host may have dropped the answer.
-fn unanswered(overflowed_ns: &[[Option<u64>; 2]; 2], line: &Line, probe: &Probe) -> Class {
+fn unanswered(overflowed_ns: &OverflowedNs, line: &Line, probe: &Probe) -> Class {
     let overflowed = overflowed_ns[line.kind as usize][Family::of(&line.address) as usize];
     if overflowed.is_some_and(|at| at >= probe.mono_ns) {
         Class::LocalDrop

@@ -174,6 +174,7 @@ impl<P: Probing> Uplink<P> {
             boot_epoch,
             addresses: config.addresses,
             answer_port: config.answer_port,
+            stamp_port: 0,
         });
         let (to_us, events) = mpsc::channel(EVENTS_MAX);
         let (stopping, stop) = watch::channel(false);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use leeward_common::{
     histogram::Schema,
-    report::{Class, Counts, Report, Rtt, Silence, Window},
+    report::{Class, Counts, OneWay, Report, Rtt, Silence, Window},
     time::Timestamp,
 };
 
@@ -98,6 +98,11 @@ impl Tally {
         counts.overdue = counts.overdue.saturating_add(1);
     }
 
+    /// What is told of a path's directions.
+    pub fn one_way(&mut self, row: u32) -> &mut OneWay {
+        self.counts(row).one_way.get_or_insert_default()
+    }
+
     /// Closes the window: the rows of all paths that had a probe scheduled, ended, overdue or open, ascending. `standing`
     /// tells how each path stands.
     pub fn close(&mut self, standing: impl Fn(u32) -> Standing) -> (Window, Vec<(u32, Report)>) {
@@ -118,6 +123,9 @@ impl Tally {
         let report = &mut self.rows[row as usize];
         report.counts.open = standing.open;
         report.counts.silence = Some(standing.silence);
+        if let Some(lost_pending) = standing.lost_pending {
+            report.counts.one_way.get_or_insert_default().lost_pending = lost_pending;
+        }
         let taken = report.clone();
         clear(report);
         taken
@@ -144,6 +152,8 @@ pub struct Standing {
     pub open: u32,
     /// What is unanswered in a row.
     pub silence: Silence,
+    /// Lost probes of which a later reply may tell where; `None` of paths without a reflector.
+    pub lost_pending: Option<u32>,
 }
 
 /// Where the next window begins.

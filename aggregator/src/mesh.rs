@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use leeward_common::{
     id::{self, AgentId, RegionId, TargetId},
+    report::ProbeKind,
     time::Timestamp,
     wire::{
         limits,
@@ -29,9 +30,14 @@ pub struct Registration {
     pub addresses: Vec<IpAddr>,
     /// TCP port on which it answers SYN probes.
     pub answer_port: u16,
+    /// UDP port of its STAMP reflector, 0 if it has none; `None` if it does not know such probes at all.
+    pub stamp_port: Option<u16>,
     /// Its build, for people.
     pub build: String,
 }
+
+/// Where reflectors of others are asked (RFC 8762 section 4.1).
+const STAMP_PORT: u16 = 862;
 
 /// The longest id of an agent: its addresses' target ids must be ids too.
 pub const MAX_AGENT_ID_LENGTH: usize = id::MAX_LENGTH - ".v4.15".len();
@@ -109,15 +115,33 @@ fn own_targets(policy: &Policy, registration: &Registration) -> Vec<Target> {
         let Ok(id) = TargetId::parse(&name) else {
             continue;
         };
-        targets.push(Target {
-            id,
-            region: Some(registration.region.clone()),
-            address,
-            kinds: policy.probing.kinds.clone(),
-            port: registration.answer_port,
-        });
+        targets.push(reflecting(
+            registration.stamp_port.unwrap_or(0),
+            Target {
+                id,
+                region: Some(registration.region.clone()),
+                address,
+                kinds: policy.probing.kinds.clone(),
+                port: registration.answer_port,
+                stamp_port: 0,
+            },
+        ));
     }
     targets
+}
+
+/// A target with a STAMP reflector on this port, or without one on port 0: then what only it could answer is left out,
+/// and a target that nothing else would be left of is pinged.
+fn reflecting(stamp_port: u16, mut target: Target) -> Target {
+    if stamp_port == 0 {
+        target.kinds.retain(|&kind| kind != ProbeKind::Stamp);
+        if target.kinds.is_empty() {
+            target.kinds.push(ProbeKind::Icmp);
+        }
+    } else if target.kinds.contains(&ProbeKind::Stamp) {
+        target.stamp_port = stamp_port;
+    }
+    target
 }
 
 fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> Mesh {
@@ -132,6 +156,11 @@ fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> M
             address: target.address,
             kinds: target.kinds.clone(),
             port: target.port,
+            stamp_port: if target.kinds.contains(&ProbeKind::Stamp) {
+                STAMP_PORT
+            } else {
+                0
+            },
         });
     let others = answering
         .iter()
@@ -141,6 +170,16 @@ fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> M
     targets.sort_unstable();
     targets.dedup_by(|a, b| a.id == b.id);
     targets.truncate(limits::TARGETS);
+    if registration.stamp_port.is_none() {
+        // An agent that does not know such probes would not understand their name.
+        targets = targets
+            .into_iter()
+            .map(|target| Target {
+                stamp_port: 0,
+                ..reflecting(0, target)
+            })
+            .collect();
+    }
     Mesh {
         version: 0,
         interval_us: us(policy.probing.interval),
@@ -172,6 +211,7 @@ mod tests {
                 .map(|address| address.parse().unwrap())
                 .collect(),
             answer_port: 8612,
+            stamp_port: None,
             build: String::new(),
         }
     }

@@ -36,11 +36,13 @@ pub enum ProbeKind {
     Icmp,
     /// A TCP SYN; the kernel resets what the answer would open.
     TcpSyn,
+    /// A STAMP request over UDP (RFC 8762) to a reflector, whose own time is left out of the round-trip time.
+    Stamp,
 }
 
 impl ProbeKind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 2] = [Self::Icmp, Self::TcpSyn];
+    pub const ALL: [Self; 3] = [Self::Icmp, Self::TcpSyn, Self::Stamp];
 
     /// The name used on the wire, in config and in the API.
     #[must_use]
@@ -48,6 +50,7 @@ impl ProbeKind {
         match self {
             Self::Icmp => "icmp",
             Self::TcpSyn => "tcp_syn",
+            Self::Stamp => "stamp",
         }
     }
 }
@@ -151,6 +154,90 @@ pub struct Counts {
     pub open: u32,
     /// What was unanswered in a row when the window ended; `None` from agents that do not say.
     pub silence: Option<Silence>,
+    /// What is known of each direction; `None` where the kind of probe tells nothing of it.
+    pub one_way: Option<OneWay>,
+}
+
+/// What a path did in each direction, as far as its reflector tells.
+///
+/// The reflector numbers what reaches it. So it is known of a lost probe whether the request or the reply was lost, but
+/// only once a later reply has come with a number: until then the loss is pending. As for probes
+/// ([`Counts::open`]), this makes an account that can be checked from report to report:
+/// `pending = pending of the report before + lost - lost forward - lost backward - lost unknown`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OneWay {
+    /// From the agent to the target.
+    pub forward: Direction,
+    /// From the target to the agent.
+    pub backward: Direction,
+    /// Lost probes of which it has become clear in this window that nobody will know where they were lost: the
+    /// reflector began to count anew, does not count, or counted what does not fit.
+    pub lost_unknown: u32,
+    /// Lost probes of which a later reply may tell where, as the window ended. None comes while the path is silent.
+    pub lost_pending: u32,
+}
+
+/// One direction of a path in a window.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Direction {
+    /// Lost probes of which it became known in this window that they were lost in this direction.
+    pub lost: u32,
+    /// Packets that arrived after one that was sent later (RFC 4737 section 3).
+    pub reordered: u32,
+    /// How much the one-way delay differed from one probe to the next.
+    pub variation: Variation,
+}
+
+/// One-way delay variation between consecutive probes (RFC 3393 section 2.4, RFC 5481 section 4.1): the clocks' offset is
+/// in neither. A lost probe makes no pair with its neighbours.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Variation {
+    /// Pairs of consecutive probes that were both answered.
+    pub pairs: u32,
+    /// Sum of the absolute differences, microseconds.
+    pub sum_us: u64,
+    /// The largest of them, microseconds; 0 without pairs.
+    pub max_us: u32,
+}
+
+impl Variation {
+    /// Adds the difference of a pair, microseconds, whatever its sign.
+    pub fn record(&mut self, differs_us: u32) {
+        self.pairs = self.pairs.saturating_add(1);
+        self.sum_us = self.sum_us.saturating_add(differs_us.into());
+        self.max_us = self.max_us.max(differs_us);
+    }
+
+    /// The mean absolute difference, microseconds; `None` without pairs.
+    #[must_use]
+    pub fn mean_us(&self) -> Option<f64> {
+        (self.pairs > 0).then(|| self.sum_us as f64 / f64::from(self.pairs))
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.pairs = self.pairs.saturating_add(other.pairs);
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+        self.max_us = self.max_us.max(other.max_us);
+    }
+}
+
+impl Direction {
+    fn add(&mut self, other: &Self) {
+        self.lost = self.lost.saturating_add(other.lost);
+        self.reordered = self.reordered.saturating_add(other.reordered);
+        self.variation.add(&other.variation);
+    }
+}
+
+impl OneWay {
+    /// Adds what another path or window tells. What is pending is added too: to sum up one path over windows, take that
+    /// of the last one.
+    pub fn add(&mut self, other: &Self) {
+        self.forward.add(&other.forward);
+        self.backward.add(&other.backward);
+        self.lost_unknown = self.lost_unknown.saturating_add(other.lost_unknown);
+        self.lost_pending = self.lost_pending.saturating_add(other.lost_pending);
+    }
 }
 
 /// Probes unanswered in a row, and none answered since.

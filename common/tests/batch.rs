@@ -9,7 +9,7 @@ use std::time::Duration;
 use leeward_common::{
     histogram::{Histogram, Schema},
     id::AgentId,
-    report::{Class, LocalHealth, Report, Silence},
+    report::{Class, Direction, LocalHealth, OneWay, Report, Silence, Variation},
     wire::{
         WireError,
         batch::{Batch, BatchKey, decode, encode, peek},
@@ -106,6 +106,56 @@ fn golden_bytes() {
     assert_eq!(decode(&unhex(golden)).unwrap(), small_part());
 }
 
+/// The same with all that format 3 added.
+fn small_directed() -> Batch {
+    let mut directed = small_part();
+    let direction = |lost, reordered, pairs, sum_us, max_us| Direction {
+        lost,
+        reordered,
+        variation: Variation {
+            pairs,
+            sum_us,
+            max_us,
+        },
+    };
+    directed.rows[0].1.counts.one_way = Some(OneWay {
+        forward: direction(1, 2, 4, 900, 400),
+        backward: direction(3, 0, 0, 0, 0),
+        lost_unknown: 0,
+        lost_pending: 0,
+    });
+    directed.rows[1].1.counts.one_way = Some(OneWay {
+        lost_unknown: 5,
+        lost_pending: 6,
+        ..OneWay::default()
+    });
+    directed
+}
+
+#[test]
+fn a_batch_that_tells_directions_apart_has_these_bytes() {
+    let golden = "
+        03 00 01 05 6961642d31 0123456789abcdef 0000000000000011 00000001 000643706cbd3000 000f4240
+        0007a120 01 0000000f 00000001 00000002 00000050 00000384 00000003 00011170
+        00000003 0000005a 0000005a
+        04000001 0005
+        04050000 04000001 0000 04000200 0000 0000 0000 0000 04000500 04010804
+        030300 058e14e008 04000500 01 0000 04010801 00b9ca31
+        04010700 030005 030100 030300 030200 0000 030400 0000 008407 01 009003 01
+        7c09ed041b";
+    let golden = unhex(golden);
+    assert_eq!(decode(&golden).unwrap(), small_directed());
+    // Its columns are worth packing; what zstd makes of them may change.
+    let bytes = encode(&small_directed()).unwrap();
+    let columns = golden.len() - BITS - 90;
+    let packed = &bytes[columns..bytes.len() - BITS];
+    assert_eq!((bytes[0], bytes[1]), (3, 1));
+    assert_eq!(
+        hex(&zstd::bulk::decompress(packed, 90).unwrap()),
+        hex(&golden[columns..golden.len() - BITS])
+    );
+}
+
 #[test]
 fn a_batch_of_format_1_is_read_as_one_of_a_whole_window() {
     let golden = "
@@ -172,7 +222,7 @@ fn the_key_is_read_without_the_columns() {
 #[test]
 fn what_contradicts_itself_is_not_written() {
     type Spoil = fn(&mut Batch);
-    let cases: [(Spoil, &str); 19] = [
+    let cases: [(Spoil, &str); 21] = [
         (|batch| batch.rows.swap(0, 1), "row 0 is out of order"),
         (|batch| batch.rows[1].0 = 0, "row 0 is out of order"),
         (
@@ -211,6 +261,24 @@ fn what_contradicts_itself_is_not_written() {
                 });
             },
             "row 0: its silence lasts and nothing is unanswered",
+        ),
+        (
+            |batch| {
+                let mut one_way = OneWay::default();
+                one_way.backward.variation.max_us = 1;
+                batch.rows[0].1.counts.one_way = Some(one_way);
+            },
+            "row 0: a delay variation's sum",
+        ),
+        (
+            |batch| {
+                let mut one_way = OneWay::default();
+                one_way.forward.variation.pairs = 2;
+                one_way.forward.variation.sum_us = 3;
+                one_way.forward.variation.max_us = 1;
+                batch.rows[0].1.counts.one_way = Some(one_way);
+            },
+            "row 0: a delay variation's sum",
         ),
         (
             |batch| batch.schema = Schema::ThreeDigits,
@@ -260,8 +328,8 @@ fn what_contradicts_itself_is_not_read() {
     let golden = encode(&small()).unwrap();
     let columns = golden.len() - COLUMNS - BITS;
     let cases: [(usize, u8, &str); 20] = [
-        (0, 0, "its format is 0, this build reads 1 to 2"),
-        (0, 3, "its format is 3, this build reads 1 to 2"),
+        (0, 0, "its format is 0, this build reads 1 to 3"),
+        (0, 4, "its format is 4, this build reads 1 to 3"),
         (1, 1, "not one zstd frame"),
         (1, 2, "its packing is 2"),
         (2, 9, "histogram schema 9 is not known"),

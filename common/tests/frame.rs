@@ -64,6 +64,7 @@ fn hello() -> Hello {
         boot_epoch: 0x0123_4567_89ab_cdef,
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         answer_port: 4_000,
+        stamp_port: None,
         build: "0.1.0".to_owned(),
     }
 }
@@ -83,6 +84,7 @@ fn mesh() -> Mesh {
             address: "192.0.2.2".parse().unwrap(),
             kinds: vec![ProbeKind::Icmp, ProbeKind::TcpSyn],
             port: 0,
+            stamp_port: 0,
         }],
     }
 }
@@ -437,6 +439,39 @@ fn lists_have_limits() {
     assert_eq!(too_large(frame), ("acknowledgement", limits::SEQUENCES));
 }
 
+/// What is added for STAMP: absent from messages of those who do not know it, and these bytes from those who do.
+#[test]
+fn a_reflectors_port_is_announced_in_these_bytes() {
+    let with = |stamp_port| {
+        frame_from_agent(&FromAgent::Hello(Hello {
+            stamp_port,
+            ..hello()
+        }))
+    };
+    let field = b"\xaastamp_port";
+    let holds = |frame: &[u8], bytes: &[u8]| frame.windows(bytes.len()).any(|at| at == bytes);
+    assert!(!holds(&with(None), field));
+    assert!(holds(&with(Some(0)), b"\xaastamp_port\x00"));
+    assert!(holds(&with(Some(862)), b"\xaastamp_port\xcd\x03\x5e"));
+    for stamp_port in [None, Some(0), Some(862)] {
+        let frame = with(stamp_port);
+        let (header, payload) = split(&frame);
+        let read = parse_from_agent(&header, payload).unwrap();
+        assert!(matches!(read, FromAgent::Hello(hello) if hello.stamp_port == stamp_port));
+    }
+    let mut reflecting = mesh();
+    reflecting.targets[0].kinds = vec![ProbeKind::Stamp];
+    reflecting.targets[0].stamp_port = 862;
+    let frame = frame_from_aggregator(&FromAggregator::Mesh(reflecting.clone()));
+    assert!(holds(&frame, b"\xa5kinds\x91\xa5stamp"));
+    assert!(holds(&frame, b"\xaastamp_port\xcd\x03\x5e"));
+    let (header, payload) = split(&frame);
+    let read = parse_from_aggregator(&header, payload).unwrap();
+    assert_eq!(read, FromAggregator::Mesh(reflecting));
+    let plain = frame_from_aggregator(&FromAggregator::Mesh(mesh()));
+    assert!(!holds(&plain, field));
+}
+
 /// The largest honest message of each type with a list passes.
 #[test]
 fn the_largest_messages_are_within_their_length() {
@@ -456,6 +491,7 @@ fn the_largest_messages_are_within_their_length() {
         address: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
         kinds: vec![ProbeKind::TcpSyn; limits::KINDS],
         port: u16::MAX,
+        stamp_port: u16::MAX,
     };
     let agent = [
         FromAgent::Paths(Paths {

@@ -10,7 +10,7 @@ use std::alloc::System;
 use cap::Cap;
 use leeward_common::{
     histogram::Schema,
-    report::Class,
+    report::{Class, Direction, OneWay, Variation},
     wire::{
         batch::{decode, encode, peek},
         limits,
@@ -56,7 +56,25 @@ fn seeds() -> Vec<Vec<u8>> {
     let alike = (0..200)
         .map(|row| (row, replied(&[70_000, 70_100, 71_000])))
         .collect();
-    [Vec::new(), rows, alike]
+    let mut directed = replied(&[70_000, 70_400]);
+    let variation = Variation {
+        pairs: 2,
+        sum_us: 700,
+        max_us: 400,
+    };
+    let direction = Direction {
+        lost: 1,
+        reordered: 3,
+        variation,
+    };
+    directed.counts.one_way = Some(OneWay {
+        forward: direction,
+        backward: Direction::default(),
+        lost_unknown: 0,
+        lost_pending: 7,
+    });
+    let directed = vec![(0, replied(&[])), (4, directed)];
+    [Vec::new(), rows, alike, directed]
         .into_iter()
         .map(|rows| encode(&batch("agent-1", schema, rows)).unwrap())
         .collect()
@@ -97,10 +115,16 @@ fn a_prelude_and_any_columns() {
         .with_iterations(ROUNDS)
         .with_type::<(u16, Vec<u8>, Vec<u8>)>()
         .for_each(|(rows, columns, bits)| {
-            // 19 constant columns stand for those that were not drawn.
-            let columns: Vec<u8> = columns.iter().copied().chain([0; 38]).collect();
+            // Constant columns stand for those that were not drawn: 19 in format 2, 31 in format 3.
+            let (format, constant) = [(2, 19), (3, 31)][usize::from(*rows % 2)];
+            let columns: Vec<u8> = columns
+                .iter()
+                .copied()
+                .chain([0; 62].into_iter().take(2 * constant))
+                .collect();
             let length = (columns.len() as u32).to_be_bytes();
             let mut bytes = prelude.clone();
+            bytes[0] = format;
             bytes.extend(u32::from(*rows % 20_000).to_be_bytes());
             bytes.extend(length.iter().chain(&length));
             bytes.extend(columns.iter().chain(bits));

@@ -20,9 +20,9 @@ pub(super) fn nothing() -> Vec<SockFilter> {
     assemble(&[Op::Return(0)])
 }
 
-/// ICMP: echo replies to our identifier; errors about our echo requests and our SYNs.
+/// ICMP: echo replies to our identifier; errors about our echo requests, our SYNs and our STAMP requests.
 #[must_use]
-pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter> {
+pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) -> Vec<SockFilter> {
     let is = |value: u8, then, otherwise| Op::JumpEqual(u32::from(value), then, otherwise);
     assemble(&[
         Op::IndexHeaderLength(0),
@@ -49,7 +49,14 @@ pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter
         Op::IndexFromAccumulator,
         Op::Restore,
         Op::JumpEqual(1, Goto::Label("quoted echo"), Goto::Next),
-        Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Label("drop")),
+        Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Next),
+        Op::JumpEqual(17, Goto::Next, Goto::Label("drop")),
+        Op::LoadHalfAt(8),
+        Op::JumpEqual(
+            u32::from(stamp_port),
+            Goto::Label("accept"),
+            Goto::Label("drop"),
+        ),
         Op::Label("quoted echo"),
         Op::LoadHalfAt(8 + 4),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
@@ -70,7 +77,7 @@ pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter
 
 /// ICMPv6: as [`icmp_v4`]. Quoted packets with extension headers are not ours: we send none.
 #[must_use]
-pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter> {
+pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) -> Vec<SockFilter> {
     const QUOTED: u32 = 8 + 40;
     let is = |value: u8, then, otherwise| Op::JumpEqual(u32::from(value), then, otherwise);
     assemble(&[
@@ -88,7 +95,14 @@ pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>) -> Vec<SockFilter
         Op::Label("error"),
         Op::LoadByte(8 + 6),
         Op::JumpEqual(58, Goto::Label("quoted echo"), Goto::Next),
-        Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Label("drop")),
+        Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Next),
+        Op::JumpEqual(17, Goto::Next, Goto::Label("drop")),
+        Op::LoadHalf(QUOTED),
+        Op::JumpEqual(
+            u32::from(stamp_port),
+            Goto::Label("accept"),
+            Goto::Label("drop"),
+        ),
         Op::Label("quoted echo"),
         Op::LoadHalf(QUOTED + 4),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
@@ -267,6 +281,7 @@ mod tests {
 
     const IDENT: u16 = 0xbeef;
     const PORTS: RangeInclusive<u16> = 61_000..=61_007;
+    const STAMP_PORT: u16 = 50_000;
 
     /// Whether the kernel lets a packet through. A datagram socket filters its messages as a raw one its packets.
     fn passes(filter: &[SockFilter], packet: &[u8]) -> bool {
@@ -313,6 +328,10 @@ mod tests {
                 quoted: Quoted::Syn { source_port, .. },
                 ..
             }) => PORTS.contains(&source_port),
+            Some(Answer::Error {
+                quoted: Quoted::Stamp { source_port, .. },
+                ..
+            }) => source_port == STAMP_PORT,
             None => false,
         }
     }
@@ -334,14 +353,15 @@ mod tests {
         fn icmp_filters_pass_what_the_parsers_take_for_ours(
             message_type in prop_oneof![0u8..=15, 128u8..=130],
             ident in prop_oneof![Just(IDENT), any::<u16>()],
-            port in prop_oneof![60_998u16..61_010, any::<u16>()],
-            quoted_protocol in prop_oneof![Just(1u8), Just(58), Just(6), any::<u8>()],
+            port in prop_oneof![60_998u16..61_010, Just(STAMP_PORT), any::<u16>()],
+            quoted_protocol in prop_oneof![Just(1u8), Just(58), Just(6), Just(17), any::<u8>()],
             (outer, inner) in (0usize..=10, 0usize..=10),
             cut in prop_oneof![3 => Just(0usize), 1 => 0usize..120],
         ) {
             let quoted = |request: u8| {
-                let mut bytes = if quoted_protocol == 6 { syn(port).to_vec() } else { echo(ident).encode_v6().to_vec() };
-                if quoted_protocol != 6 {
+                let ports = matches!(quoted_protocol, 6 | 17);
+                let mut bytes = if ports { syn(port).to_vec() } else { echo(ident).encode_v6().to_vec() };
+                if !ports {
                     bytes[0] = request;
                 }
                 bytes
@@ -355,14 +375,14 @@ mod tests {
             let packet = ipv4(1, Ipv4Addr::LOCALHOST, outer, &packet);
             let packet = &packet[..packet.len().saturating_sub(cut)];
             let expected = ours(icmp::parse_v4(packet).ok());
-            let passed = passes(&icmp_v4(IDENT, &PORTS), packet);
+            let passed = passes(&icmp_v4(IDENT, &PORTS, STAMP_PORT), packet);
             prop_assert!(passed || !expected, "v4 dropped");
             prop_assert!(!passed || expected || cut > 0, "v4 passed");
 
             let packet = message(message_type == 129, ipv6(quoted_protocol, Ipv6Addr::LOCALHOST, &quoted(128)));
             let packet = &packet[..packet.len().saturating_sub(cut)];
             let expected = ours(icmp::parse_v6(packet).ok());
-            let passed = passes(&icmp_v6(IDENT, &PORTS), packet);
+            let passed = passes(&icmp_v6(IDENT, &PORTS, STAMP_PORT), packet);
             prop_assert!(passed || !expected, "v6 dropped");
             prop_assert!(!passed || expected || cut > 0, "v6 passed");
         }

@@ -20,15 +20,16 @@ pub const BATCH: usize = 32;
 /// Bytes kept of a packet. The longest that is understood: an ICMP error over IPv4 with options in both headers,
 /// 60 + 8 + 60 + 32; the rest of a longer packet is not needed.
 const PACKET_BYTES: usize = 256;
-/// Control data of one packet: a time stamp (48 to 64 bytes), an overflow count (24) and an extended error (64).
+/// Control data of one packet: a time stamp (48 to 64 bytes), an overflow count (24), an extended error (64), the address
+/// that it came to (40) and its TTL (24).
 const CONTROL_BYTES: usize = 256;
 
-/// Sends one packet to an address; the port is ignored by raw sockets. `source` pins the source address (IPv4 only).
+/// Sends one packet to an address; raw sockets want port 0. `source` pins the source address, of the same family.
 ///
 /// # Errors
 ///
 /// Returns the kernel's refusal.
-pub fn send(fd: RawFd, to: IpAddr, source: Option<Ipv4Addr>, packet: &[u8]) -> io::Result<()> {
+pub fn send(fd: RawFd, to: SocketAddr, source: Option<IpAddr>, packet: &[u8]) -> io::Result<()> {
     let mut name = Name::new(to);
     let mut part = libc::iovec {
         iov_base: packet.as_ptr().cast_mut().cast(),
@@ -40,24 +41,23 @@ pub fn send(fd: RawFd, to: IpAddr, source: Option<Ipv4Addr>, packet: &[u8]) -> i
     let (address, length) = name.as_raw();
     (header.msg_name, header.msg_namelen) = (address, length);
     (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
-    if let Some(source) = source {
-        let info = libc::in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: in_addr(source),
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
-        header.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: pure arithmetic on a length.
-        header.msg_controllen = unsafe { libc::CMSG_SPACE(mem::size_of_val(&info) as u32) } as _;
-        // SAFETY: the control buffer is aligned (`Control`) and longer than one header with an `in_pktinfo`, so the
-        // first header lies within it and its data has room for the unaligned write.
-        unsafe {
-            let first = libc::CMSG_FIRSTHDR(&raw const header);
-            (*first).cmsg_level = libc::IPPROTO_IP;
-            (*first).cmsg_type = libc::IP_PKTINFO;
-            (*first).cmsg_len = libc::CMSG_LEN(mem::size_of_val(&info) as u32) as _;
-            ptr::write_unaligned(libc::CMSG_DATA(first).cast(), info);
+    match source {
+        Some(IpAddr::V4(source)) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: in_addr(source),
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            control.put(&mut header, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
         }
+        Some(IpAddr::V6(source)) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: in6_addr(source),
+                ipi6_ifindex: 0,
+            };
+            control.put(&mut header, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), info);
+        }
+        None => {}
     }
     // SAFETY: name, part, packet and control outlive the call, and their lengths are theirs. The packet is only read.
     let sent = unsafe { libc::sendmsg(fd, &raw const header, libc::MSG_DONTWAIT) };
@@ -73,8 +73,12 @@ pub fn send(fd: RawFd, to: IpAddr, source: Option<Ipv4Addr>, packet: &[u8]) -> i
 pub struct Received<'a> {
     /// Its first bytes: from the IP header on IPv4 raw sockets, from the transport header on IPv6 ones.
     pub bytes: &'a [u8],
-    /// Who sent it.
-    pub from: IpAddr,
+    /// Who sent it; raw sockets say no port.
+    pub from: SocketAddr,
+    /// The own address that it came to, where the socket was asked to say so.
+    pub to: Option<IpAddr>,
+    /// Its TTL or hop limit as it came, where the socket was asked to say so.
+    pub ttl: Option<u8>,
     /// When it came off the device, nanoseconds of the wall clock; `None` if the kernel did not say.
     pub stamp_ns: Option<u64>,
 }
@@ -91,7 +95,9 @@ pub struct Sent {
 #[derive(Clone, Copy)]
 struct Meta {
     length: usize,
-    from: Option<IpAddr>,
+    from: Option<SocketAddr>,
+    to: Option<IpAddr>,
+    ttl: Option<u8>,
     stamp_ns: Option<u64>,
     sent_id: Option<u32>,
 }
@@ -201,6 +207,8 @@ impl Inbox {
                 Some(Received {
                     bytes: &bytes[..meta.length],
                     from: meta.from?,
+                    to: meta.to,
+                    ttl: meta.ttl,
                     stamp_ns: meta.stamp_ns,
                 })
             })
@@ -225,7 +233,9 @@ impl Inbox {
     fn read_meta(&mut self, at: usize, header: &libc::mmsghdr) -> Meta {
         let mut meta = Meta {
             length: (header.msg_len as usize).min(PACKET_BYTES),
-            from: ip_of(&self.names[at], header.msg_hdr.msg_namelen),
+            from: address_of(&self.names[at], header.msg_hdr.msg_namelen),
+            to: None,
+            ttl: None,
             stamp_ns: None,
             sent_id: None,
         };
@@ -247,6 +257,18 @@ impl Inbox {
                     let transmit = error.filter(|e| e.ee_origin == libc::SO_EE_ORIGIN_TIMESTAMPING);
                     meta.sent_id = transmit.map(|e| e.ee_data).or(meta.sent_id);
                 }
+                (libc::SOL_IP, libc::IP_PKTINFO) => {
+                    let info = control.read::<libc::in_pktinfo>();
+                    meta.to = info.map(|info| IpAddr::V4(ipv4(info.ipi_spec_dst)));
+                }
+                (libc::SOL_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = control.read::<libc::in6_pktinfo>();
+                    meta.to = info.map(|info| IpAddr::V6(info.ipi6_addr.s6_addr.into()));
+                }
+                (libc::SOL_IP, libc::IP_TTL) | (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) => {
+                    let ttl = control.read::<u32>();
+                    meta.ttl = ttl.and_then(|ttl| u8::try_from(ttl).ok());
+                }
                 _ => {}
             }
             next = control.next(&header.msg_hdr);
@@ -259,6 +281,30 @@ impl Inbox {
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
+
+impl Control {
+    /// Makes `data` the one control message of a header.
+    fn put<T: PlainOldData>(
+        &mut self,
+        header: &mut libc::msghdr,
+        (level, kind): (libc::c_int, libc::c_int),
+        data: T,
+    ) {
+        const { assert!(mem::size_of::<T>() + 64 <= CONTROL_BYTES) };
+        header.msg_control = self.0.as_mut_ptr().cast();
+        // SAFETY: pure arithmetic on a length.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(mem::size_of::<T>() as u32) } as _;
+        // SAFETY: the control buffer is aligned (`Control`) and longer than one header with a `T` (asserted above), so
+        // the first header lies within it and its data has room for the unaligned write.
+        unsafe {
+            let first = libc::CMSG_FIRSTHDR(&raw const *header);
+            (*first).cmsg_level = level;
+            (*first).cmsg_type = kind;
+            (*first).cmsg_len = libc::CMSG_LEN(mem::size_of::<T>() as u32) as _;
+            ptr::write_unaligned(libc::CMSG_DATA(first).cast(), data);
+        }
+    }
+}
 
 /// One control message within a received header.
 #[derive(Clone, Copy)]
@@ -317,6 +363,8 @@ trait PlainOldData: Copy {}
 impl PlainOldData for libc::timespec {}
 impl PlainOldData for u32 {}
 impl PlainOldData for libc::sock_extended_err {}
+impl PlainOldData for libc::in_pktinfo {}
+impl PlainOldData for libc::in6_pktinfo {}
 
 /// A socket address for the kernel.
 enum Name {
@@ -325,22 +373,21 @@ enum Name {
 }
 
 impl Name {
-    fn new(address: IpAddr) -> Self {
+    fn new(address: SocketAddr) -> Self {
         match address {
-            IpAddr::V4(address) => Self::V4(libc::sockaddr_in {
+            SocketAddr::V4(address) => Self::V4(libc::sockaddr_in {
                 sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: 0,
-                sin_addr: in_addr(address),
+                sin_port: address.port().to_be(),
+                sin_addr: in_addr(*address.ip()),
                 sin_zero: [0; 8],
             }),
-            IpAddr::V6(address) => Self::V6(libc::sockaddr_in6 {
+            SocketAddr::V6(address) => Self::V6(libc::sockaddr_in6 {
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: 0,
+                sin6_port: address.port().to_be(),
                 sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr {
-                    s6_addr: address.octets(),
-                },
-                sin6_scope_id: 0,
+                sin6_addr: in6_addr(*address.ip()),
+                // The interface of a link-local peer that was received from.
+                sin6_scope_id: address.scope_id(),
             }),
         }
     }
@@ -365,30 +412,31 @@ fn in_addr(address: Ipv4Addr) -> libc::in_addr {
     }
 }
 
-fn ip_of(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<IpAddr> {
+fn in6_addr(address: Ipv6Addr) -> libc::in6_addr {
+    libc::in6_addr {
+        s6_addr: address.octets(),
+    }
+}
+
+fn ipv4(address: libc::in_addr) -> Ipv4Addr {
+    Ipv4Addr::from(address.s_addr.to_ne_bytes())
+}
+
+fn address_of(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
     let length = length as usize;
     match libc::c_int::from(name.ss_family) {
         libc::AF_INET if length >= mem::size_of::<libc::sockaddr_in>() => {
             // SAFETY: the kernel says that it wrote a sockaddr_in, which is smaller and no stricter aligned.
             let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
-            Some(IpAddr::V4(Ipv4Addr::from(
-                name.sin_addr.s_addr.to_ne_bytes(),
-            )))
+            let port = u16::from_be(name.sin_port);
+            Some(SocketAddrV4::new(ipv4(name.sin_addr), port).into())
         }
         libc::AF_INET6 if length >= mem::size_of::<libc::sockaddr_in6>() => {
             // SAFETY: as above, for a sockaddr_in6.
             let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in6>() };
-            Some(IpAddr::V6(Ipv6Addr::from(name.sin6_addr.s6_addr)))
+            let (address, port) = (name.sin6_addr.s6_addr.into(), u16::from_be(name.sin6_port));
+            Some(SocketAddrV6::new(address, port, 0, name.sin6_scope_id).into())
         }
         _ => None,
-    }
-}
-
-/// The address and port 0, for binding.
-#[must_use]
-pub(super) fn any_port(address: IpAddr) -> SocketAddr {
-    match address {
-        IpAddr::V4(address) => SocketAddr::V4(SocketAddrV4::new(address, 0)),
-        IpAddr::V6(address) => SocketAddr::V6(SocketAddrV6::new(address, 0, 0, 0)),
     }
 }

@@ -9,14 +9,14 @@
 
 use std::{
     io, mem,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd, RawFd},
 };
 
 use leeward_common::report::ProbeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{filter, message};
+use super::filter;
 use crate::{
     probe::icmp::{v4, v6},
     probe::token::TokenKey,
@@ -105,10 +105,18 @@ impl Sockets {
     pub fn open(config: &ProberConfig) -> Result<Self, OpenError> {
         let (mut channels, mut missing) = (Vec::new(), Vec::new());
         let mut not_permitted = 0;
-        for kind in ProbeKind::ALL {
+        // From which port STAMP probes leave, by family: ICMP errors quote it.
+        let mut stamp_ports = [0; 2];
+        for kind in [ProbeKind::Stamp, ProbeKind::Icmp, ProbeKind::TcpSyn] {
             for family in [Family::V4, Family::V6] {
-                match Channel::open(kind, family, config) {
-                    Ok(channel) => channels.push(channel),
+                let stamp_port = stamp_ports[family as usize];
+                match Channel::open(kind, family, config, stamp_port) {
+                    Ok(channel) => {
+                        if kind == ProbeKind::Stamp {
+                            stamp_ports[family as usize] = channel.port();
+                        }
+                        channels.push(channel);
+                    }
                     Err(error) => {
                         not_permitted +=
                             usize::from(error.kind() == io::ErrorKind::PermissionDenied);
@@ -121,7 +129,8 @@ impl Sockets {
                 }
             }
         }
-        if channels.is_empty() && not_permitted == missing.len() {
+        let raw = |channel: &Channel| channel.kind != ProbeKind::Stamp;
+        if !channels.iter().any(raw) && not_permitted == missing.len() {
             return Err(OpenError::NotPermitted);
         }
         if channels.is_empty() {
@@ -157,29 +166,33 @@ impl Sockets {
 }
 
 impl Channel {
-    fn open(kind: ProbeKind, family: Family, config: &ProberConfig) -> io::Result<Self> {
-        let domain = match family {
-            Family::V4 => Domain::IPV4,
-            Family::V6 => Domain::IPV6,
+    /// `stamp_port` is where STAMP probes of this family leave from; ICMP errors about them are let through.
+    fn open(
+        kind: ProbeKind,
+        family: Family,
+        config: &ProberConfig,
+        stamp_port: u16,
+    ) -> io::Result<Self> {
+        let (socket_type, protocol) = match (kind, family) {
+            (ProbeKind::Icmp, Family::V4) => (Type::RAW, Protocol::ICMPV4),
+            (ProbeKind::Icmp, Family::V6) => (Type::RAW, Protocol::ICMPV6),
+            (ProbeKind::TcpSyn, _) => (Type::RAW, Protocol::TCP),
+            (ProbeKind::Stamp, _) => (Type::DGRAM, Protocol::UDP),
         };
-        let protocol = match (kind, family) {
-            (ProbeKind::Icmp, Family::V4) => Protocol::ICMPV4,
-            (ProbeKind::Icmp, Family::V6) => Protocol::ICMPV6,
-            (ProbeKind::TcpSyn, _) => Protocol::TCP,
-        };
-        let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+        let socket = Socket::new(domain(family), socket_type, Some(protocol))?;
         socket.attach_filter(&filter::nothing())?;
         socket.set_nonblocking(true)?;
         let bind = match family {
             Family::V4 => config.bind_v4.map(IpAddr::V4),
             Family::V6 => config.bind_v6.map(IpAddr::V6),
         };
-        if let Some(address) = bind {
-            socket.bind(&message::any_port(address).into())?;
+        match (bind, kind) {
+            (Some(address), _) => socket.bind(&SocketAddr::new(address, 0).into())?,
+            // The kernel chooses a port that nobody else has.
+            (None, ProbeKind::Stamp) => socket.bind(&SocketAddr::new(any(family), 0).into())?,
+            (None, ProbeKind::Icmp | ProbeKind::TcpSyn) => {}
         }
-        let receive_buffer_bytes = grow_receive_buffer(&socket)?;
-        set_option(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &1i32)?;
-        enable_stamps(socket.as_raw_fd())?;
+        let receive_buffer_bytes = prepare(&socket)?;
         let ident = TokenKey::new(config.secret).ident();
         let ports = &config.syn_source_ports;
         match (kind, family) {
@@ -195,7 +208,7 @@ impl Channel {
                     .fold(u32::MAX, |mask, &number| mask & !(1u32 << number));
                 set_option(&socket, libc::SOL_RAW, ICMP_FILTER, &blocked)?;
                 drain(&socket)?;
-                socket.attach_filter(&filter::icmp_v4(ident, ports))?;
+                socket.attach_filter(&filter::icmp_v4(ident, ports, stamp_port))?;
             }
             (ProbeKind::Icmp, Family::V6) => {
                 let mut blocked = [u32::MAX; 8];
@@ -211,7 +224,7 @@ impl Channel {
                 }
                 set_option(&socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, &blocked)?;
                 drain(&socket)?;
-                socket.attach_filter(&filter::icmp_v6(ident, ports))?;
+                socket.attach_filter(&filter::icmp_v6(ident, ports, stamp_port))?;
             }
             (ProbeKind::TcpSyn, Family::V4) => {
                 drain(&socket)?;
@@ -223,6 +236,11 @@ impl Channel {
                 drain(&socket)?;
                 socket.attach_filter(&filter::tcp_v6(ports))?;
             }
+            // Nothing but what is addressed to its port comes to a UDP socket.
+            (ProbeKind::Stamp, _) => {
+                drain(&socket)?;
+                socket.detach_filter()?;
+            }
         }
         Ok(Self {
             socket,
@@ -232,6 +250,13 @@ impl Channel {
         })
     }
 
+    /// The port that it is bound to; 0 for raw ones.
+    fn port(&self) -> u16 {
+        let address = self.socket.local_addr().ok();
+        let address = address.and_then(|address| address.as_socket());
+        address.map_or(0, |address| address.port())
+    }
+
     /// Makes the kernel count transmit stamps from 0 again: after a send that failed, kernels differ in whether it
     /// was counted.
     ///
@@ -239,9 +264,37 @@ impl Channel {
     ///
     /// Returns the kernel's refusal.
     pub fn restart_stamps(&self) -> io::Result<()> {
-        set_option(&self.socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &0u32)?;
-        enable_stamps(self.as_raw_fd())
+        restart_stamps(&self.socket)
     }
+}
+
+pub(super) fn restart_stamps(socket: &Socket) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &0u32)?;
+    enable_stamps(socket.as_raw_fd())
+}
+
+pub(super) const fn domain(family: Family) -> Domain {
+    match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    }
+}
+
+/// Every address of a family.
+pub(super) const fn any(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+/// Room for what comes, a count of what there was no room for, and time stamps in both directions. Returns the receive
+/// buffer that the kernel granted, bytes.
+pub(super) fn prepare(socket: &Socket) -> io::Result<usize> {
+    let receive_buffer_bytes = grow_receive_buffer(socket)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &1i32)?;
+    enable_stamps(socket.as_raw_fd())?;
+    Ok(receive_buffer_bytes)
 }
 
 /// `linux/icmp.h`, `linux/icmpv6.h`; both filters name what is *blocked*.
@@ -279,7 +332,7 @@ fn drain(socket: &Socket) -> io::Result<()> {
     }
 }
 
-fn set_option<T: OptionValue>(
+pub(super) fn set_option<T: OptionValue>(
     socket: &Socket,
     level: libc::c_int,
     name: libc::c_int,
@@ -305,7 +358,7 @@ fn set_option_fd<T: OptionValue>(
 }
 
 /// Types without padding that socket options take.
-trait OptionValue {}
+pub(super) trait OptionValue {}
 impl OptionValue for i32 {}
 impl OptionValue for u32 {}
 impl OptionValue for [u32; 8] {}

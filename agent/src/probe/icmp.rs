@@ -13,11 +13,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{NotAnAnswer, behind_ipv4, checksum, take, take_u16, take_u32, token::Identity};
+use super::{NotAnAnswer, behind_ipv4, checksum, stamp, take, take_u16, take_u32, token::Identity};
 
 /// Length of a probe from the ICMP header on.
 pub const ECHO_BYTES: usize = 8 + IDENTITY_BYTES;
 const IDENTITY_BYTES: usize = 24;
+
+/// Protocol numbers of the IP headers.
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 
 /// Message types of ICMP for IPv4.
 pub mod v4 {
@@ -101,6 +107,17 @@ pub enum Quoted {
         /// Its sequence number.
         sequence: u32,
     },
+    /// A STAMP request.
+    Stamp {
+        /// Where it was sent.
+        to: IpAddr,
+        /// From which port.
+        source_port: u16,
+        /// To which port.
+        port: u16,
+        /// How it began, when that much is quoted.
+        start: Option<[u8; stamp::QUOTED_BYTES]>,
+    },
 }
 
 impl Echo {
@@ -179,8 +196,7 @@ pub fn parse_v4(bytes: &[u8]) -> Result<Answer, NotAnAnswer> {
             let packet = message.get(8..).ok_or(NotAnAnswer::Truncated)?;
             let (protocol, quoted) = behind_ipv4(packet)?;
             let to = IpAddr::V4(Ipv4Addr::from(take::<4>(packet, 16)?));
-            let quoted =
-                parse_quoted(to, quoted, v4::ECHO_REQUEST, (protocol == 1, protocol == 6))?;
+            let quoted = parse_quoted(to, quoted, protocol, (ICMP, v4::ECHO_REQUEST))?;
             Ok(Answer::Error {
                 message_type,
                 code,
@@ -209,12 +225,7 @@ pub fn parse_v6(message: &[u8]) -> Result<Answer, NotAnAnswer> {
             let [next_header] = take(packet, 6)?;
             let to = IpAddr::V6(Ipv6Addr::from(take::<16>(packet, 24)?));
             let quoted = packet.get(40..).ok_or(NotAnAnswer::Truncated)?;
-            let quoted = parse_quoted(
-                to,
-                quoted,
-                v6::ECHO_REQUEST,
-                (next_header == 58, next_header == 6),
-            )?;
+            let quoted = parse_quoted(to, quoted, next_header, (ICMPV6, v6::ECHO_REQUEST))?;
             Ok(Answer::Error {
                 message_type,
                 code,
@@ -230,11 +241,11 @@ pub fn parse_v6(message: &[u8]) -> Result<Answer, NotAnAnswer> {
 fn parse_quoted(
     to: IpAddr,
     bytes: &[u8],
-    echo_request: u8,
-    (is_icmp, is_tcp): (bool, bool),
+    protocol: u8,
+    (icmp, echo_request): (u8, u8),
 ) -> Result<Quoted, NotAnAnswer> {
     let header: [u8; 8] = take(bytes, 0)?;
-    if is_tcp {
+    if protocol == TCP {
         return Ok(Quoted::Syn {
             to,
             source_port: take_u16(&header, 0)?,
@@ -242,7 +253,15 @@ fn parse_quoted(
             sequence: take_u32(&header, 4)?,
         });
     }
-    if !is_icmp || header[0] != echo_request || header[1] != 0 {
+    if protocol == UDP {
+        return Ok(Quoted::Stamp {
+            to,
+            source_port: take_u16(&header, 0)?,
+            port: take_u16(&header, 2)?,
+            start: take(bytes, header.len()).ok(),
+        });
+    }
+    if protocol != icmp || header[0] != echo_request || header[1] != 0 {
         return Err(NotAnAnswer::Foreign);
     }
     Ok(Quoted::Echo {
@@ -374,6 +393,30 @@ mod tests {
         assert_eq!((checksum, identity), (ECHO.checksum_v4(), None));
         let short = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4()[..7]);
         assert_eq!(parse_v4(&short), Err(NotAnAnswer::Truncated));
+    }
+
+    #[test]
+    fn an_error_quotes_a_stamp_request_as_far_as_it_goes() {
+        let to = Ipv4Addr::new(192, 0, 2, 7);
+        let mut datagram = vec![0xc3, 0x50, 0x03, 0x5e, 0, 52, 0, 0];
+        datagram.extend(0..44);
+        let quoted = |length: usize| {
+            let mut message = vec![v4::UNREACHABLE, 3, 0, 0, 0, 0, 0, 0];
+            message.extend(ipv4(17, to, 0, &datagram[..length]));
+            match parse_v4(&ipv4(1, Ipv4Addr::LOCALHOST, 0, &message)) {
+                Ok(Answer::Error { quoted, .. }) => quoted,
+                other => panic!("{other:?}"),
+            }
+        };
+        let expected = |start| Quoted::Stamp {
+            to: to.into(),
+            source_port: 50_000,
+            port: 862,
+            start,
+        };
+        assert_eq!(quoted(8 + 27), expected(None));
+        let start = std::array::from_fn(|at| at as u8);
+        assert_eq!(quoted(8 + 28), expected(Some(start)));
     }
 
     #[test]

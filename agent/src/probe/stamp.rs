@@ -32,6 +32,8 @@ pub const PORT: u16 = 862;
 pub const OPEN_BYTES: usize = 44;
 /// Length of both packets with it.
 pub const SEALED_BYTES: usize = 112;
+/// Of a quoted request as many bytes as are needed to know it by, in either mode.
+pub const QUOTED_BYTES: usize = 28;
 /// The longest request that is answered, TLVs included.
 pub const PACKET_BYTES_MAX: usize = 256;
 /// Where the HMAC of an authenticated packet is; it covers what stands before.
@@ -193,13 +195,11 @@ impl Request {
         Ok(Self::read(bytes, layout)?)
     }
 
-    /// The request that an ICMP error quotes, from the UDP payload on, as far as it is quoted; its proof mostly is not.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`NotAnAnswer::Truncated`] when too little is quoted to know it by.
-    pub fn quoted(bytes: &[u8], key: Option<&Key>) -> Result<Self, NotAnAnswer> {
-        Self::read(bytes, Layout::of(key))
+    /// The request that an ICMP error quotes, if it was unauthenticated, and if it was authenticated. That it is quoted
+    /// proves nothing.
+    #[must_use]
+    pub fn quoted(start: &[u8; QUOTED_BYTES]) -> [Option<Self>; 2] {
+        [&OPEN, &SEALED].map(|layout| Self::read(start, layout).ok())
     }
 
     fn read(bytes: &[u8], layout: &Layout) -> Result<Self, NotAnAnswer> {

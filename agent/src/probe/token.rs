@@ -9,6 +9,10 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
+/// Session ids but 0: four times as many as a plan has paths.
+const SSIDS: u64 = 65_535;
+const STAMP_SESSIONS: &[u8] = b"stamp sessions";
+
 /// What a probe carries, and an echo brings back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Identity {
@@ -71,6 +75,21 @@ impl TokenKey {
         self.hash(b"icmp identifier") as u16
     }
 
+    /// The STAMP session id of a path: unlike for every path of a process, never 0, and not to be guessed.
+    #[must_use]
+    pub fn ssid(&self, slot: u32) -> u16 {
+        let shifted = u64::from(slot).wrapping_add(self.hash(STAMP_SESSIONS) >> 1);
+        (shifted % SSIDS) as u16 + 1
+    }
+
+    /// The path of a session id; it may not exist.
+    #[must_use]
+    pub fn slot_of(&self, ssid: u16) -> Option<u32> {
+        let shifted = u64::from(ssid).checked_sub(1)?;
+        let shift = (self.hash(STAMP_SESSIONS) >> 1) % SSIDS;
+        Some(((shifted + SSIDS - shift) % SSIDS) as u32)
+    }
+
     fn hash(&self, bytes: &[u8]) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.keys.0, self.keys.1);
         hasher.write(bytes);
@@ -101,6 +120,19 @@ mod tests {
             TokenKey::new([8; 16]).token(1, 2, 3),
         ];
         assert!(!others.contains(&token));
+    }
+
+    #[test]
+    fn every_path_has_a_session_id_of_its_own() {
+        let key = TokenKey::new([7; 16]);
+        let mut ids = std::collections::BTreeSet::new();
+        for slot in 0..65_535 {
+            let ssid = key.ssid(slot);
+            assert!(ssid != 0 && ids.insert(ssid));
+            assert_eq!(key.slot_of(ssid), Some(slot));
+        }
+        assert_eq!(key.slot_of(0), None);
+        assert_ne!(key.ssid(0), TokenKey::new([8; 16]).ssid(0));
     }
 
     #[test]

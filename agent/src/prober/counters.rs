@@ -109,6 +109,9 @@ pub struct Counters {
     pub clock_steps: u64,
     /// Answered probes that were discarded because the clock stepped under them; they end as [`Class::LocalDrop`].
     pub clock_discards: u64,
+    /// STAMP replies whose reflector claims to have taken longer than the whole way, or shows times that no clock does: the
+    /// round-trip time is the whole way, and nothing is taken from them about directions but the count.
+    pub reflections_disbelieved: u64,
     /// Times that this thread did not run for so long that the schedule was skipped instead of caught up.
     pub stalls: u64,
     /// Probes forbidden by the rate cap; part of [`Class::NotSent`].

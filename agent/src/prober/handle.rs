@@ -125,7 +125,7 @@ pub struct ProberHandle {
     shared: Arc<Shared>,
     commands: std_mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
-    supports: [[bool; 2]; 2],
+    supports: [[bool; 2]; ProbeKind::ALL.len()],
     missing: Vec<Missing>,
 }
 

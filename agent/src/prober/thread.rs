@@ -17,10 +17,10 @@ use super::{
     ClosedWindow, Plan, ProberConfig, Sockets,
     checkup::Checkup,
     handle::{Command, Shared},
-    limiter::Limiter,
     wire::{Clock, Wire},
 };
 use crate::{
+    limiter::Limiter,
     net::{
         clock::{Now, monotonic_ns},
         sockets, wake,
@@ -111,7 +111,7 @@ impl ProbeThread {
         let clock = Clock::new();
         let ports = config.syn_source_ports.len() as u16;
         Self {
-            wire: Wire::new(sockets, key.ident()),
+            wire: Wire::new(sockets, key, config.stamp_key.clone()),
             limiter: Limiter::new(config.max_probes_per_second),
             tracker: Tracker::new(
                 key,

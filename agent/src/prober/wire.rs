@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
 };
 
@@ -18,9 +18,11 @@ use crate::{
     probe::{
         NotAnAnswer,
         icmp::{self, Echo},
+        stamp::{ErrorEstimate, Format, Key, Refusal, Reply, Request, Stamp},
         tcp_syn::{self, Syn},
+        token::TokenKey,
     },
-    tracker::{Arrival, Departure, Leaving, Tracker},
+    tracker::{Arrival, Departure, Leaving, Tracker, directions},
 };
 
 /// Transmit stamps awaited per socket. They come within microseconds of the send unless a queueing discipline holds the
@@ -128,15 +130,18 @@ enum Left {
 #[derive(Debug)]
 pub(super) struct Wire {
     ports: Vec<Port>,
-    index: [[Option<u8>; 2]; 2],
+    index: [[Option<u8>; 2]; ProbeKind::ALL.len()],
     ident: u16,
+    key: TokenKey,
+    /// Of authenticated STAMP.
+    stamp_key: Option<Key>,
     inbox: Inbox,
     stamps: Inbox,
 }
 
 impl Wire {
-    pub(super) fn new(sockets: Sockets, ident: u16) -> Self {
-        let mut index = [[None; 2]; 2];
+    pub(super) fn new(sockets: Sockets, key: TokenKey, stamp_key: Option<Key>) -> Self {
+        let mut index = [[None; 2]; ProbeKind::ALL.len()];
         let ports: Vec<Port> = sockets.into_channels().into_iter().map(Port::new).collect();
         for (at, port) in (0u8..).zip(&ports) {
             index[port.channel.kind as usize][port.channel.family as usize] = Some(at);
@@ -144,7 +149,9 @@ impl Wire {
         Self {
             ports,
             index,
-            ident,
+            ident: key.ident(),
+            key,
+            stamp_key,
             inbox: Inbox::default(),
             stamps: Inbox::default(),
         }
@@ -182,21 +189,24 @@ impl Wire {
             sequence: leaving.identity.syn_sequence(),
             time: (now_ns / 1_000_000) as u32,
         };
+        let raw = SocketAddr::new(leaving.address, 0);
         let sent = match (leaving.kind, leaving.address) {
-            (ProbeKind::Icmp, IpAddr::V4(_)) => {
-                message::send(fd, leaving.address, None, &echo.encode_v4())
+            (ProbeKind::Icmp, IpAddr::V4(_)) => message::send(fd, raw, None, &echo.encode_v4()),
+            (ProbeKind::Icmp, IpAddr::V6(_)) => message::send(fd, raw, None, &echo.encode_v6()),
+            (ProbeKind::TcpSyn, IpAddr::V4(to)) => {
+                message::send(fd, raw, Some(source.into()), &syn.encode_v4(source, to))
             }
-            (ProbeKind::Icmp, IpAddr::V6(_)) => {
-                message::send(fd, leaving.address, None, &echo.encode_v6())
-            }
-            (ProbeKind::TcpSyn, IpAddr::V4(to)) => message::send(
-                fd,
-                leaving.address,
-                Some(source),
-                &syn.encode_v4(source, to),
-            ),
-            (ProbeKind::TcpSyn, IpAddr::V6(_)) => {
-                message::send(fd, leaving.address, None, &syn.encode_v6())
+            (ProbeKind::TcpSyn, IpAddr::V6(_)) => message::send(fd, raw, None, &syn.encode_v6()),
+            (ProbeKind::Stamp, to) => {
+                let request = Request {
+                    sequence: directions::request_number(leaving.identity.sequence),
+                    time: Stamp::of(Format::Ntp, leaving.identity.sent_ns),
+                    // No reflector of ours asks how well this clock is kept: delays are compared, not believed.
+                    error: ErrorEstimate::unknown(Format::Ntp),
+                    ssid: self.key.ssid(leaving.identity.slot),
+                };
+                let packet = request.encode(self.stamp_key.as_ref());
+                message::send(fd, SocketAddr::new(to, leaving.port), None, &packet)
             }
         };
         match &sent {
@@ -222,9 +232,14 @@ impl Wire {
         tracker: &mut Tracker,
     ) -> u32 {
         let mut more = 0;
+        let mut hands = Hands {
+            inbox: &mut self.inbox,
+            stamps: &mut self.stamps,
+            stamp_key: self.stamp_key.as_ref(),
+        };
         for (bit, port) in self.ports.iter_mut().enumerate() {
             if ready & 1 << bit != 0 {
-                let left = port.receive(budget, &mut self.inbox, &mut self.stamps, clock, tracker);
+                let left = port.receive(budget, &mut hands, clock, tracker);
                 more |= u32::from(left == Left::Maybe) << bit;
             }
         }
@@ -240,6 +255,13 @@ impl Wire {
             .filter(|(_, port)| lively(port))
             .fold(0, |bits, (at, _)| bits | 1 << at)
     }
+}
+
+/// What all sockets are read with.
+struct Hands<'a> {
+    inbox: &'a mut Inbox,
+    stamps: &'a mut Inbox,
+    stamp_key: Option<&'a Key>,
 }
 
 impl Port {
@@ -281,11 +303,15 @@ impl Port {
     fn receive(
         &mut self,
         budget: usize,
-        inbox: &mut Inbox,
-        stamps: &mut Inbox,
+        hands: &mut Hands<'_>,
         clock: &mut Clock,
         tracker: &mut Tracker,
     ) -> Left {
+        let Hands {
+            inbox,
+            stamps,
+            stamp_key,
+        } = hands;
         let (kind, family) = (self.channel.kind, self.channel.family);
         // About as many answers as stamps are to be expected.
         let (mut taken, mut want) = (
@@ -312,15 +338,27 @@ impl Port {
                     stamp_ns: packet.stamp_ns,
                     clock_era: clock.departure().clock_era,
                 };
+                let from = packet.from.ip();
                 let parsed = match (kind, family) {
                     (ProbeKind::Icmp, Family::V4) => icmp::parse_v4(packet.bytes)
-                        .map(|answer| tracker.on_icmp(packet.from, &answer, arrival)),
+                        .map(|answer| tracker.on_icmp(from, &answer, arrival)),
                     (ProbeKind::Icmp, Family::V6) => icmp::parse_v6(packet.bytes)
-                        .map(|answer| tracker.on_icmp(packet.from, &answer, arrival)),
+                        .map(|answer| tracker.on_icmp(from, &answer, arrival)),
                     (ProbeKind::TcpSyn, Family::V4) => tcp_syn::parse_v4(packet.bytes)
-                        .map(|answer| tracker.on_tcp(packet.from, &answer, arrival)),
+                        .map(|answer| tracker.on_tcp(from, &answer, arrival)),
                     (ProbeKind::TcpSyn, Family::V6) => tcp_syn::parse_v6(packet.bytes)
-                        .map(|answer| tracker.on_tcp(packet.from, &answer, arrival)),
+                        .map(|answer| tracker.on_tcp(from, &answer, arrival)),
+                    (ProbeKind::Stamp, _) => match Reply::decode(packet.bytes, *stamp_key) {
+                        Ok(reply) => {
+                            tracker.on_stamp(packet.from, &reply, arrival);
+                            Ok(())
+                        }
+                        Err(Refusal::Unproven) => {
+                            tracker.stray(Stray::WrongToken);
+                            Ok(())
+                        }
+                        Err(Refusal::Truncated | Refusal::Reply) => Err(NotAnAnswer::Truncated),
+                    },
                 };
                 match parsed {
                     Ok(()) => {}

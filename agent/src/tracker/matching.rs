@@ -1,17 +1,19 @@
 //! Which probe an answer answers: what it must know, and where it must come from.
 //!
 //! Whoever cannot compute a token gets a stray counted and nothing else. An echo brings the whole token back; a TCP answer
-//! acknowledges half of it, at the address, port and source port of the probe; an error quotes whatever the router
+//! acknowledges half of it, at the address, port and source port of the probe; a STAMP reply brings back the session's id and
+//! the exact nanosecond at which the probe left; an error quotes whatever the router
 //! chose to, of which at least 48 bits depend on what only this process knows.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use leeward_common::report::ProbeKind;
 
-use super::{Answered, Arrival, Probe, State, Tracker};
+use super::{Answered, Arrival, Probe, Reflected, State, Tracker, directions};
 use crate::{
     probe::{
         icmp::{Echo, Quoted},
+        stamp::{self, Format, Stamp},
         tcp_syn,
         token::Identity,
     },
@@ -75,6 +77,38 @@ impl Tracker {
         found
     }
 
+    pub(super) fn match_stamp(
+        &mut self,
+        from: SocketAddr,
+        reply: &stamp::Reply,
+        arrival: Arrival,
+    ) -> Result<(), Stray> {
+        let (row, sequence) = self.find_stamp(&reply.request)?;
+        let line = &self.lines[row as usize];
+        if (line.address, line.port) != (from.ip().to_canonical(), from.port()) {
+            return Err(Stray::WrongAddress);
+        }
+        let reflected = Answered::Reflected(Reflected::new(reply));
+        self.answered(row, sequence, reflected, arrival)
+    }
+
+    fn find_stamp(&self, request: &stamp::Request) -> Result<(u32, u32), Stray> {
+        let row = self
+            .key
+            .slot_of(request.ssid)
+            .and_then(|slot| self.row_of(slot));
+        let sequence = directions::sequence_of(request.sequence);
+        let (row, sequence) = row.zip(sequence).ok_or(Stray::UnknownProbe)?;
+        let probe = self.probe(row, sequence).ok_or(Stray::UnknownProbe)?;
+        if self.lines[row as usize].kind != ProbeKind::Stamp {
+            return Err(Stray::UnknownProbe);
+        }
+        match request.time == Stamp::of(Format::Ntp, probe.wall_ns) {
+            true => Ok((row, sequence)),
+            false => Err(Stray::WrongToken),
+        }
+    }
+
     pub(super) fn match_error(&mut self, quoted: &Quoted, arrival: Arrival) -> Result<(), Stray> {
         let (row, sequence) = match *quoted {
             Quoted::Echo {
@@ -85,6 +119,20 @@ impl Tracker {
                 identity,
             } if ident == self.ident => self.find_quoted_echo(to, sequence, checksum, identity),
             Quoted::Echo { .. } => None,
+            Quoted::Stamp {
+                to,
+                port,
+                start: Some(start),
+                ..
+            } => stamp::Request::quoted(&start)
+                .iter()
+                .flatten()
+                .find_map(|request| self.find_stamp(request).ok())
+                .filter(|&(row, _)| {
+                    let line = &self.lines[row as usize];
+                    (line.address, line.port) == (to, port)
+                }),
+            Quoted::Stamp { start: None, .. } => None,
             Quoted::Syn {
                 to,
                 source_port,

@@ -62,6 +62,14 @@ impl Probe {
         matches!(self.state, State::Open | State::Overdue)
     }
 
+    /// When it left, as exactly as is known, nanoseconds of the wall clock.
+    pub(super) const fn sent_ns(&self) -> u64 {
+        match self.stamp_after_ns {
+            NO_STAMP => self.wall_ns,
+            after => self.wall_ns + after as u64,
+        }
+    }
+
     /// The round-trip time in nanoseconds and where its stamps came from; `None` when the wall clock stepped under it.
     pub(super) fn rtt(&self, arrival: Arrival) -> Option<(u64, StampSource)> {
         let Some(stamp_ns) = arrival.stamp_ns else {
@@ -74,8 +82,7 @@ impl Probe {
             return None;
         }
         if self.stamp_after_ns != NO_STAMP {
-            let sent_ns = self.wall_ns + u64::from(self.stamp_after_ns);
-            if let Some(rtt) = stamp_ns.checked_sub(sent_ns) {
+            if let Some(rtt) = stamp_ns.checked_sub(self.sent_ns()) {
                 return Some((rtt, StampSource::KernelBoth));
             }
         }

@@ -6,7 +6,10 @@ use leeward_common::{histogram::Schema, id::TargetId, report::Path};
 use proptest::prelude::*;
 
 use super::*;
-use crate::probe::tcp_syn::Kind;
+use crate::probe::{
+    stamp::{ErrorEstimate, Format, Request, Stamp},
+    tcp_syn::Kind,
+};
 
 const MS: u64 = 1_000_000;
 const EXPIRY: Duration = Duration::from_millis(300);
@@ -49,8 +52,13 @@ fn plan() -> Plan {
         planned(ProbeKind::Icmp, "2001:db8::1"),
         planned(ProbeKind::TcpSyn, "192.0.2.1"),
         planned(ProbeKind::TcpSyn, "2001:db8::1"),
+        planned(ProbeKind::Stamp, "192.0.2.1"),
+        planned(ProbeKind::Stamp, "2001:db8::1"),
     ])
 }
+
+/// Paths of that plan.
+const ROWS: usize = 6;
 
 fn key() -> TokenKey {
     TokenKey::new([3; 16])
@@ -118,13 +126,52 @@ fn quoted(leaving: &Leaving, whole: bool) -> Quoted {
             port: leaving.port,
             sequence: leaving.identity.syn_sequence(),
         },
+        ProbeKind::Stamp => Quoted::Stamp {
+            to: leaving.address,
+            source_port: 50_000,
+            port: leaving.port,
+            start: request(leaving)
+                .encode(None)
+                .first_chunk()
+                .copied()
+                .filter(|_| whole),
+        },
     }
+}
+
+fn request(leaving: &Leaving) -> Request {
+    Request {
+        sequence: directions::request_number(leaving.identity.sequence),
+        time: Stamp::of(Format::Ntp, leaving.identity.sent_ns),
+        error: ErrorEstimate::unknown(Format::Ntp),
+        ssid: key().ssid(leaving.identity.slot),
+    }
+}
+
+/// What a reflector that got every request replies, having taken so long.
+fn reflected(leaving: &Leaving, received_ns: u64, dwell_ns: u64) -> stamp::Reply {
+    stamp::Reply {
+        sequence: leaving.identity.sequence,
+        time: Stamp::of(Format::Ptp, received_ns + dwell_ns),
+        received: Stamp::of(Format::Ptp, received_ns),
+        error: ErrorEstimate::unknown(Format::Ptp),
+        request: request(leaving),
+        ttl: 64,
+    }
+}
+
+fn peer(leaving: &Leaving) -> SocketAddr {
+    SocketAddr::new(leaving.address, leaving.port)
 }
 
 fn reply(tracker: &mut Tracker, leaving: &Leaving, arrival: Arrival) {
     match leaving.kind {
         ProbeKind::Icmp => tracker.on_echo(leaving.address, &echo(leaving), arrival),
         ProbeKind::TcpSyn => tracker.on_tcp(leaving.address, &tcp(leaving, Kind::SynAck), arrival),
+        ProbeKind::Stamp => {
+            let reply = reflected(leaving, leaving.identity.sent_ns, 0);
+            tracker.on_stamp(peer(leaving), &reply, arrival);
+        }
     }
 }
 
@@ -275,6 +322,97 @@ fn a_forged_error_ends_no_probe() {
         ),
         (0, 3)
     );
+}
+
+#[test]
+fn the_time_that_a_reflector_took_is_left_out() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    // Its clock is an hour ahead; it took 3 of 10 ms, and left 4 for the way there.
+    let ahead_ns = 3_600_000 * MS;
+    for (at, dwell_ns) in [(MS, 3 * MS), (20 * MS, 3 * MS), (40 * MS, 11 * MS)] {
+        let leaving = tracker.depart(4, departure(at));
+        let received_ns = leaving.identity.sent_ns + 4 * MS + ahead_ns;
+        let reply = reflected(&leaving, received_ns, dwell_ns);
+        tracker.on_stamp(peer(&leaving), &reply, arrival(at + 10 * MS));
+    }
+    let (_, rows) = tracker.close(WINDOW_NS);
+    let report = &rows[0].1;
+    // Nobody takes longer than the whole way: then nothing is left out, and its times are not believed.
+    let rtt = &report.rtt;
+    assert_eq!(
+        (rtt.min_us, rtt.max_us, rtt.sum_us),
+        (7_000, 10_000, 24_000)
+    );
+    let one_way = report.counts.one_way.unwrap();
+    for direction in [one_way.forward, one_way.backward] {
+        assert_eq!(
+            (direction.variation.pairs, direction.variation.max_us),
+            (1, 0)
+        );
+    }
+    assert_eq!(tracker.counters().reflections_disbelieved, 1);
+}
+
+#[test]
+fn a_stamp_reply_must_bring_back_the_very_nanosecond() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let leaving = tracker.depart(4, departure(MS));
+    let other = tracker.depart(5, departure(MS));
+    let reply = reflected(&leaving, leaving.identity.sent_ns, 0);
+    let spoil = |spoil: fn(&mut Request)| {
+        let mut reply = reply;
+        spoil(&mut reply.request);
+        reply
+    };
+    let from = peer(&leaving);
+    let later = spoil(|request| request.time.0 += 1);
+    let unsent = spoil(|request| request.sequence += 3);
+    let skipped = spoil(|request| request.sequence = 1);
+    let nobodys = spoil(|request| request.ssid = 0);
+    let mut others = reply;
+    others.request.ssid = key().ssid(other.identity.slot);
+    tracker.on_stamp(from, &later, arrival(2 * MS));
+    for unknown in [unsent, skipped, nobodys] {
+        tracker.on_stamp(from, &unknown, arrival(2 * MS));
+    }
+    let elsewhere: IpAddr = "203.0.113.9".parse().unwrap();
+    for wrong in [
+        SocketAddr::new(elsewhere, PORT),
+        SocketAddr::new(from.ip(), PORT + 1),
+    ] {
+        tracker.on_stamp(wrong, &reply, arrival(2 * MS));
+    }
+    tracker.on_stamp(from, &others, arrival(2 * MS));
+    let counters = *tracker.counters();
+    assert_eq!(counters.strays_of(Stray::WrongToken), 1);
+    assert_eq!(counters.strays_of(Stray::UnknownProbe), 3);
+    assert_eq!(counters.strays_of(Stray::WrongAddress), 3);
+    assert_eq!(counters.ended(), 0);
+    tracker.on_stamp(from, &reply, arrival(2 * MS));
+    assert_eq!(tracker.counters().of(Class::Replied), 1);
+}
+
+#[test]
+fn what_never_left_is_no_loss_of_a_direction() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let first = tracker.depart(4, departure(1));
+    reply(&mut tracker, &first, arrival(MS));
+    let refused = tracker.depart(4, departure(2 * MS));
+    tracker.refused_locally(4, refused.identity.sequence);
+    let _lost = tracker.depart(4, departure(4 * MS));
+    let last = tracker.depart(4, departure(6 * MS));
+    // The second request that arrived: one of three did not leave, so one was lost on its way there.
+    let mut second = reflected(&last, last.identity.sent_ns, 0);
+    second.sequence = 1;
+    tracker.on_stamp(peer(&last), &second, arrival(8 * MS));
+    let counts = counts(&mut tracker, 400 * MS, 4);
+    let one_way = counts.one_way.unwrap();
+    assert_eq!(counts.of(Class::Lost), 1);
+    assert_eq!((one_way.forward.lost, one_way.backward.lost), (1, 0));
+    assert_eq!((one_way.lost_unknown, one_way.lost_pending), (0, 0));
 }
 
 #[test]
@@ -544,14 +682,14 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 fn sending() -> impl Strategy<Value = Sending> {
-    (0u32..4, 20_000u32..30_000, fate(), any::<bool>()).prop_map(|(row, gap_us, fate, stamped)| {
-        Sending {
+    (0..ROWS as u32, 20_000u32..30_000, fate(), any::<bool>()).prop_map(
+        |(row, gap_us, fate, stamped)| Sending {
             row,
             gap_us,
             fate,
             stamped,
-        }
-    })
+        },
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -575,7 +713,7 @@ struct Account {
 
 fn events(sendings: &[Sending], steps: &[(u64, i64)]) -> Vec<(u64, Event)> {
     let mut events = Vec::new();
-    let mut times = [0u64; 4];
+    let mut times = [0u64; ROWS];
     for (at, sending) in sendings.iter().enumerate() {
         let time = &mut times[sending.row as usize];
         *time += u64::from(sending.gap_us) * 1_000;
@@ -604,14 +742,14 @@ fn events(sendings: &[Sending], steps: &[(u64, i64)]) -> Vec<(u64, Event)> {
 }
 
 /// What a tracker reports of a row in each window, as parts; looked at every so many events, if at all.
-fn parts(rule: Option<Rule>, look_every: usize, sendings: &[Sending]) -> Vec<[Vec<Counts>; 4]> {
+fn parts(rule: Option<Rule>, look_every: usize, sendings: &[Sending]) -> Vec<[Vec<Counts>; ROWS]> {
     let plan = Plan {
         silence: rule,
         ..plan()
     };
     let mut tracker = tracker_of(&plan);
     let mut leavings: Vec<Option<Leaving>> = vec![None; sendings.len()];
-    let mut windows = vec![<[Vec<Counts>; 4]>::default()];
+    let mut windows = vec![<[Vec<Counts>; ROWS]>::default()];
     for (n, (now, event)) in events(sendings, &[]).into_iter().enumerate() {
         match event {
             Event::Depart(at) => {
@@ -646,6 +784,21 @@ fn parts(rule: Option<Rule>, look_every: usize, sendings: &[Sending]) -> Vec<[Ve
     windows
 }
 
+fn lost_pending(counts: &Counts) -> u64 {
+    counts
+        .one_way
+        .map_or(0, |one_way| one_way.lost_pending.into())
+}
+
+/// What must be pending after a report when so much was before it.
+fn settled(pending: u64, counts: &Counts) -> u64 {
+    let Some(one_way) = counts.one_way else {
+        return 0;
+    };
+    let told = one_way.forward.lost + one_way.backward.lost + one_way.lost_unknown;
+    pending + u64::from(counts.of(Class::Lost)) - u64::from(told)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -660,9 +813,10 @@ proptest! {
         let rule = Rule { probes, after: Duration::from_millis(after_ms) };
         let whole = parts(None, 1, &sendings);
         let cut = parts(Some(rule), look_every, &sendings);
-        let mut open = [0u64; 4];
+        let mut open = [0u64; ROWS];
+        let mut pending = [0u64; ROWS];
         for (n, (whole, cut)) in whole.iter().zip(&cut).enumerate() {
-            for row in 0..4 {
+            for row in 0..ROWS {
                 let sum = |of: &dyn Fn(&Counts) -> u64| (
                     whole[row].iter().map(of).sum::<u64>(), cut[row].iter().map(of).sum::<u64>()
                 );
@@ -682,6 +836,8 @@ proptest! {
                 for part in &cut[row] {
                     open[row] = open[row] + u64::from(part.scheduled) - part.ended();
                     prop_assert_eq!(u64::from(part.open), open[row], "window {} row {}", n, row);
+                    pending[row] = settled(pending[row], part);
+                    prop_assert_eq!(lost_pending(part), pending[row], "window {} row {}", n, row);
                 }
             }
         }
@@ -697,10 +853,11 @@ proptest! {
         let mut tracker = tracker_of(&plan);
         let expiry_ns = EXPIRY.as_nanos() as u64;
         let mut accounts: Vec<Option<Account>> = vec![None; sendings.len()];
-        let mut deadlines = [Deadline::default(); 4];
-        let mut open = [0u64; 4];
+        let mut deadlines = [Deadline::default(); ROWS];
+        let mut open = [0u64; ROWS];
+        let mut pending = [0u64; ROWS];
         let (mut window, mut offset, mut era) = (0usize, OFFSET_NS, 0u8);
-        let mut wanted = vec![[Counts::default(); 4]; 1];
+        let mut wanted = vec![[Counts::default(); ROWS]; 1];
         for (now, event) in events(&sendings, &steps) {
             match event {
                 Event::Step(step) => {
@@ -728,7 +885,7 @@ proptest! {
                     let arrival = Arrival { mono_ns: now, stamp_ns: Some(offset + now), clock_era: era };
                     let is_tcp = leaving.kind == ProbeKind::TcpSyn;
                     match answered {
-                        Answered::Reply => reply(&mut tracker, &leaving, arrival),
+                        Answered::Reply | Answered::Reflected(_) => reply(&mut tracker, &leaving, arrival),
                         Answered::Reset if is_tcp => {
                             tracker.on_tcp(leaving.address, &tcp(&leaving, Kind::Reset), arrival);
                         }
@@ -755,7 +912,7 @@ proptest! {
                         _ if rtt_ns > expiry_ns => continue,
                         _ if late => Class::Late,
                         Answered::Reset => Class::Refused,
-                        Answered::Reply => Class::Replied,
+                        Answered::Reply | Answered::Reflected(_) => Class::Replied,
                     };
                     if matches!(class, Class::Late | Class::Refused | Class::Replied) {
                         deadlines[row].on_rtt(rtt_us as u32);
@@ -781,10 +938,16 @@ proptest! {
                     }
                     let (_, rows) = tracker.close(now);
                     tracker.begin(Begin::Following);
-                    for row in 0..4usize {
+                    for row in 0..ROWS {
                         let got = rows.iter().find(|(of, _)| *of as usize == row).map(|(_, report)| report.counts);
                         let mut got = got.unwrap_or_default();
                         got.silence = None;
+                        prop_assert_eq!(got.one_way.is_some(), row >= 4 && got != Counts::default());
+                        if got != Counts::default() {
+                            pending[row] = settled(pending[row], &got);
+                            prop_assert_eq!(lost_pending(&got), pending[row], "window {} row {}", window, row);
+                        }
+                        got.one_way = None;
                         let mut want = wanted[window][row];
                         open[row] = open[row] + u64::from(want.scheduled) - want.ended();
                         want.open = open[row] as u32;
@@ -796,7 +959,7 @@ proptest! {
             }
         }
         let counters = tracker.counters();
-        prop_assert_eq!(open, [0; 4], "everything has ended");
+        prop_assert_eq!(open, [0; ROWS], "everything has ended");
         prop_assert_eq!(counters.scheduled, sendings.len() as u64);
         prop_assert_eq!(counters.ended(), counters.scheduled);
     }

@@ -397,6 +397,7 @@ pub(crate) fn target(id: &str, address: &str) -> v1::Target {
         address: address.parse().unwrap(),
         kinds: vec![ProbeKind::Icmp],
         port: 0,
+        stamp_port: 0,
     }
 }
 

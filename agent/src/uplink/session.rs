@@ -77,6 +77,8 @@ pub struct Identity {
     pub addresses: Vec<IpAddr>,
     /// TCP port on which it answers SYN probes.
     pub answer_port: u16,
+    /// UDP port of its STAMP reflector; 0 if it has none.
+    pub stamp_port: u16,
 }
 
 impl Identity {
@@ -93,6 +95,7 @@ impl Identity {
             boot_epoch: self.boot_epoch,
             addresses,
             answer_port: self.answer_port,
+            stamp_port: Some(self.stamp_port),
             build: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

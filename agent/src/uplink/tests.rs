@@ -520,6 +520,7 @@ async fn failure(files: &Files, server: FakeAggregator, name: Option<&str>) -> F
             boot_epoch: BOOT_EPOCH,
             addresses: Vec::new(),
             answer_port: 8_620,
+            stamp_port: 862,
         }),
         uplink: config.uplink,
         credentials: believed,

@@ -376,5 +376,6 @@ impl std::fmt::Debug for Keeper {
 
 /// Whether two registrations make the same targets for others.
 fn same_answers(a: &Registration, b: &Registration) -> bool {
-    a.region == b.region && a.addresses == b.addresses && a.answer_port == b.answer_port
+    let ports = |of: &Registration| (of.answer_port, of.stamp_port);
+    a.region == b.region && a.addresses == b.addresses && ports(a) == ports(b)
 }

@@ -99,6 +99,7 @@ impl Session {
             boot_epoch,
             addresses,
             answer_port,
+            stamp_port,
             build,
         } = hello;
         let Identity {
@@ -137,6 +138,7 @@ impl Session {
             boot_epoch,
             addresses,
             answer_port,
+            stamp_port,
             build,
         })
     }

@@ -748,6 +748,7 @@ pub(crate) fn connected_input(registration: &Registration) -> Input {
         boot_epoch,
         addresses,
         answer_port: _,
+        stamp_port: _,
         build,
     } = registration.clone();
     Input::AgentConnected(AgentConnected {

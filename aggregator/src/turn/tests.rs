@@ -152,6 +152,7 @@ impl Bench {
                     boot_epoch: epoch.boot,
                     addresses: Vec::new(),
                     answer_port: 8620,
+                    stamp_port: None,
                     build: String::new(),
                 };
                 let (known, _) = oneshot::channel();

@@ -288,6 +288,7 @@ impl Agent {
             boot_epoch: self.boot_epoch,
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             answer_port: 8620,
+            stamp_port: None,
             build: "test".to_owned(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  prelude, big-endian, never compressed: who, which, when; enough to refuse or to recognise a batch
-//!    format u8 = 2 │ packing u8 │ schema u8 │ n u8 │ agent, n bytes │ boot epoch u64 │ sequence u64 │ table u32
+//!    format u8 = 2 or 3 │ packing u8 │ schema u8 │ n u8 │ agent, n bytes │ boot epoch u64 │ sequence u64 │ table u32
 //!    window start, µs u64 │ window length, µs u32 │ end of this part of it, µs after its start, u32 │ health u8 = 0 or 1
 //!    if health = 1, u32 each: due │ not sent │ send errors │ lateness, µs: mean │ largest │ overflow │ clock step, µs
 //!    rows u32 │ length of columns u32 │ packed length of columns u32
@@ -22,6 +22,13 @@
 //!    per row           0, or unanswered in a row + 1
 //!    per row with some unanswered in a row
 //!                      how long, µs
+//!    format 3
+//!    per row           0, or lost probes of pending direction + 1 where directions are told apart
+//!    per row where they are
+//!                      lost in unknown direction
+//!                      lost forward │ lost backward │ reordered forward │ reordered backward
+//!                      pairs forward │ pairs backward
+//!                      with pairs > 0: variation, µs: sum forward │ sum backward │ largest forward │ largest backward
 //!
 //!  bits, to the end, each number least significant bit first; the last byte is filled up with zeros
 //!    per row with n > 0, at once: min - lowest of the first bucket, at that bucket's width
@@ -33,6 +40,9 @@
 //!
 //! Compression is worth its time on columns, which repeat themselves, and not on the bits, which are noise. Times are
 //! microseconds. A writer packs when that is shorter, so that equal batches have equal bytes.
+//!
+//! Format 2 ends before the last group. A writer takes it when no row tells directions apart, which none does unless an
+//! aggregator asked for such probes: so nobody gets what he does not know.
 //!
 //! Format 1, which is read and no longer written, has neither part nor health in its prelude, and none of the last two
 //! columns: its batches tell of whole windows.
@@ -48,7 +58,7 @@ use crate::{
 };
 
 /// The format number of this layout.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
 /// The oldest format that is read.
 pub const OLDEST_FORMAT: u8 = 1;
@@ -123,12 +133,13 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, WireError> {
     check_rows(rows.len())?;
     let window_length_us = check_window(*window)?;
     let part_us = check_part(*window, *until)?;
-    let rows::Encoded { columns, bits } = rows::encode(*schema, rows)?;
+    let format = rows::format_of(rows);
+    let rows::Encoded { columns, bits } = rows::encode(format, *schema, rows)?;
     check_columns(columns.len())?;
     let (packing, packed) = pack(&columns)?;
 
     let mut bytes = Vec::with_capacity(128 + packed.len() + bits.len());
-    bytes.extend([FORMAT, packing, schema.number(), agent.as_str().len() as u8]);
+    bytes.extend([format, packing, schema.number(), agent.as_str().len() as u8]);
     bytes.extend(agent.as_str().as_bytes());
     bytes.extend(boot_epoch.to_be_bytes());
     bytes.extend(sequence.to_be_bytes());

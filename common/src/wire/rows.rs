@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::{
     histogram::{Histogram, MAX_US, Schema},
-    report::{Class, Counts, Report, Rtt, Silence},
+    report::{Class, Counts, OneWay, Report, Rtt, Silence, Variation},
     wire::{
         WireError,
         bits::{BitReader, BitWriter},
@@ -33,12 +33,31 @@ enum Name {
     SumSteps,
     Silence,
     SilenceLasts,
+    OneWay,
+    LostUnknown,
+    /// The first of two, forward and backward; so are those that follow.
+    Lost,
+    Reordered = Name::Lost as isize + 2,
+    Pairs = Name::Reordered as isize + 2,
+    VariationSum = Name::Pairs as isize + 2,
+    VariationMax = Name::VariationSum as isize + 2,
 }
 
-const COLUMNS: usize = Name::SilenceLasts as usize + 1;
+const COLUMNS: usize = Name::VariationMax as usize + 2;
 
 /// Format 1 ends with this column.
 const COLUMNS_OF_FORMAT_1: usize = Name::SumSteps as usize + 1;
+
+/// Format 2 ends with this column.
+const COLUMNS_OF_FORMAT_2: usize = Name::SilenceLasts as usize + 1;
+
+const fn columns_of(format: u8) -> usize {
+    match format {
+        1 => COLUMNS_OF_FORMAT_1,
+        2 => COLUMNS_OF_FORMAT_2,
+        _ => COLUMNS,
+    }
+}
 
 /// In [`Name::Body`], the part that holds a count less one; as large as this, the rest is in [`Name::BodyCount`].
 const COUNT_BITS: u32 = 2;
@@ -59,6 +78,14 @@ fn samples(counts: &Counts) -> u64 {
         .sum()
 }
 
+/// The oldest format that these rows can be written in.
+pub(super) fn format_of(rows: &[(u32, Report)]) -> u8 {
+    let told = rows
+        .iter()
+        .any(|(_, report)| report.counts.one_way.is_some());
+    if told { 3 } else { 2 }
+}
+
 /// Rows as columns and as bits.
 #[derive(Debug)]
 pub(super) struct Encoded {
@@ -71,12 +98,16 @@ pub(super) struct Encoded {
 /// # Errors
 ///
 /// Returns which row is not what a report can be, or out of order.
-pub(super) fn encode(schema: Schema, rows: &[(u32, Report)]) -> Result<Encoded, WireError> {
+pub(super) fn encode(
+    format: u8,
+    schema: Schema,
+    rows: &[(u32, Report)],
+) -> Result<Encoded, WireError> {
     let mut writer = Writer::new(schema);
     for (row, report) in rows {
         writer.push(*row, report)?;
     }
-    Ok(writer.finish())
+    Ok(writer.finish(columns_of(format)))
 }
 
 struct Writer {
@@ -125,12 +156,46 @@ impl Writer {
         }
         self.column(Name::Overdue, counts.overdue.into());
         self.column(Name::Open, counts.open.into());
-        let Some(Silence { unanswered, lasts }) = counts.silence else {
+        self.silence(counts.silence);
+        self.one_way(counts.one_way);
+    }
+
+    fn silence(&mut self, silence: Option<Silence>) {
+        let Some(Silence { unanswered, lasts }) = silence else {
             return self.column(Name::Silence, 0);
         };
         self.column(Name::Silence, u64::from(unanswered) + 1);
         if unanswered > 0 {
             self.column(Name::SilenceLasts, lasts.as_micros() as u64);
+        }
+    }
+
+    fn one_way(&mut self, one_way: Option<OneWay>) {
+        let Some(OneWay {
+            forward,
+            backward,
+            lost_unknown,
+            lost_pending,
+        }) = one_way
+        else {
+            return self.column(Name::OneWay, 0);
+        };
+        self.column(Name::OneWay, u64::from(lost_pending) + 1);
+        self.column(Name::LostUnknown, lost_unknown.into());
+        for (way, direction) in [forward, backward].iter().enumerate() {
+            let Variation {
+                pairs,
+                sum_us,
+                max_us,
+            } = direction.variation;
+            let mut push = |name: Name, value| self.columns[name as usize + way].push(value);
+            push(Name::Lost, direction.lost.into());
+            push(Name::Reordered, direction.reordered.into());
+            push(Name::Pairs, pairs.into());
+            if pairs > 0 {
+                push(Name::VariationSum, sum_us);
+                push(Name::VariationMax, max_us.into());
+            }
         }
     }
 
@@ -186,9 +251,9 @@ impl Writer {
         self.columns[name as usize].push(value);
     }
 
-    fn finish(self) -> Encoded {
+    fn finish(self, columns_written: usize) -> Encoded {
         let mut columns = Vec::new();
-        self.columns
+        self.columns[..columns_written]
             .iter()
             .for_each(|column| column.finish(&mut columns));
         Encoded {
@@ -246,11 +311,7 @@ const BITS_END: Why = "the bits end before the rows do";
 impl<'a> Reader<'a> {
     fn new(format: u8, schema: Schema, bytes: &mut &'a [u8], bits: &'a [u8]) -> Option<Self> {
         let mut columns = std::array::from_fn(|_| Column::Constant(0));
-        let present = match format {
-            1 => COLUMNS_OF_FORMAT_1,
-            _ => COLUMNS,
-        };
-        for column in &mut columns[..present] {
+        for column in &mut columns[..columns_of(format)] {
             *column = Column::split_off(bytes)?;
         }
         Some(Self {
@@ -299,7 +360,34 @@ impl<'a> Reader<'a> {
         counts.overdue = self.u32(Name::Overdue)?;
         counts.open = self.u32(Name::Open)?;
         counts.silence = self.silence()?;
+        counts.one_way = self.one_way()?;
+        check_one_way(&counts)?;
         Ok(counts)
+    }
+
+    fn one_way(&mut self) -> Result<Option<OneWay>, Why> {
+        let told = self.columns[Name::OneWay as usize].take().ok_or(ENDS)?;
+        let Some(pending) = told.checked_sub(1) else {
+            return Ok(None);
+        };
+        let mut one_way = OneWay {
+            lost_unknown: self.u32(Name::LostUnknown)?,
+            lost_pending: u32::try_from(pending).map_err(|_| ENDS)?,
+            ..OneWay::default()
+        };
+        let directions = [&mut one_way.forward, &mut one_way.backward];
+        for (way, direction) in directions.into_iter().enumerate() {
+            let mut take = |name: Name| self.columns[name as usize + way].take().ok_or(ENDS);
+            let narrow = |number: u64| u32::try_from(number).map_err(|_| ENDS);
+            direction.lost = narrow(take(Name::Lost)?)?;
+            direction.reordered = narrow(take(Name::Reordered)?)?;
+            direction.variation.pairs = narrow(take(Name::Pairs)?)?;
+            if direction.variation.pairs > 0 {
+                direction.variation.sum_us = take(Name::VariationSum)?;
+                direction.variation.max_us = narrow(take(Name::VariationMax)?)?;
+            }
+        }
+        Ok(Some(one_way))
     }
 
     fn silence(&mut self) -> Result<Option<Silence>, Why> {
@@ -439,6 +527,7 @@ fn expected_sum(schema: Schema, buckets: &[(u16, u32)], min_us: u32, max_us: u32
 fn check(schema: Schema, report: &Report) -> Result<(), Why> {
     let Report { counts, rtt } = report;
     check_silence(counts)?;
+    check_one_way(counts)?;
     if rtt.histogram.schema() != schema {
         return Err("its histogram is of another schema than the batch");
     }
@@ -471,6 +560,24 @@ fn check_silence(counts: &Counts) -> Result<(), Why> {
         0 if lasts != Duration::ZERO => Err("its silence lasts and nothing is unanswered"),
         _ => Ok(()),
     }
+}
+
+fn check_one_way(counts: &Counts) -> Result<(), Why> {
+    let one_way = counts.one_way.unwrap_or_default();
+    let possible = |Variation {
+                        pairs,
+                        sum_us,
+                        max_us,
+                    }| {
+        let max = u64::from(max_us);
+        (max..=max * u64::from(pairs)).contains(&sum_us)
+    };
+    if !possible(one_way.forward.variation) || !possible(one_way.backward.variation) {
+        return Err(
+            "a delay variation's sum does not lie between what its pairs and maximum allow",
+        );
+    }
+    Ok(())
 }
 
 fn check_extremes(rtt: &Rtt, samples: u64) -> Result<(), Why> {

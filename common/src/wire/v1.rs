@@ -53,6 +53,10 @@ pub struct Hello {
     pub addresses: Vec<IpAddr>,
     /// TCP port on which the agent answers SYN probes.
     pub answer_port: u16,
+    /// UDP port of the agent's STAMP reflector, 0 if it has none. `None` from an agent that knows nothing of STAMP: it
+    /// would not understand a mesh with such probes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp_port: Option<u16>,
     /// Build of the agent, for people.
     #[serde(default, serialize_with = "text")]
     pub build: String,
@@ -136,6 +140,9 @@ pub struct Target {
     pub kinds: Vec<ProbeKind>,
     /// Port of TCP SYN probes.
     pub port: u16,
+    /// UDP port of STAMP probes; 0 if they are not among the kinds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stamp_port: u16,
 }
 
 /// The answer to a mesh.
@@ -265,6 +272,11 @@ impl FromAggregator {
             ),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(port: &u16) -> bool {
+    *port == 0
 }
 
 fn at_most(what: &'static str, have: usize, limit: usize) -> Result<(), WireError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use leeward_common::{
     histogram::Schema,
     id::AgentId,
-    report::{Class, LocalHealth, Report, Rtt, Silence, Window},
+    report::{Class, Direction, LocalHealth, OneWay, Report, Rtt, Silence, Variation, Window},
     time::Timestamp,
     wire::batch::Batch,
 };
@@ -80,15 +80,46 @@ pub fn any_report(schema: Schema) -> impl Strategy<Value = Report> {
         small.clone(),
         small.clone(),
         prop::option::of((small, any::<u32>())),
+        prop::option::weighted(0.3, any_one_way()),
     )
-        .prop_map(move |(ends, scheduled, overdue, open, silence)| {
+        .prop_map(move |(ends, scheduled, overdue, open, silence, one_way)| {
             let mut report = report(schema, &ends, scheduled, overdue, open);
             report.counts.silence = silence.map(|(unanswered, us)| Silence {
                 unanswered,
                 lasts: Duration::from_micros(u64::from(us) * u64::from(unanswered.min(1))),
             });
+            report.counts.one_way = one_way;
             report
         })
+}
+
+fn any_one_way() -> impl Strategy<Value = OneWay> {
+    let direction = || {
+        (any::<u32>(), 0u32..3, 0u32..50, any::<u32>(), 0.0..=1.0).prop_map(
+            |(lost, reordered, pairs, max, between)| {
+                let max_us = if pairs == 0 { 0 } else { max };
+                let others = u64::from(max_us) * u64::from(pairs.saturating_sub(1));
+                let sum_us = u64::from(max_us) + (others as f64 * between) as u64;
+                Direction {
+                    lost,
+                    reordered,
+                    variation: Variation {
+                        pairs,
+                        sum_us,
+                        max_us,
+                    },
+                }
+            },
+        )
+    };
+    (direction(), direction(), any::<u32>(), any::<u32>()).prop_map(
+        |(forward, backward, lost_unknown, lost_pending)| OneWay {
+            forward,
+            backward,
+            lost_unknown,
+            lost_pending,
+        },
+    )
 }
 
 pub fn any_health() -> impl Strategy<Value = LocalHealth> {

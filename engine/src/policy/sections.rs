@@ -510,8 +510,14 @@ impl Check<'_> {
         probing: &Probing,
     ) -> Result<Vec<OutsideTarget>, ConfigError> {
         let mut targets = BTreeMap::new();
+        // Reflectors stand beside agents: who has one elsewhere says so.
+        let mut of_anyone = probing.kinds.clone();
+        of_anyone.retain(|&kind| kind != ProbeKind::Stamp);
+        if of_anyone.is_empty() {
+            of_anyone.push(ProbeKind::Icmp);
+        }
         for section in sections {
-            let kinds = self.kinds(section.kinds, &probing.kinds)?;
+            let kinds = self.kinds(section.kinds, &of_anyone)?;
             let port = match &section.port {
                 Some(port) => *port.get_ref(),
                 None if kinds.contains(&ProbeKind::TcpSyn) => {
@@ -575,7 +581,8 @@ impl Check<'_> {
         kinds.sort_unstable();
         kinds.dedup();
         if kinds.is_empty() || kinds.len() != written.get_ref().len() {
-            let message = "kinds must name \"icmp\", \"tcp_syn\" or both, each once";
+            let message =
+                "kinds must name one or more of \"icmp\", \"tcp_syn\" and \"stamp\", each once";
             return Err(self.document.error(written.span(), message));
         }
         Ok(kinds)

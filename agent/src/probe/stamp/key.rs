@@ -41,7 +41,7 @@ impl Key {
         let (pairs, rest) = text.trim().as_bytes().as_chunks::<2>();
         let secret: Option<Vec<u8>> = pairs
             .iter()
-            .map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?))
+            .map(|&[high, low]| Some((digit(high)? << 4) | digit(low)?))
             .collect();
         secret
             .filter(|secret| rest.is_empty() && KEY_BYTES.contains(&secret.len()))

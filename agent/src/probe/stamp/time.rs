@@ -27,8 +27,8 @@ impl Stamp {
     pub const fn of(format: Format, unix_ns: u64) -> Self {
         let (seconds, nanos) = (unix_ns / SECOND_NS, unix_ns % SECOND_NS);
         Self(match format {
-            Format::Ntp => (seconds + NTP_TO_UNIX_SECONDS) << 32 | (nanos << 32) / SECOND_NS,
-            Format::Ptp => seconds << 32 | nanos,
+            Format::Ntp => ((seconds + NTP_TO_UNIX_SECONDS) << 32) | ((nanos << 32) / SECOND_NS),
+            Format::Ptp => (seconds << 32) | nanos,
         })
     }
 
@@ -84,13 +84,13 @@ impl ErrorEstimate {
         } else {
             multiplier as u16
         };
-        Self(SYNCHRONIZED | format_bit(format) | (scale as u16) << 8 | multiplier)
+        Self(SYNCHRONIZED | format_bit(format) | ((scale as u16) << 8) | multiplier)
     }
 
     /// Of a clock that follows nothing: its error is not known, which is written as the largest.
     #[must_use]
     pub const fn unknown(format: Format) -> Self {
-        Self(format_bit(format) | (SCALE_MAX as u16) << 8 | 0xff)
+        Self(format_bit(format) | ((SCALE_MAX as u16) << 8) | 0xff)
     }
 
     /// How the stamp beside it is written.
@@ -111,7 +111,7 @@ impl ErrorEstimate {
             return None;
         }
         // At most 8 + 63 + 30 bits.
-        let ns = (multiplier * SECOND_NS as u128) << scale >> 32;
+        let ns = ((multiplier * SECOND_NS as u128) << scale) >> 32;
         Some(if ns > u64::MAX as u128 {
             u64::MAX
         } else {
@@ -140,11 +140,11 @@ mod tests {
         let half = 1_700_000_000_500_000_000;
         assert_eq!(
             Stamp::of(Format::Ntp, half),
-            Stamp((1_700_000_000 + 2_208_988_800) << 32 | 0x8000_0000)
+            Stamp(((1_700_000_000 + 2_208_988_800) << 32) | 0x8000_0000)
         );
         assert_eq!(
             Stamp::of(Format::Ptp, half),
-            Stamp(1_700_000_000 << 32 | 500_000_000)
+            Stamp((1_700_000_000 << 32) | 500_000_000)
         );
     }
 
@@ -169,7 +169,7 @@ mod tests {
         // A second is 128 × 2^(25 - 32).
         assert_eq!(
             ErrorEstimate::within(Format::Ptp, SECOND_NS),
-            ErrorEstimate(0xc000 | 25 << 8 | 0x80)
+            ErrorEstimate(0xc000 | (25 << 8) | 0x80)
         );
         assert_eq!(ErrorEstimate::unknown(Format::Ntp), ErrorEstimate(0x3fff));
         assert_eq!(ErrorEstimate::unknown(Format::Ptp).error_ns(), None);

@@ -179,6 +179,9 @@ pub struct Registration {
     pub addresses: Vec<IpAddr>,
     /// Where it answers SYN probes.
     pub answer_port: u16,
+    /// UDP port of its STAMP reflector; `None` from agents that know nothing of STAMP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp_port: Option<u16>,
     /// Its build, for people.
     pub build: String,
     /// When it was last known to be connected; only in column `registrations`.
@@ -297,6 +300,7 @@ pub struct Row {
 pub enum Kind {
     Icmp,
     TcpSyn,
+    Stamp,
 }
 
 /// Which batches of a boot epoch arrived; in column `watermarks`.
@@ -316,6 +320,7 @@ impl From<&mesh::Registration> for Registration {
             boot_epoch,
             addresses,
             answer_port,
+            stamp_port,
             build,
         } = registration.clone();
         Self {
@@ -324,6 +329,7 @@ impl From<&mesh::Registration> for Registration {
             boot_epoch,
             addresses,
             answer_port,
+            stamp_port,
             build,
             seen_us: 0,
         }
@@ -338,6 +344,7 @@ impl From<Registration> for mesh::Registration {
             boot_epoch,
             addresses,
             answer_port,
+            stamp_port,
             build,
             seen_us: _,
         } = record;
@@ -347,6 +354,7 @@ impl From<Registration> for mesh::Registration {
             boot_epoch,
             addresses,
             answer_port,
+            stamp_port,
             build,
         }
     }
@@ -598,6 +606,7 @@ impl From<&[Path]> for Table {
             let kind = match kind {
                 ProbeKind::Icmp => Kind::Icmp,
                 ProbeKind::TcpSyn => Kind::TcpSyn,
+                ProbeKind::Stamp => Kind::Stamp,
             };
             Row {
                 t: target,
@@ -617,6 +626,7 @@ impl From<Table> for Vec<Path> {
             let kind = match k {
                 Kind::Icmp => ProbeKind::Icmp,
                 Kind::TcpSyn => ProbeKind::TcpSyn,
+                Kind::Stamp => ProbeKind::Stamp,
             };
             Path {
                 target: t,
@@ -645,6 +655,7 @@ mod tests {
             boot_epoch: 7,
             addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             answer_port: 8612,
+            stamp_port: None,
             build: "0.1.0".to_owned(),
             seen_us: 0,
         }

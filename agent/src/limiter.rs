@@ -9,7 +9,7 @@ const SAVED_NS: u64 = 250_000_000;
 
 /// The cap.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     /// What one packet uses, nanoseconds; `None` when nothing may leave.
     packet_ns: Option<u64>,
     /// Until when the allowance is used up, nanoseconds of the monotonic clock.
@@ -17,7 +17,7 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    pub(super) fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         Self {
             packet_ns: 1_000_000_000u64.checked_div(u64::from(per_second)),
             used_until_ns: 0,
@@ -25,7 +25,7 @@ impl Limiter {
     }
 
     /// Whether a packet may leave now; if so, it is counted.
-    pub(super) fn take(&mut self, now_ns: u64) -> bool {
+    pub(crate) fn take(&mut self, now_ns: u64) -> bool {
         let Some(packet_ns) = self.packet_ns else {
             return false;
         };
