@@ -23,6 +23,10 @@ use crate::{
     spool::AGGREGATORS_MAX,
 };
 
+mod stamp;
+
+pub use stamp::Stamp;
+
 /// A valid configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
@@ -46,6 +50,8 @@ pub struct Config {
     pub aggregators: Vec<Aggregator>,
     /// How the connections behave.
     pub uplink: Uplink,
+    /// The STAMP reflector.
+    pub stamp: Stamp,
 }
 
 /// Files that hold this agent's identity.
@@ -128,6 +134,8 @@ struct RawConfig {
     aggregator: Vec<RawAggregator>,
     #[serde(default)]
     uplink: RawUplink,
+    #[serde(default)]
+    stamp: stamp::RawStamp,
 }
 
 #[derive(Deserialize)]
@@ -224,6 +232,7 @@ impl Config {
             },
             aggregators: raw.aggregators(document)?,
             uplink: raw.uplink.valid(document)?,
+            stamp: raw.stamp.valid(document, credentials_directory)?,
         })
     }
 }
@@ -501,6 +510,7 @@ mod tests {
             "status_listen",
             "waiting_memory_mib",
             "syn_source_ports",
+            "max_reflections_per_second",
         ] {
             assert!(
                 text.contains(&format!("\n{key} = ")),
@@ -509,6 +519,8 @@ mod tests {
         }
         let mut shown = parse(&text).unwrap();
         assert_eq!(shown.aggregators[0].name.take().as_deref(), Some("main"));
+        let mesh_key = shown.stamp.mesh_key.take();
+        assert_eq!(mesh_key, Some("/etc/leeward/mesh.key".into()));
         assert_eq!(shown, sample);
     }
 

@@ -13,6 +13,7 @@
 //! - [`window`]: what a path did in a window.
 //! - [`spool`]: batches that wait until every aggregator has stored them.
 //! - [`uplink`]: one connection to each aggregator.
+//! - [`reflector`]: the UDP port that answers other agents' STAMP probes.
 //! - [`answer`]: the open port that meets other agents' SYN probes.
 //! - [`status`] and [`metrics`]: how the agent fares, for the host it runs on. [`process`]: what it uses.
 //! - [`random`]: jitter and keys.
@@ -30,6 +31,7 @@ pub mod probe;
 pub mod prober;
 pub mod process;
 pub mod random;
+pub mod reflector;
 pub mod run;
 pub mod schedule;
 pub mod spool;

@@ -221,6 +221,16 @@ impl Union {
         self.meshes.get(&aggregator).map(|(_, mesh)| mesh)
     }
 
+    /// Every address that an aggregator names. Who is probed from here probes back: meshes are symmetric.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.meshes
+            .values()
+            .flat_map(|(_, mesh)| &mesh.targets)
+            .map(|target| target.address.to_canonical())
+            .collect()
+    }
+
     /// Joins the meshes by target id; where two differ, the aggregator that the configuration names first wins. `None`
     /// until there is a mesh. Kinds without a socket are left out.
     #[must_use]

@@ -16,6 +16,7 @@ use crate::{
         counters::{StampSource, Stray},
     },
     process::Usage,
+    reflector::{ReflectorCounters, Refused},
     uplink::{
         failure::Failure,
         figures::{AGE_BUCKETS_MS, AggregatorFigures, UplinkFigures},
@@ -37,6 +38,8 @@ pub struct Snapshot<'a> {
     pub usage: Usage,
     /// TCP connections accepted on the answer port.
     pub answers: u64,
+    /// Of the STAMP reflector, if there is one.
+    pub reflector: Option<ReflectorCounters>,
     /// When the agent's certificate expires.
     pub certificate_expires_at: Timestamp,
 }
@@ -48,6 +51,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     page.build(snapshot);
     page.prober(&snapshot.prober);
     page.uplink(snapshot.uplink);
+    page.reflector(snapshot.reflector.unwrap_or_default());
     page.process(snapshot);
     page.0
 }
@@ -195,6 +199,12 @@ impl Page {
             COUNTER,
             "Answers discarded because the clock stepped.",
             counters.clock_discards,
+        );
+        self.one(
+            "stamp_disbelieved_total",
+            COUNTER,
+            "STAMP replies whose times make no sense.",
+            counters.reflections_disbelieved,
         );
         self.one(
             "stalls_total",
@@ -376,6 +386,31 @@ impl Page {
         }
     }
 
+    fn reflector(&mut self, counters: ReflectorCounters) {
+        self.one(
+            "stamp_reflected_total",
+            COUNTER,
+            "STAMP requests answered.",
+            counters.reflected,
+        );
+        let refused = Refused::ALL
+            .iter()
+            .map(|refused| refused.as_str())
+            .zip(counters.refused);
+        self.family(
+            "stamp_refused_total",
+            "STAMP requests not answered.",
+            "reason",
+            refused,
+        );
+        self.one(
+            "stamp_sessions",
+            GAUGE,
+            "STAMP sessions that the reflector counts for.",
+            counters.sessions,
+        );
+    }
+
     fn process(&mut self, snapshot: &Snapshot<'_>) {
         self.one(
             "answers_total",
@@ -429,6 +464,7 @@ mod tests {
             uplink: &uplink,
             usage: Usage::default(),
             answers: 0,
+            reflector: None,
             certificate_expires_at: Timestamp::from_unix_us(1_700_000_000_000_000),
         })
     }

@@ -1,4 +1,4 @@
-//! One privilege, for one moment: raise CAP_NET_RAW, open the sockets, give everything up.
+//! Two privileges, for one moment: raise CAP_NET_RAW and CAP_NET_BIND_SERVICE, open the sockets, give everything up.
 //!
 //! Capabilities belong to threads. So this must happen before any other thread is started; what is started later
 //! inherits nothing. Giving up is checked against the kernel's own account of every thread of the process.
@@ -39,6 +39,13 @@ pub enum PrivilegeError {
         /// The line of its status that says so.
         line: String,
     },
+}
+
+/// Binds with CAP_NET_BIND_SERVICE, as far as the process has it: ports below 1024 need it.
+pub fn bind<T>(bind: impl FnOnce() -> T) -> T {
+    // Without the permission this fails, and then binding says so.
+    let _ = caps::raise(None, CapSet::Effective, Capability::CAP_NET_BIND_SERVICE);
+    bind()
 }
 
 /// Opens the probe sockets with CAP_NET_RAW, then drops all capabilities of the process, for good, and checks that

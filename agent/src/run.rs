@@ -33,12 +33,14 @@ use tracing::{error, info, warn};
 
 use crate::{
     answer,
-    config::Config,
+    config::{Config, Stamp},
     credentials::Credentials,
     metrics, privilege,
+    probe::stamp::Key,
     prober::{ClosedWindow, Prober, ProberConfig, ProberHandle},
     process::Usage,
     random,
+    reflector::{Reflector, ReflectorConfig, ReflectorSockets},
     status::{self, Health, Pages},
     uplink::{Order, Setup, Uplink, WINDOWS_MAX, figures::UplinkFigures},
 };
@@ -76,11 +78,14 @@ pub fn load_credentials(config: &Config) -> anyhow::Result<Credentials> {
 ///
 /// Returns why it could not start, or what ended it.
 pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Result<()> {
+    let stamp_key = load_stamp_key(&config)?;
     let prober_config = ProberConfig {
+        stamp_key: stamp_key.clone(),
         max_probes_per_second: config.admission.max_probes_per_second,
         syn_source_ports: config.syn_source_ports.clone(),
         ..ProberConfig::new(random::bytes(), u64::from_be_bytes(random::bytes()))
     };
+    let reflecting = bind_reflector(&config.stamp);
     let sockets = privilege::open_sockets(&prober_config)?;
     for missing in sockets.missing() {
         warn!(%missing, "some probes are not possible");
@@ -93,6 +98,20 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
     })?;
     let (out, windows) = mpsc::channel(WINDOWS_MAX);
     let prober = Prober::start(sockets, prober_config, out)?;
+    let reflector = reflecting.map(|sockets| {
+        Reflector::start(
+            sockets,
+            ReflectorConfig {
+                key: stamp_key,
+                reflect_for: config.stamp.reflect_for.clone(),
+                max_per_second: config.stamp.max_reflections_per_second,
+            },
+        )
+    });
+    let reflector = reflector
+        .transpose()
+        .context("cannot start the reflector's thread")?
+        .map(Arc::new);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Only name resolution blocks, once per connection attempt.
@@ -104,9 +123,43 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
         config,
         credentials,
         prober,
+        reflector,
         windows,
         answers,
     ))
+}
+
+/// Reads the key of authenticated STAMP, if there is to be one.
+///
+/// # Errors
+///
+/// Returns which file is not what it should be.
+pub fn load_stamp_key(config: &Config) -> anyhow::Result<Option<Key>> {
+    let Some(file) = &config.stamp.mesh_key else {
+        return Ok(None);
+    };
+    let named = || format!("{}: the mesh's key (stamp.mesh_key)", file.display());
+    let text = std::fs::read_to_string(file).with_context(named)?;
+    Key::parse(&text).map(Some).with_context(named)
+}
+
+/// An agent without a reflector still probes; others are told, and do not probe it by STAMP.
+fn bind_reflector(config: &Stamp) -> Option<ReflectorSockets> {
+    if !config.reflect {
+        return None;
+    }
+    match privilege::bind(|| ReflectorSockets::bind(config.port)) {
+        Ok(sockets) => Some(sockets),
+        Err(error) => {
+            warn!(
+                %error,
+                port = config.port,
+                "STAMP requests are not answered: the UDP port cannot be bound; free it, grant CAP_NET_BIND_SERVICE, or choose \
+                 another (stamp.port)"
+            );
+            None
+        }
+    }
 }
 
 async fn serve(
@@ -114,6 +167,7 @@ async fn serve(
     config: Config,
     credentials: Credentials,
     prober: ProberHandle,
+    reflector: Option<Arc<Reflector>>,
     windows: mpsc::Receiver<ClosedWindow>,
     answers: std::net::TcpListener,
 ) -> anyhow::Result<()> {
@@ -125,12 +179,14 @@ async fn serve(
         boot_epoch: u64::from_be_bytes(random::bytes()),
         credentials: believed.clone(),
         prober: Arc::downgrade(&prober),
+        reflector: reflector.clone(),
     });
     let vitals = Arc::new(Vitals {
         agent: config.agent.clone(),
         region: config.region.clone(),
         prober: Arc::downgrade(&prober),
         uplink: uplink.figures(),
+        reflector,
         answers: Arc::default(),
         credentials: believed,
         progressing: AtomicBool::new(true),
@@ -325,6 +381,7 @@ struct Vitals {
     region: RegionId,
     prober: Weak<ProberHandle>,
     uplink: Arc<UplinkFigures>,
+    reflector: Option<Arc<Reflector>>,
     answers: Arc<AtomicU64>,
     credentials: watch::Receiver<Arc<Credentials>>,
     progressing: AtomicBool,
@@ -333,6 +390,22 @@ struct Vitals {
 impl Vitals {
     fn certificate_expires_at(&self) -> Timestamp {
         self.credentials.borrow().expires_at()
+    }
+}
+
+impl Vitals {
+    /// What the reflector does, in words.
+    fn reflects(&self) -> String {
+        let Some(reflector) = &self.reflector else {
+            return "none".to_owned();
+        };
+        let counters = reflector.counters();
+        format!(
+            "UDP port {}, {} sessions, {} replies",
+            reflector.port(),
+            counters.sessions,
+            counters.reflected
+        )
     }
 }
 
@@ -349,6 +422,10 @@ impl Pages for Vitals {
             uplink: &self.uplink,
             usage: Usage::read(),
             answers: self.answers.load(Relaxed),
+            reflector: self
+                .reflector
+                .as_ref()
+                .map(|reflector| reflector.counters()),
             certificate_expires_at: self.certificate_expires_at(),
         })
     }
@@ -362,7 +439,7 @@ impl Pages for Vitals {
             .filter(|of| of.figures.is_connected())
             .count();
         let text = format!(
-            "{}\nprobe thread: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\ncertificate expires: {}\n",
+            "{}\nprobe thread: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\nSTAMP reflector: {}\ncertificate expires: {}\n",
             if healthy { "ok" } else { "not ok" },
             if healthy {
                 "running"
@@ -372,6 +449,7 @@ impl Pages for Vitals {
             self.uplink.paths(),
             aggregators.len(),
             self.uplink.waiting(),
+            self.reflects(),
             self.certificate_expires_at(),
         );
         Health { healthy, text }

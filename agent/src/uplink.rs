@@ -46,6 +46,7 @@ use crate::{
         ClosedWindow, Counters, Plan, PlanError, PlannedPath, ProberHandle, counters::StampSource,
     },
     process::Usage,
+    reflector::Reflector,
     spool::Spool,
 };
 use connection::{Connection, Live, QueueFull, Table};
@@ -131,12 +132,15 @@ pub struct Setup<P> {
     pub credentials: watch::Receiver<Arc<Credentials>>,
     /// The prober.
     pub prober: P,
+    /// The reflector, if there is one: it is told who its peers are.
+    pub reflector: Option<Arc<Reflector>>,
 }
 
 /// Owns what waits to be sent and decides what is sent next. Ends when the prober's windows end.
 #[derive(Debug)]
 pub struct Uplink<P> {
     prober: P,
+    reflector: Option<Arc<Reflector>>,
     admission: Admission,
     union: Union,
     admitted: Option<Admitted>,
@@ -167,6 +171,7 @@ impl<P: Probing> Uplink<P> {
             boot_epoch,
             credentials,
             prober,
+            reflector,
         } = setup;
         let identity = Arc::new(Identity {
             agent: config.agent,
@@ -174,7 +179,7 @@ impl<P: Probing> Uplink<P> {
             boot_epoch,
             addresses: config.addresses,
             answer_port: config.answer_port,
-            stamp_port: 0,
+            stamp_port: reflector.as_ref().map_or(0, |reflector| reflector.port()),
         });
         let (to_us, events) = mpsc::channel(EVENTS_MAX);
         let (stopping, stop) = watch::channel(false);
@@ -201,6 +206,7 @@ impl<P: Probing> Uplink<P> {
         Self {
             counters_before: prober.counters(),
             prober,
+            reflector,
             admission: config.admission,
             union: Union::default(),
             admitted: None,
@@ -439,6 +445,9 @@ impl<P: Probing> Uplink<P> {
         let Some(admitted) = self.union.admit(&self.admission, supports) else {
             return;
         };
+        if let Some(reflector) = &self.reflector {
+            reflector.set_peers(self.union.addresses());
+        }
         let before = self.admitted.as_ref();
         log_refusals(before.map(|before| &before.refused), &admitted.refused);
         let changed = before.is_none_or(|before| {

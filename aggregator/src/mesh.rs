@@ -239,6 +239,56 @@ mod tests {
     ";
 
     #[test]
+    fn stamp_is_asked_only_of_those_who_know_it_and_for_those_who_reflect() {
+        let mut policy = policy(REGIONS);
+        policy.probing.kinds = vec![ProbeKind::TcpSyn, ProbeKind::Stamp];
+        let agents = [
+            Registration {
+                stamp_port: Some(862),
+                ..registration("iad-1", "iad", &["192.0.2.1"])
+            },
+            // Probes and does not reflect; of an older build.
+            Registration {
+                stamp_port: Some(0),
+                ..registration("iad-2", "iad", &["192.0.2.2"])
+            },
+            registration("dub-1", "dub", &["192.0.2.3"]),
+            Registration {
+                stamp_port: Some(1_862),
+                ..registration("dub-2", "dub", &["192.0.2.4"])
+            },
+        ];
+        let asked = |kinds: &[ProbeKind], meshes: &Meshes, agent: usize| -> Vec<_> {
+            let mesh = meshes.of(&agents[agent].agent).unwrap();
+            assert!(mesh.targets.iter().all(|target| !target.kinds.is_empty()));
+            let asked = mesh.targets.iter().map(|target| {
+                let asks = target.kinds.contains(&ProbeKind::Stamp);
+                assert_eq!(asks, target.stamp_port != 0);
+                assert_eq!(asks, target.kinds == kinds);
+                (target.id.to_string(), target.stamp_port)
+            });
+            asked.collect()
+        };
+        let mut meshes = Meshes::default();
+        meshes.update(now(5), &policy, agents.iter());
+        let both = policy.probing.kinds.clone();
+        let dub = |ports: [u16; 2]| {
+            let ids = ["dub-1.v4", "dub-2.v4"].map(str::to_owned);
+            ids.into_iter().zip(ports).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&both, &meshes, 0), dub([0, 1_862]));
+        assert_eq!(asked(&both, &meshes, 1), dub([0, 1_862]));
+        let of_old = asked(&both, &meshes, 2);
+        assert!(of_old.iter().all(|&(_, port)| port == 0), "{of_old:?}");
+        // Where nothing else is asked for, who cannot reflect is pinged.
+        policy.probing.kinds = vec![ProbeKind::Stamp];
+        meshes.update(now(6), &policy, agents.iter());
+        assert_eq!(asked(&[ProbeKind::Stamp], &meshes, 0), dub([0, 1_862]));
+        let mesh = meshes.of(&agents[0].agent).unwrap();
+        assert_eq!(mesh.targets[0].kinds, [ProbeKind::Icmp]);
+    }
+
+    #[test]
     fn agents_probe_the_agents_of_other_regions() {
         let policy = policy(REGIONS);
         let agents = [

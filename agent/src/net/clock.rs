@@ -69,6 +69,20 @@ pub fn wall_ns() -> u64 {
     clock_ns(libc::CLOCK_REALTIME)
 }
 
+/// By how many nanoseconds the wall clock may differ from UTC, as the kernel was told by whoever keeps it (adjtimex(2));
+/// `None` when nobody does, or when this process may not ask.
+#[must_use]
+pub fn error_ns() -> Option<u64> {
+    // SAFETY: all-zero is a valid timex: a question that changes nothing (`modes` is 0).
+    let mut answer: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `answer` is a live timex that the call fills.
+    let state = unsafe { libc::adjtimex(&raw mut answer) };
+    if state < 0 || state == libc::TIME_ERROR || answer.status & libc::STA_UNSYNC != 0 {
+        return None;
+    }
+    Some(u64::try_from(answer.maxerror).ok()?.saturating_mul(1_000))
+}
+
 fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,

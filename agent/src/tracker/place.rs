@@ -81,10 +81,10 @@ impl Probe {
         if self.clock_era != arrival.clock_era {
             return None;
         }
-        if self.stamp_after_ns != NO_STAMP {
-            if let Some(rtt) = stamp_ns.checked_sub(self.sent_ns()) {
-                return Some((rtt, StampSource::KernelBoth));
-            }
+        if self.stamp_after_ns != NO_STAMP
+            && let Some(rtt) = stamp_ns.checked_sub(self.sent_ns())
+        {
+            return Some((rtt, StampSource::KernelBoth));
         }
         Some((stamp_ns.checked_sub(self.wall_ns)?, StampSource::KernelRx))
     }

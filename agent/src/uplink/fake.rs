@@ -467,6 +467,7 @@ impl Rig {
         let (credentials, believed) = watch::channel(Arc::new(files.load().unwrap()));
         let (plan, plans) = mpsc::unbounded_channel();
         let uplink = Uplink::start(Setup {
+            reflector: None,
             config: config(&files.paths, aggregators, waiting_bytes),
             boot_epoch: BOOT_EPOCH,
             credentials: believed,
@@ -544,6 +545,13 @@ pub(crate) fn config(
             keep_alive: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(10),
             waiting_bytes,
+        },
+        stamp: config::Stamp {
+            reflect: false,
+            port: 862,
+            reflect_for: Vec::new(),
+            max_reflections_per_second: 1_000,
+            mesh_key: None,
         },
     }
 }

@@ -196,6 +196,16 @@ fn add(sums: &mut BTreeMap<(u64, u32), Sums>, window: &ClosedWindow) {
         for (total, class) in sum.counts.classes.iter_mut().zip(counts.classes) {
             *total += class;
         }
+        if let Some(one_way) = &counts.one_way {
+            let sum = sum.counts.one_way.get_or_insert_default();
+            // What is pending stands as of the last window.
+            let pending = u64::from(sum.lost_pending) + u64::from(counts.of(Class::Lost));
+            sum.lost_pending = 0;
+            sum.add(one_way);
+            let told = one_way.forward.lost + one_way.backward.lost + one_way.lost_unknown;
+            let pending = pending - u64::from(told);
+            assert_eq!(u64::from(sum.lost_pending), pending, "{report:?}");
+        }
         sum.windows += 1;
     }
 }
