@@ -2,13 +2,17 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
-use leeward_aggregator::{config::Config, definitions, run};
+use clap::{Parser, Subcommand};
+use leeward_aggregator::{config::Config, definitions, replay::offline, run};
 use leeward_common::time::{Clock as _, SystemClock};
 
 /// Receives what agents measure, remembers it, decides and answers.
 #[derive(Parser)]
-#[command(name = "leeward-aggregator", version)]
+#[command(
+    name = "leeward-aggregator",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 struct Args {
     /// The configuration file.
     #[arg(
@@ -17,14 +21,37 @@ struct Args {
         default_value = "/etc/leeward/aggregator.toml"
     )]
     config: PathBuf,
-    /// Check the configuration, the certificates and the definitions that it names, and exit.
+    /// Check the configuration and the files that it names, and exit.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Replay(offline::Options),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let config = match Config::load(&args.config) {
+    let done = match args.command {
+        Some(Command::Replay(options)) => offline::run(&options).map(|same| match same {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::from(3),
+        }),
+        None => return serve(&args),
+    };
+    done.unwrap_or_else(failed)
+}
+
+fn serve(args: &Args) -> ExitCode {
+    let loaded = Config::load(&args.config);
+    let checked = loaded.and_then(|config| match args.check {
+        true => definitions::check(&config, SystemClock.now()).map(|()| config),
+        false => Ok(config),
+    });
+    let config = match checked {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
@@ -32,18 +59,14 @@ fn main() -> ExitCode {
         }
     };
     if args.check {
-        if let Err(error) = definitions::check(&config, SystemClock.now()) {
-            eprintln!("{error}");
-            return ExitCode::from(2);
-        }
         println!("{}: ok", args.config.display());
         return ExitCode::SUCCESS;
     }
-    match run::run(&args.config, config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("leeward-aggregator: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let ended = run::run(&args.config, config);
+    ended.map_or_else(failed, |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("leeward-aggregator: {error:#}");
+    ExitCode::FAILURE
 }

@@ -297,6 +297,86 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
 }
 
 /// SHA-256 of `secret`.
+/// A replay of a directory by the binary, as `leeward-aggregator replay`.
+fn offline(installation: &Installation, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leeward-aggregator"));
+    command.arg("replay").arg("--data").arg(installation.data());
+    command.args(args).output().unwrap()
+}
+
+/// The shadow that was set through the API is there after kill -9, and the one of a file is left alone beside it; what the
+/// journal holds is decided again by the binary alone, beside the aggregator and without it.
+#[tokio::test]
+async fn a_shadow_survives_a_kill_and_the_journal_is_replayed_offline() {
+    let installation = Installation::new();
+    let file = installation.dir.path().join("shadow.toml");
+    std::fs::write(&file, REGIONS).unwrap();
+    let shadow = format!("[shadow]\npolicy = '{}'\n", file.display());
+    let config = |shadow: &str| {
+        let policy = format!("{TOKEN}{shadow}{REGIONS}");
+        installation.write_config("[::1]:0", "127.0.0.1:0", &policy);
+    };
+    config(&shadow);
+    assert!(check(&installation).status.success());
+    let mut aggregator = Aggregator::start(&installation, None);
+    let (_, body) = aggregator.ask("GET", "/v1/policies", "");
+    assert!(body.contains("\"who\":\"file:shadow.toml\""), "{body}");
+    let policy = format!("{REGIONS}[policy.steadiness]\nmargin = 1.5\n");
+    let spec = serde_json::json!({ "policy": policy }).to_string();
+    let (status, body) = aggregator.ask("PUT", "/v1/policies/shadow", &spec);
+    assert!(
+        status == 200 && body.contains("\"version\":2,"),
+        "{status} {body}"
+    );
+    aggregator.child.kill().unwrap();
+    aggregator.child.wait().unwrap();
+
+    let aggregator = Aggregator::start(&installation, None);
+    let policies = || aggregator.ask("GET", "/v1/policies", "").1;
+    assert!(policies().contains("\"version\":2,"), "{}", policies());
+    assert!(policies().contains("\"who\":\"mara\""), "{}", policies());
+    support::until("it follows", || {
+        policies().contains("\"state\":\"following\"")
+    })
+    .await;
+    let margin = r#""parameter":"policy.steadiness.margin","current":"1.15","shadow":"1.5""#;
+    assert!(policies().contains(margin), "{}", policies());
+    assert_eq!(aggregator.ask("DELETE", "/v1/policies/shadow", "").0, 200);
+    // A change that the journal holds, two seconds of the journal later than its beginning.
+    let put = |id: &str| {
+        let path = format!("/v1/services/{id}");
+        assert!(aggregator.ask("PUT", &path, r#"{"home":"iad"}"#).0 < 300);
+    };
+    put("first");
+    let ends = || offline(&installation, &["--from", "-1500ms", "--json"]);
+    support::until("the journal is long enough", || {
+        put("checkout");
+        ends().status.success()
+    })
+    .await;
+    let answer: serde_json::Value = serde_json::from_slice(&ends().stdout).unwrap();
+    assert_eq!(answer["first_difference"], serde_json::Value::Null);
+    aggregator.terminate();
+
+    let other = file.display().to_string();
+    let output = offline(&installation, &["--from", "-1500ms", "--policy", &other]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.contains("in force"),
+        "{text}"
+    );
+    let bad = installation.dir.path().join("bad.toml");
+    std::fs::write(&bad, "[policy]\nmargin = 1").unwrap();
+    let bad = bad.display().to_string();
+    let output = offline(&installation, &["--from", "-2s", "--policy", &bad]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("bad.toml:2:1: unknown field `margin`"),
+        "{error}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
 const TOKEN: &str = "[[api.token]]\nname = 'mara'\nrole = 'operator'\nsha256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b'\n";
 
 const REGIONS: &str = "[[region]]\nid = 'iad'\nlatitude = 39.0\nlongitude = -77.5\n[[region]]\nid = 'dub'\nlatitude = 53.3\nlongitude = -6.3\n";

@@ -7,7 +7,7 @@ use leeward_common::api::v1::{
     PolicyComparison, PolicyMove, Replay, ReplayLine, ReplayRequest, Scoreboard, ScoreboardSide,
 };
 
-use leeward_engine::policy::SECTIONS;
+use leeward_engine::policy::only_sections;
 
 use crate::{
     args::{Cli, ReplayOptions},
@@ -59,16 +59,7 @@ pub fn run(cli: &Cli, out: &Output, options: &ReplayOptions) -> Result<Exit, Fai
 pub(crate) fn policy(path: &Path) -> Result<String, Failure> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let Ok(mut table) = text.parse::<toml::Table>() else {
-        // The aggregator says what is wrong with it, and where.
-        return Ok(text);
-    };
-    // A whole file says who the aggregator is; anything else is as its author means it.
-    if !table.contains_key("credentials") {
-        return Ok(text);
-    }
-    table.retain(|key, _| SECTIONS.contains(&key));
-    Ok(table.to_string())
+    Ok(only_sections(text))
 }
 
 fn text(out: &Output, replay: &Replay) -> String {

@@ -27,7 +27,7 @@ pub use sections::{
     RegionSection, Sections, SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
 };
 
-pub use written::{Difference, SECTIONS};
+pub use written::{Difference, SECTIONS, only_sections};
 
 /// Everything that a decision depends on besides what was measured.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

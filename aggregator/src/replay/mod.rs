@@ -40,6 +40,7 @@ use crate::{
 mod beside;
 mod difference;
 mod moves;
+pub mod offline;
 
 pub use beside::{Beside, Taken};
 pub use difference::words;

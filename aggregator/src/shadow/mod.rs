@@ -83,6 +83,28 @@ pub struct Window {
     pub standing: watch::Receiver<Arc<Standing>>,
 }
 
+impl Window {
+    /// What is set, and how that stands.
+    #[must_use]
+    pub fn look(&self) -> (Arc<Setting>, Standing) {
+        let setting = Arc::clone(&self.setting.borrow());
+        let mut standing = Standing::clone(&self.standing.borrow());
+        if standing.version != setting.version {
+            // The thread has not noticed the change yet.
+            standing = Standing {
+                version: setting.version,
+                state: State::Starting,
+                ..Standing::default()
+            };
+        }
+        if self.standing.has_changed().is_err() {
+            standing.state = State::Failed;
+            standing.detail = "its thread has ended; see the log".to_owned();
+        }
+        (setting, standing)
+    }
+}
+
 /// Whether a policy can stand beside the one in force.
 ///
 /// # Errors

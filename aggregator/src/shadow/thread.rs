@@ -137,8 +137,9 @@ impl Work {
                     warn!("the shadow policy is too far behind and begins again from now");
                     standing.state = State::Starting;
                 }
-                Ok(()) => self.rest(RETRY)?,
+                Ok(()) => {}
             }
+            self.rest(RETRY)?;
         }
     }
 
@@ -170,11 +171,7 @@ impl Work {
                 Ok(round) => {
                     let behind = view.now.since(follower.now());
                     self.thread.metrics.shadow_behind(behind);
-                    let reach = match standing.state {
-                        State::Starting => GIVE_UP_AFTER + RECALL,
-                        _ => GIVE_UP_AFTER,
-                    };
-                    if behind > reach {
+                    if is_sound && is_too_far(standing.state, behind) {
                         return Err(Halt::TooFarBehind);
                     }
                     standing.state = state(standing.state, round, behind);
@@ -215,6 +212,16 @@ impl Work {
     }
 }
 
+/// Whether it is better to begin again: the journal may have been cut in front of what is not read yet. Who starts has
+/// further to go.
+fn is_too_far(state: State, behind: Duration) -> bool {
+    behind
+        > match state {
+            State::Starting => GIVE_UP_AFTER + RECALL,
+            _ => GIVE_UP_AFTER,
+        }
+}
+
 fn state(before: State, round: Round, behind: Duration) -> State {
     match (before, round) {
         (_, Round::Done) if behind <= BEHIND_AFTER => State::Following,
@@ -228,5 +235,33 @@ fn detail(follower: &Follower<'_>) -> String {
     match follower.skipped() {
         0 => String::new(),
         skipped => format!("{skipped} records of the journal cannot be read"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_that_it_is_behind_once_it_had_kept_up() {
+        let (none, late) = (Duration::ZERO, BEHIND_AFTER * 2);
+        for (before, round, behind, after) in [
+            (State::Starting, Round::More, late, State::Starting),
+            (State::Starting, Round::Done, none, State::Following),
+            (State::Following, Round::More, none, State::Following),
+            (State::Following, Round::More, late, State::Behind),
+            (State::Behind, Round::More, none, State::Behind),
+            (State::Behind, Round::Done, none, State::Following),
+            (State::Failed, Round::Done, none, State::Following),
+        ] {
+            assert_eq!(state(before, round, behind), after, "{before:?} {round:?}");
+        }
+    }
+
+    #[test]
+    fn it_begins_again_before_the_journal_is_cut_under_it() {
+        assert!(!is_too_far(State::Behind, GIVE_UP_AFTER));
+        assert!(is_too_far(State::Behind, GIVE_UP_AFTER + EVERY));
+        assert!(!is_too_far(State::Starting, GIVE_UP_AFTER + RECALL));
     }
 }

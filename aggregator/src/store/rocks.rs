@@ -70,6 +70,33 @@ impl Rocks {
         Ok(store)
     }
 
+    /// Opens a directory to read it as it is now, whoever writes it. Nothing in it is changed.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it cannot be opened, or holds another format.
+    pub fn read_only(dir: &Path) -> Result<Arc<dyn Read>, StoreError> {
+        check_columns(dir)?;
+        let mut options = db_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let opened = DB::open_cf_descriptors_read_only(&options, dir, columns(), false);
+        let db = opened.map_err(engine(dir, "open the store"))?;
+        let value = db.get_cf(column(&db, Column::Meta), FORMAT_KEY);
+        let value = value.map_err(engine(dir, "read the format version"))?;
+        if value.as_deref() != Some(FORMAT.as_bytes()) {
+            let value = value.unwrap_or_default();
+            return Err(StoreError::Format {
+                dir: dir.to_owned(),
+                found: format!("{:?}", String::from_utf8_lossy(&value)),
+            });
+        }
+        Ok(Arc::new(Opened {
+            db: ArcSwapOption::from_pointee(db),
+            dir: dir.to_owned(),
+        }))
+    }
+
     fn check_format(&mut self, is_new: bool) -> Result<(), StoreError> {
         let value = {
             let db = self.opened.db()?;
@@ -111,9 +138,11 @@ fn column(db: &DB, column: Column) -> &ColumnFamily {
 }
 
 fn open_db(dir: &Path) -> Result<DB, StoreError> {
-    let columns = Column::ALL
-        .map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)));
-    DB::open_cf_descriptors(&db_options(), dir, columns).map_err(engine(dir, "open the store"))
+    DB::open_cf_descriptors(&db_options(), dir, columns()).map_err(engine(dir, "open the store"))
+}
+
+fn columns() -> [ColumnFamilyDescriptor; Column::ALL.len()] {
+    Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)))
 }
 
 /// Refuses a RocksDB of somebody else's, or of a later format, before anything in it is touched.
@@ -315,6 +344,37 @@ mod tests {
         assert!(reader.last(Column::Decisions).unwrap().is_some());
     }
 
+    fn listed(dir: &Path) -> Vec<(String, Vec<u8>)> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+        let read = |entry: std::fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, std::fs::read(entry.path()).unwrap())
+        };
+        let mut entries: Vec<_> = entries.map(read).collect();
+        entries.sort();
+        entries
+    }
+
+    #[test]
+    fn a_directory_that_is_only_read_is_not_changed_by_a_byte_whoever_writes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writes = Writes::default();
+        writes.decided(position(7), &decided(1));
+        let mut store = Rocks::open(dir.path()).unwrap();
+        store.commit(&writes).unwrap();
+        let before = listed(dir.path());
+        let reader = Rocks::read_only(dir.path()).unwrap();
+        assert!(reader.last(Column::Decisions).unwrap().is_some());
+        drop(reader);
+        assert!(listed(dir.path()) == before, "beside a writer");
+        drop(store);
+        let before = listed(dir.path());
+        drop(Rocks::read_only(dir.path()).unwrap());
+        assert!(listed(dir.path()) == before, "alone");
+        let nowhere = dir.path().join("nowhere");
+        assert!(Rocks::read_only(&nowhere).is_err() && !nowhere.exists());
+    }
+
     #[test]
     fn another_format_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
@@ -322,10 +382,10 @@ mod tests {
         writes.meta(FORMAT_KEY, b"leeward-aggregator 2");
         Rocks::open(dir.path()).unwrap().commit(&writes).unwrap();
         let error = Rocks::open(dir.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("holds \"leeward-aggregator 2\"; this build reads"),
-            "{error}"
-        );
+        let expected = "holds \"leeward-aggregator 2\"; this build reads";
+        assert!(error.contains(expected), "{error}");
+        let error = Rocks::read_only(dir.path()).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
     }
 
     #[test]

@@ -30,6 +30,19 @@ const LISTS: [(&str, &str); 4] = [
     ("signal_source", "id"),
 ];
 
+/// The sections of a policy alone, if this is a whole configuration file; anything else is left as its author wrote it.
+#[must_use]
+pub fn only_sections(text: String) -> String {
+    match text.parse::<Table>() {
+        // Only a whole file says who the aggregator is.
+        Ok(mut table) if table.contains_key("credentials") => {
+            table.retain(|key, _| SECTIONS.contains(&key));
+            table.to_string()
+        }
+        _ => text,
+    }
+}
+
 /// A value that is not the same in two policies.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Difference {

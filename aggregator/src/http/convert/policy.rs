@@ -39,16 +39,6 @@ pub fn shadow_policy(setting: &Setting) -> Option<v1::ShadowPolicy> {
 #[must_use]
 pub fn policies(moment: &Moment<'_>, setting: &Setting, standing: &Standing) -> v1::Policies {
     let view = moment.view;
-    // Between a change and the thread's notice of it, what is told is about the policy before.
-    let fresh = Standing {
-        version: setting.version,
-        state: State::Starting,
-        ..Standing::default()
-    };
-    let standing = match standing.version == setting.version {
-        true => standing,
-        false => &fresh,
-    };
     let shadow = setting.policy.as_ref();
     let differences = shadow.map(|own| view.policy.differences(&own.policy));
     let board = &standing.scoreboard;
@@ -117,7 +107,7 @@ fn summary(standing: &Standing) -> String {
     };
     match standing.state {
         State::Behind => format!("{told}; it is behind"),
-        State::Failed => format!("{told}; it cannot read the journal: {}", standing.detail),
+        State::Failed => format!("{told}; it cannot go on: {}", standing.detail),
         State::Off | State::Starting | State::Following => told,
     }
 }

@@ -99,7 +99,17 @@ async fn a_shadow_is_set_followed_replaced_and_removed() {
     assert_eq!(living.send("DELETE", SHADOW, "", &[]).await.status, 404);
     let none: Policies = living.get("/v1/policies").await;
     assert_eq!((none.shadow, none.scoreboard), (None, None));
+    let policy = other(&living, "1.5").await;
+    assert_eq!(living.put(SHADOW, &body(&policy)).await.status, 201);
+    followed(&living, 4).await;
+    let window = living.aggregator.shared.shadow.clone();
     living.stop().await;
+    let (_, standing) = window.look();
+    assert_eq!(
+        standing.state,
+        shadow::State::Failed,
+        "its thread has ended"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

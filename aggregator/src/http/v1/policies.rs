@@ -35,8 +35,7 @@ pub(in crate::http) async fn policies(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let now = Now::of(&shared);
-    let setting = shared.shadow.setting.borrow().clone();
-    let standing = shared.shadow.standing.borrow().clone();
+    let (setting, standing) = shared.shadow.look();
     let policies = convert::policies(&now.moment(), &setting, &standing);
     answer(&headers, &policies)
 }
