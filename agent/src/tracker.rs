@@ -23,6 +23,7 @@
 //! when it went unanswered while a receive queue overflowed, when its answer came but the wall clock had stepped
 //! under it, or when a new plan left no room for it.
 
+mod answered;
 pub(crate) mod directions;
 mod matching;
 mod place;
@@ -45,13 +46,11 @@ use crate::{
         stamp, tcp_syn,
         token::{Identity, TokenKey},
     },
-    prober::{
-        Counters, Family, Plan, PlannedPath,
-        counters::{StampSource, Stray},
-    },
+    prober::{Counters, Family, Plan, PlannedPath, counters::Stray},
     window::{Begin, Standing, Tally},
 };
-use directions::{Delays, Directions, Told, Unheard};
+use answered::Answered;
+use directions::{Directions, Told, Unheard};
 use place::{NO_STAMP, Probe, State};
 
 pub use place::{Arrival, Departure};
@@ -620,70 +619,6 @@ impl Tracker {
 /// A transmit stamp that belongs to no probe under way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct UnfitStamp;
-
-/// How a probe was answered.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Answered {
-    Reply,
-    Reset,
-    Error,
-    /// A reply with the reflector's account.
-    Reflected(Reflected),
-}
-
-impl Answered {
-    const fn is_reply(self) -> bool {
-        matches!(self, Self::Reply | Self::Reflected(_))
-    }
-}
-
-/// A reflector's account of a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Reflected {
-    /// Its number.
-    number: u32,
-    /// When it came, nanoseconds of the reflector's clock; `None` when its times make no sense.
-    received_ns: Option<u64>,
-    /// How long the reflector took.
-    dwell_ns: u64,
-}
-
-impl Reflected {
-    fn new(reply: &stamp::Reply) -> Self {
-        let dwell_ns = reply.dwell_ns();
-        Self {
-            number: reply.sequence,
-            received_ns: dwell_ns.and_then(|_| reply.received.unix_ns(reply.error.format())),
-            dwell_ns: dwell_ns.unwrap_or(0),
-        }
-    }
-
-    /// The round-trip time, nanoseconds, without the time that the reflector took, and what it tells of each direction. A
-    /// reflector that claims to have taken longer than the whole way is not believed, and nothing is left out.
-    fn told(
-        self,
-        probe: &Probe,
-        arrival: Arrival,
-        measured: Option<(u64, StampSource)>,
-    ) -> (Option<u64>, Option<Told>) {
-        let rtt_ns =
-            measured.map(|(whole_ns, _)| whole_ns.checked_sub(self.dwell_ns).unwrap_or(whole_ns));
-        let believed = rtt_ns.is_some() && measured.is_some_and(|(ns, _)| ns >= self.dwell_ns);
-        let delays = |received_ns: u64| {
-            let left_ns = received_ns.checked_add(self.dwell_ns)?;
-            Some(Delays {
-                forward_ns: received_ns.wrapping_sub(probe.sent_ns()) as i64,
-                backward_ns: arrival.stamp_ns?.wrapping_sub(left_ns) as i64,
-                clock_era: arrival.clock_era,
-            })
-        };
-        let told = Told {
-            number: self.number,
-            delays: self.received_ns.filter(|_| believed).and_then(delays),
-        };
-        (rtt_ns, Some(told))
-    }
-}
 
 impl Line {
     fn new(slot: u32, path: &PlannedPath, depth: u32) -> Self {

@@ -1,7 +1,9 @@
-//! STAMP over loopback: the prober against the reflector, and the reflector against what comes from elsewhere.
+//! STAMP over loopback: the prober against the reflector, straight and over relays that lose and reorder packets of one
+//! direction; the reflector against what comes from elsewhere.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+mod relay;
 mod rig;
 
 use std::{
@@ -16,6 +18,7 @@ use leeward_agent::{
     reflector::{Reflector, ReflectorConfig, ReflectorCounters, ReflectorSockets, Refused},
 };
 use leeward_common::report::{Class, ProbeKind};
+use relay::{Relay, Trouble};
 use rig::{PATIENCE, Rig, config, path, plan, sockets};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -89,6 +92,67 @@ fn the_reflector_answers_the_prober_in_both_modes_and_families() {
         assert!(reflected.reflected >= counters.of(Class::Replied));
         assert_eq!(reflected.refused.iter().sum::<u64>(), 0, "{reflected:?}");
         assert_eq!(reflected.sessions, 2);
+    }
+}
+
+/// A grid of losses, direction by direction: what is reported is what the relay did, to the packet.
+#[test]
+fn losses_and_reordering_are_told_by_direction_to_the_packet() {
+    let config = config(310, 61_242..=61_243);
+    let Some(sockets) = sockets("stamp directions", &config) else {
+        return;
+    };
+    let reflector = reflector(None, &["127.0.0.1"]);
+    let lossy = |forward, backward| Trouble {
+        loss_percent: [forward, backward],
+        ..Trouble::default()
+    };
+    let swaps = |forward, backward| Trouble {
+        swap: [forward, backward],
+        ..Trouble::default()
+    };
+    let relays = [
+        lossy(0, 0),
+        lossy(20, 0),
+        lossy(0, 20),
+        lossy(10, 30),
+        lossy(100, 0),
+        lossy(0, 100),
+        swaps(true, false),
+        swaps(false, true),
+    ]
+    .map(|trouble| Relay::start(trouble, reflector.port()));
+    let paths = relays
+        .iter()
+        .map(|relay| path(ProbeKind::Stamp, "127.0.0.1", relay.port()))
+        .collect();
+    let mut plan = plan(1, paths);
+    // Nothing is late but what was held back, however busy this host.
+    plan.expiry = Duration::from_secs(2);
+    let mut rig = Rig::start(sockets, config, plan);
+    rig.until("all troubles are over and told", |sums| {
+        relays.iter().zip(0u32..).all(|(relay, row)| {
+            let Some(sum) = sums.get(&(1, row)) else {
+                return false;
+            };
+            let lost = u64::from(sum.of(Class::Lost));
+            let pending = sum.counts.one_way.unwrap_or_default().lost_pending;
+            relay.is_calm() && lost >= relay.dropped().iter().sum() && pending == 0
+        })
+    });
+    let (sums, counters) = rig.stop();
+    for (relay, row) in relays.iter().zip(0u32..) {
+        let sum = &sums[&(1, row)];
+        let one_way = sum.counts.one_way.unwrap();
+        let told = [one_way.forward, one_way.backward];
+        let what = format!("path {row}: {one_way:?} {sum:?} {counters:#?}");
+        assert_eq!(told.map(|of| u64::from(of.lost)), relay.dropped(), "{what}");
+        assert_eq!(
+            told.map(|of| u64::from(of.reordered)),
+            relay.swapped(),
+            "{what}"
+        );
+        assert_eq!(one_way.lost_unknown, 0, "{what}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `leeward link A B`: one link, both directions, with its recent windows.
 
 use leeward_common::{
-    api::v1::{Link, LinkWindow, State},
+    api::v1::{Direction, Directions, Link, LinkWindow, State},
     id::RegionId,
 };
 
@@ -70,6 +70,7 @@ fn text(out: &Output, link: &Link, back: &Link) -> String {
         link.windows.len().saturating_sub(SHOWN)
     };
     text.push_str(&windows(&link.windows[skipped..]).render(out, all));
+    text.push_str(&directions(&link.edge.to, &link.windows[skipped..]));
     if skipped > 0 {
         text.push_str(&out.paint(
             Tone::Quiet,
@@ -132,6 +133,43 @@ fn windows(windows: &[LinkWindow]) -> Table {
         ]);
     }
     table
+}
+
+/// What is known of each direction in these windows; nothing where no agent probes by STAMP.
+fn directions(to: &RegionId, windows: &[LinkWindow]) -> String {
+    let told: Vec<&Directions> = windows
+        .iter()
+        .filter_map(|window| window.directions.as_ref())
+        .collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    let one = |name: String, pick: fn(&Directions) -> &Direction| {
+        let of = || told.iter().map(|directions| pick(directions));
+        let (lost, reordered) = of().fold((0u64, 0u64), |(lost, reordered), direction| {
+            (
+                lost + u64::from(direction.lost),
+                reordered + u64::from(direction.reordered),
+            )
+        });
+        let largest = of().filter_map(|direction| direction.delay_variation_max_us);
+        let variation = largest
+            .max()
+            .map_or_else(|| "?".to_owned(), |us| words::milliseconds(f64::from(us)));
+        format!("{name}: {lost} lost, {reordered} reordered, delay varies by up to {variation}\n")
+    };
+    let mut text = one(format!("to {to}"), |directions| &directions.forward);
+    text.push_str(&one("and back".to_owned(), |directions| {
+        &directions.backward
+    }));
+    let unknown: u64 = told
+        .iter()
+        .map(|directions| u64::from(directions.lost_unknown))
+        .sum();
+    if unknown > 0 {
+        text.push_str(&format!("{unknown} lost, nobody knows where\n"));
+    }
+    text
 }
 
 /// When a window begins, to the tenth of a second where windows are shorter than one.

@@ -17,7 +17,7 @@ use std::{
 use leeward_common::{
     histogram::Histogram,
     id::{AgentId, RegionId, TargetId},
-    report::{Class, LocalHealth, ProbeKind, Report, Rtt, Silence, Window},
+    report::{Class, LocalHealth, OneWay, ProbeKind, Report, Silence, Window},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,9 @@ struct LinkWindow {
     histogram: Histogram,
     min_us: u32,
     max_us: u32,
+    /// Of paths that tell directions apart.
+    #[serde(default)]
+    one_way: Option<OneWay>,
 }
 
 /// What an agent sees of something lately.
@@ -217,7 +220,7 @@ impl Graph {
             };
             let evidence = WindowEvidence::new(reports, now, lag_us, report);
             let link = (reports.region.clone(), to.clone());
-            self.on_link_window(&link, reports.window, &evidence, &report.rtt);
+            self.on_link_window(&link, reports.window, &evidence, report);
             self.on_path_window(id, link, evidence, policy);
         }
     }
@@ -262,7 +265,7 @@ impl Graph {
         link: &Link,
         window: Window,
         evidence: &WindowEvidence,
-        rtt: &Rtt,
+        report: &Report,
     ) {
         let windows = self.windows.entry(link.clone()).or_default();
         let at = windows.partition_point(|other| other.window < window);
@@ -276,10 +279,11 @@ impl Graph {
                     histogram: Histogram::new(evidence.histogram.schema()),
                     min_us: u32::MAX,
                     max_us: 0,
+                    one_way: None,
                 },
             );
         }
-        windows[at].add(evidence, rtt);
+        windows[at].add(evidence, report);
         if windows.len() > MAX_WINDOWS {
             windows.pop_front();
         }
@@ -619,13 +623,17 @@ fn measured_at(received_at: Timestamp, lag_us: i64, quickest_us: i64) -> Timesta
 }
 
 impl LinkWindow {
-    fn add(&mut self, evidence: &WindowEvidence, rtt: &Rtt) {
+    fn add(&mut self, evidence: &WindowEvidence, report: &Report) {
+        let Report { counts, rtt } = report;
         self.answered += evidence.answered + evidence.late;
         self.unanswered += evidence.overdue.saturating_sub(evidence.late) + evidence.rejected;
         // Windows of another schema, after a change of the policy, count without their times.
         if !rtt.histogram.is_empty() && self.histogram.merge(&rtt.histogram).is_ok() {
             self.min_us = self.min_us.min(rtt.min_us);
             self.max_us = self.max_us.max(rtt.max_us);
+        }
+        if let Some(one_way) = &counts.one_way {
+            self.one_way.get_or_insert_default().add(one_way);
         }
     }
 
@@ -647,6 +655,7 @@ impl LinkWindow {
             answered: self.answered,
             unanswered: self.unanswered,
             rtt,
+            one_way: self.one_way,
         }
     }
 }

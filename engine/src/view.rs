@@ -10,7 +10,7 @@ use std::{
 
 use leeward_common::{
     id::{AgentId, RegionId, ServiceId},
-    report::Window,
+    report::{OneWay, Window},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -277,6 +277,9 @@ pub struct WindowView {
     pub unanswered: u64,
     /// Round-trip times; `None` without a reply.
     pub rtt: Option<RttView>,
+    /// What is known of each direction; `None` where no path tells. Sums over paths and parts of the window, what was
+    /// pending included.
+    pub one_way: Option<OneWay>,
 }
 
 /// Round-trip times of a window, microseconds.

@@ -9,7 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use leeward_common::report::ProbeKind;
 
-use super::{Answered, Arrival, Probe, Reflected, State, Tracker, directions};
+use super::{
+    Arrival, Probe, State, Tracker,
+    answered::{Answered, Reflected},
+    directions,
+};
 use crate::{
     probe::{
         icmp::{Echo, Quoted},

@@ -19,6 +19,7 @@ use crate::{
 mod audit;
 mod capacity;
 mod define;
+mod directions;
 mod known;
 mod placement;
 mod policy;
@@ -32,6 +33,7 @@ pub use define::{
     Defined, Failback, Fault, OfferSpec, OverrideRule, OverrideSpec, Replication, ReservationSpec,
     ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec, check_why,
 };
+pub use directions::{Direction, Directions};
 pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
 pub use placement::{
     Action, Fate, Load, Placement, PlacementQuestion, Price, Readiness, ReadinessChange,
@@ -565,6 +567,9 @@ pub struct LinkWindow {
     pub loss_ratio: Option<Ratio>,
     /// Round-trip times; `null` without a reply.
     pub rtt: Option<Quantiles>,
+    /// What is known of each direction; absent where no agent of the region probes by STAMP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directions: Option<Directions>,
 }
 
 /// Round-trip times of a window, microseconds.

@@ -1,9 +1,13 @@
 //! Regions and links.
 
 use leeward_common::{
-    api::v1::{Edge, Graph, Link, LinkWindow, Measured, Node, Quantiles, Region, Regions, State},
+    api::v1::{
+        Direction, Directions, Edge, Graph, Link, LinkWindow, Measured, Node, Quantiles, Region,
+        Regions, State,
+    },
     id::RegionId,
     ratio::Ratio,
+    report,
 };
 use leeward_engine::{
     input::Subject,
@@ -164,6 +168,21 @@ fn window(window: &WindowView) -> LinkWindow {
             p99_us: rtt.p99_us,
             max_us: rtt.max_us,
         }),
+        directions: window.one_way.as_ref().map(directions),
+    }
+}
+
+fn directions(one_way: &report::OneWay) -> Directions {
+    let direction = |of: &report::Direction| Direction {
+        lost: of.lost,
+        reordered: of.reordered,
+        delay_variation_mean_us: of.variation.mean_us(),
+        delay_variation_max_us: (of.variation.pairs > 0).then_some(of.variation.max_us),
+    };
+    Directions {
+        forward: direction(&one_way.forward),
+        backward: direction(&one_way.backward),
+        lost_unknown: one_way.lost_unknown,
     }
 }
 
