@@ -213,8 +213,8 @@ mod tests {
     #[test]
     fn a_flood_of_sessions_takes_nothing_from_those_in_use() {
         let mut sessions = Sessions::new(1_000_000);
-        assert_eq!(sessions.count(0, address(1, 1), 7), Ok(0));
-        let mut now = 0;
+        let mut now = SECOND;
+        assert_eq!(sessions.count(now, address(1, 1), 7), Ok(0));
         for ssid in 100..1_100 {
             now += SECOND / 1_000;
             let _ = sessions.count(now, address(1, 1), ssid);
