@@ -185,6 +185,9 @@ fn the_shadow_counts_what_a_replay_counts_and_it_adds_up() {
             for (at, (span, plans)) in story.iter().enumerate() {
                 bench.advance(*span);
                 bench.turn(plans);
+                // Time that no record tells of.
+                bench.advance(Duration::from_millis(u64::from(*since)));
+                bench.turn(&[]);
                 let now = bench.turn.engine.view().now;
                 match (rounds >> (2 * (at % 32))) & 3 {
                     0 => drop(followed.round(None, Duration::MAX).unwrap()),
