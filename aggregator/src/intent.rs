@@ -252,6 +252,7 @@ pub fn service_spec(service: &Service, why: &str) -> ServiceSpec {
         require,
         forbid,
         depends_on,
+        checks,
         replication,
         priority,
         rto,
@@ -282,6 +283,7 @@ pub fn service_spec(service: &Service, why: &str) -> ServiceSpec {
         require,
         forbid,
         depends_on,
+        checks,
         replication: match replication {
             Replication::None => v1::Replication::None,
             Replication::Asynchronous => v1::Replication::Asynchronous,
@@ -492,7 +494,11 @@ pub fn until(defined: &Defined) -> Option<Time> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use leeward_common::id::ResourceId;
+    use leeward_common::{
+        api::v1::CheckSpec,
+        check::CheckUrl,
+        id::{CheckId, ResourceId},
+    };
     use proptest::{collection, option, prelude::*};
 
     use super::*;
@@ -583,6 +589,27 @@ mod tests {
         "[a-zA-Z\"'# é]{0,12}"
     }
 
+    fn check_spec() -> impl Strategy<Value = CheckSpec> {
+        let url = "https://[a-z]{1,9}[.]example(:[1-9][0-9]{0,3})?/[a-z?=&/]{0,9}";
+        let url = url.prop_map(|text: String| CheckUrl::parse(&text).unwrap());
+        let times = (1_u64..=10, 10_u64..=600);
+        (
+            collection::btree_map(region(), url, 1..4),
+            (100_u16..300, 300_u16..600),
+            option::of("[a-z\"# é]{1,9}"),
+            times,
+            any::<bool>(),
+        )
+            .prop_map(|(at, status, body, times, required)| CheckSpec {
+                status: [status.0, status.1],
+                body,
+                timeout: Span(Duration::from_secs(times.0)),
+                interval: Span(Duration::from_secs(times.1)),
+                required,
+                ..CheckSpec::of(at)
+            })
+    }
+
     fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         let places = (
             region(),
@@ -609,8 +636,9 @@ mod tests {
             option::of(span()),
             option::of(failback),
         );
-        (places, character, rules, objectives, why()).prop_map(
-            |(places, character, rules, objectives, why)| ServiceSpec {
+        let checks = collection::btree_map("[a-z]{1,5}", check_spec(), 0..2);
+        (places, character, rules, (checks, objectives), why()).prop_map(
+            |(places, character, rules, (checks, objectives), why)| ServiceSpec {
                 home: places.0,
                 candidates: places.1.into_iter().collect(),
                 multipliers: places.2,
@@ -626,6 +654,10 @@ mod tests {
                     .2
                     .iter()
                     .map(|text| ServiceId::parse(text).unwrap())
+                    .collect(),
+                checks: checks
+                    .into_iter()
+                    .map(|(id, spec)| (CheckId::parse(&id).unwrap(), spec))
                     .collect(),
                 replication: objectives.0,
                 rto: objectives.1,

@@ -1,21 +1,28 @@
-//! Which agent probes whom. [pure]
+//! Which agent probes whom, and what it asks of services. [pure]
 //!
 //! Every agent probes the registered addresses of all agents of other regions, and the outside targets that the policy
-//! gives its region. An address keeps its target id (`<agent>.v4`, `<agent>.v6`) when it changes, so that a link's
+//! gives its region; and it carries out the checks of services that concern it, where services run or could run in
+//! other regions. An address keeps its target id (`<agent>.v4`, `<agent>.v6`) when it changes, so that a link's
 //! history outlives a renumbering. A mesh is sent only when it differs from the one before, under a higher version.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use leeward_common::{
-    id::{self, AgentId, RegionId, TargetId},
+    id::{self, AgentId, RegionId, ServiceId, TargetId},
     report::ProbeKind,
     time::Timestamp,
     wire::{
         limits,
-        v1::{Mesh, Target},
+        v1::{Check, Mesh, Target},
     },
 };
-use leeward_engine::policy::Policy;
+use leeward_engine::{
+    intent::{Known, Service},
+    policy::Policy,
+};
+
+/// Services as they are defined.
+pub type Services = BTreeMap<ServiceId, Known<Arc<Service>>>;
 
 /// What an agent registered when it last connected.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,6 +69,7 @@ impl Meshes {
         &mut self,
         now: Timestamp,
         policy: &Policy,
+        services: &Services,
         registered: impl Iterator<Item = &'a Registration> + Clone,
     ) -> Vec<(AgentId, Arc<Mesh>)> {
         let version = self.version.max(now.as_unix_us() / 1_000) + 1;
@@ -73,7 +81,7 @@ impl Meshes {
         let mut current = BTreeMap::new();
         for registration in registered {
             let agent = &registration.agent;
-            let mesh = mesh(policy, registration, &answering);
+            let mesh = mesh(policy, services, registration, &answering);
             match self.current.get(agent) {
                 Some(old)
                     if (Mesh {
@@ -144,7 +152,47 @@ fn reflecting(stamp_port: u16, mut target: Target) -> Target {
     target
 }
 
-fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> Mesh {
+/// What the agents of a region ask of services, in a fixed order; what does not fit into a mesh is left out.
+fn checks(policy: &Policy, services: &Services, observer: &RegionId) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (service, known) in services {
+        let what = &known.what;
+        if what.checks.is_empty() {
+            continue;
+        }
+        for region in what.regions(policy) {
+            for (check, spec) in &what.checks {
+                if !spec.is_asked(observer, &region) {
+                    continue;
+                }
+                let (Some(url), Some(question)) = (spec.at.get(&region), spec.question(&region))
+                else {
+                    continue;
+                };
+                checks.push(Check {
+                    service: service.clone(),
+                    check: check.clone(),
+                    region: region.clone(),
+                    question,
+                    url: url.as_str().to_owned(),
+                    status: spec.status,
+                    body: spec.body.clone(),
+                    timeout_us: us(spec.timeout.0),
+                    interval_us: us(spec.interval.0),
+                });
+            }
+        }
+    }
+    checks.truncate(limits::CHECKS);
+    checks
+}
+
+fn mesh(
+    policy: &Policy,
+    services: &Services,
+    registration: &Registration,
+    answering: &[Target],
+) -> Mesh {
     let region = &registration.region;
     let outside = policy
         .targets
@@ -189,6 +237,7 @@ fn mesh(policy: &Policy, registration: &Registration, answering: &[Target]) -> M
         silence_probes: policy.evidence.down_probes,
         silence_us: us(policy.evidence.down_after),
         targets,
+        checks: checks(policy, services, region),
     }
 }
 
@@ -198,6 +247,9 @@ fn us(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use leeward_common::config::Document;
+    use leeward_engine::intent::{Change, Intents};
+
     use super::*;
     use crate::config::tests::policy;
 
@@ -270,7 +322,7 @@ mod tests {
             asked.collect()
         };
         let mut meshes = Meshes::default();
-        meshes.update(now(5), &policy, agents.iter());
+        meshes.update(now(5), &policy, &Services::new(), agents.iter());
         let both = policy.probing.kinds.clone();
         let dub = |ports: [u16; 2]| {
             let ids = ["dub-1.v4", "dub-2.v4"].map(str::to_owned);
@@ -282,7 +334,7 @@ mod tests {
         assert!(of_old.iter().all(|&(_, port)| port == 0), "{of_old:?}");
         // Where nothing else is asked for, who cannot reflect is pinged.
         policy.probing.kinds = vec![ProbeKind::Stamp];
-        meshes.update(now(6), &policy, agents.iter());
+        meshes.update(now(6), &policy, &Services::new(), agents.iter());
         assert_eq!(asked(&[ProbeKind::Stamp], &meshes, 0), dub([0, 1_862]));
         let mesh = meshes.of(&agents[0].agent).unwrap();
         assert_eq!(mesh.targets[0].kinds, [ProbeKind::Icmp]);
@@ -297,7 +349,12 @@ mod tests {
             registration("dub-1", "dub", &["192.0.2.3", "192.0.2.4"]),
         ];
         let mut meshes = Meshes::default();
-        assert_eq!(meshes.update(now(5), &policy, agents.iter()).len(), 3);
+        assert_eq!(
+            meshes
+                .update(now(5), &policy, &Services::new(), agents.iter())
+                .len(),
+            3
+        );
         assert_eq!(
             ids(meshes.of(&agents[0].agent).unwrap()),
             ["dub-1.v4", "dub-1.v4.2"]
@@ -316,12 +373,16 @@ mod tests {
             registration("dub-1", "dub", &["192.0.2.2"]),
         ];
         let mut meshes = Meshes::default();
-        meshes.update(now(5), &policy, agents.iter());
+        meshes.update(now(5), &policy, &Services::new(), agents.iter());
         let before = meshes.of(&agents[0].agent).unwrap().version;
-        assert!(meshes.update(now(6), &policy, agents.iter()).is_empty());
+        assert!(
+            meshes
+                .update(now(6), &policy, &Services::new(), agents.iter())
+                .is_empty()
+        );
 
         agents.push(registration("iad-2", "iad", &["192.0.2.9"]));
-        let changed = meshes.update(now(6), &policy, agents.iter());
+        let changed = meshes.update(now(6), &policy, &Services::new(), agents.iter());
         let names: Vec<_> = changed.iter().map(|(agent, _)| agent.as_str()).collect();
         assert_eq!(names, ["dub-1", "iad-2"]);
         assert!(changed.iter().all(|(_, mesh)| mesh.version > before));
@@ -342,9 +403,51 @@ mod tests {
             registration("dub-1", "dub", &[]),
         ];
         let mut meshes = Meshes::default();
-        meshes.update(now(5), &policy, agents.iter());
+        meshes.update(now(5), &policy, &Services::new(), agents.iter());
         assert!(ids(meshes.of(&agents[0].agent).unwrap()).is_empty());
         assert_eq!(ids(meshes.of(&agents[1].agent).unwrap()), ["dns"]);
+    }
+
+    #[test]
+    fn checks_go_to_the_regions_that_ask_and_never_to_the_one_that_is_asked_about() {
+        let policy = policy(REGIONS);
+        let agents = [
+            registration("iad-1", "iad", &[]),
+            registration("dub-1", "dub", &[]),
+        ];
+        let document = Document {
+            file: "defs.toml",
+            text: "[[service]]\nid = 's'\nhome = 'iad'\n[service.checks.api]\nat = { iad = 'tcp://192.0.2.1:80', dub = \
+                   'tcp://192.0.2.2:80' }\n[[service]]\nid = 't'\nhome = 'iad'\ncandidates = ['iad']\n[service.checks.api]\n\
+                   at = { iad = 'tcp://192.0.2.3:80', dub = 'tcp://192.0.2.4:80' }\nfrom = ['dub']\n",
+        };
+        let mut intents = Intents::default();
+        for entry in leeward_common::definitions::parse(&document).unwrap() {
+            let change = Change {
+                who: "a".to_owned(),
+                why: String::new(),
+                what: (&entry.defined).into(),
+            };
+            intents.on_change(now(1), &change);
+        }
+        let mut meshes = Meshes::default();
+        meshes.update(now(5), &policy, &Services::new(), agents.iter());
+        let changed = meshes.update(now(6), &policy, &intents.services, agents.iter());
+        assert_eq!(changed.len(), 2, "a mesh with other checks is another mesh");
+        let asked = |agent: usize| -> Vec<String> {
+            let mesh = meshes.of(&agents[agent].agent).unwrap();
+            let words = |own: &Check| format!("{} {} {}", own.service, own.region, own.url);
+            mesh.checks.iter().map(words).collect()
+        };
+        assert_eq!(asked(0), ["s dub tcp://192.0.2.2:80"]);
+        assert_eq!(
+            asked(1),
+            ["s iad tcp://192.0.2.1:80", "t iad tcp://192.0.2.3:80"]
+        );
+        let spec = &intents.services.values().next().unwrap().what.checks;
+        let question = spec.values().next().unwrap().question(&agents[1].region);
+        let mesh = meshes.of(&agents[0].agent).unwrap();
+        assert_eq!(Some(mesh.checks[0].question), question);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use leeward_common::id::AgentId;
+use leeward_engine::input::CheckResults;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -119,6 +120,8 @@ pub struct Ingest {
     pub sessions_closed: Counter,
     /// Batches by agent and outcome.
     pub batches: Family<AgentOutcome, Counter>,
+    /// Results of checks by agent and outcome.
+    pub check_results: Family<AgentOutcome, Counter>,
     /// Bytes of batches by agent.
     pub batch_bytes: Family<Agent, Counter>,
     /// Rows of batches, one per path and window, by agent.
@@ -419,6 +422,11 @@ impl Metrics {
             ingest.batch_bytes.clone(),
         );
         registry.register(
+            "check_results",
+            "Results of checks received, by what came of them",
+            ingest.check_results.clone(),
+        );
+        registry.register(
             "windows",
             "Windows of paths received",
             ingest.windows.clone(),
@@ -526,6 +534,17 @@ impl Metrics {
             outcome,
         };
         self.ingest.batches.get_or_create(&labels).inc();
+    }
+
+    /// Counts the results of an agent's checks.
+    pub fn checks(&self, told: &CheckResults) {
+        for result in &told.results {
+            let labels = AgentOutcome {
+                agent: told.agent.to_string(),
+                outcome: result.outcome.as_str(),
+            };
+            self.ingest.check_results.get_or_create(&labels).inc();
+        }
     }
 
     /// The text of `/metrics`, in the OpenMetrics format

@@ -304,6 +304,7 @@ impl<'a> Reading<'a> {
                 Input::AgentDisconnected { agent }
             }
             v1::Record::Signal(signal) => Input::Signal(signal.into()),
+            v1::Record::CheckResults(checked) => Input::CheckResults(checked.into()),
             v1::Record::Change(changed) => Input::Change(Box::new(changed.into())),
         };
         Ok(Told::Input(input))

@@ -37,7 +37,7 @@ use crate::{
     http,
     ingest::{
         Ingest, endpoint,
-        roster::{Change, Keeper, RosterHandle},
+        roster::{self, Change, Keeper, RosterHandle},
     },
     metrics::Metrics,
     recover::recover,
@@ -88,6 +88,7 @@ pub struct Running {
     http: task::JoinHandle<()>,
     turn: JoinHandle<()>,
     shadow: JoinHandle<()>,
+    following: task::JoinHandle<()>,
     progress: Arc<AtomicU64>,
     stopping: watch::Sender<bool>,
 }
@@ -168,6 +169,7 @@ impl Running {
             .spawn(move || turn.run(&runtime, arrivals))
             .context("cannot start the turn thread")?;
         task::spawn(keeper.run());
+        let following = task::spawn(roster::follow(Arc::clone(&view), roster.clone()));
         if has_new_policy {
             turn_handle
                 .policy(config.policy.clone())
@@ -230,6 +232,7 @@ impl Running {
             http,
             turn,
             shadow: shadow_thread,
+            following,
             progress,
             stopping,
         })
@@ -318,6 +321,7 @@ impl Running {
             warn!("some sessions did not end in time");
         }
         self.endpoint.wait_idle().await;
+        self.following.abort();
         self.shared.turn.stop().await;
         for thread in [self.turn, self.shadow] {
             let name = thread.thread().name().unwrap_or_default().to_owned();

@@ -194,6 +194,7 @@ mod tests {
         require = { country = ["us", "ie"] }
         depends_on = ["ledger"]
         replication = "asynchronous"
+        checks.api = { at = { oregon = "https://api.example/" }, body = "ok", from = ["virginia"] }
         rto = "1m"
         rpo = "10s"
         failback = "manual"
@@ -261,6 +262,22 @@ mod tests {
             (
                 "[[service]]\nid = \"a\"\nhome = \"b\"\ncandidates = [\"c\", \"c\"]\n",
                 "defs.toml:4:20: service a: candidates.1 names c twice",
+            ),
+            (
+                "[[service]]\nid = \"a\"\nhome = \"b\"\n[service.checks.c]\nat = { b = \"ftp://x\" }\n",
+                "defs.toml:5:12: \"ftp://x\" cannot be checked: it does not begin with http://",
+            ),
+            (
+                "[[service]]\nid = \"a\"\nhome = \"b\"\n[service.checks.c]\nat = { b = \"tcp://x:1\" }\nbody = \"y\"\n",
+                "defs.toml:6:8: service a: checks.c.body has no meaning for tcp://",
+            ),
+            (
+                "[[service]]\nid = \"a\"\nhome = \"b\"\n[service.checks.c]\nat = { b = \"tcp://x:1\" }\ninterval = \"1h\"\n",
+                "defs.toml:6:12: service a: checks.c.interval is \"1h\"; use \"1s\" to",
+            ),
+            (
+                "[[service]]\nid = \"a\"\nhome = \"b\"\n[service.checks.c]\nat = { b = \"tcp://x:1\" }\nfrom = [\"b\"]\n",
+                "defs.toml:6:8: service a: checks.c.from names only b, and a region is not checked from itself",
             ),
             (
                 "[[override]]\nid = \"a\"\nrule = \"drain\"\nuntil = 2026-12-01T00:00:00Z\nwhy = \"x\"\n",

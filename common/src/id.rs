@@ -161,6 +161,11 @@ id!(
     "an override"
 );
 id!(
+    /// A check of a service.
+    CheckId,
+    "a check"
+);
+id!(
     /// Who injected a signal.
     SourceId,
     "a source"

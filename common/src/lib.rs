@@ -7,6 +7,7 @@
 //! - [`histogram`]: a sparse, exactly mergeable histogram of round-trip times.
 //! - [`report`]: what one path did in one window.
 //! - [`deadline`]: when a missing reply becomes overdue.
+//! - [`check`]: what agents of other regions ask of a service, and what came of it.
 //! - [`silence`]: how long nothing was answered, and when that is news.
 //! - [`wire`]: how an agent and an aggregator talk.
 //! - [`api`]: the JSON that the aggregator serves.
@@ -18,6 +19,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod check;
 pub mod config;
 pub mod deadline;
 pub mod definitions;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use leeward_common::{
+    check::{MAX_BODY, MAX_URL, Outcome},
     report::{Path, ProbeKind},
     wire::{
         WireError,
@@ -12,8 +13,9 @@ use leeward_common::{
         },
         limits,
         v1::{
-            AgentStatus, Durable, FromAgent, FromAggregator, Hello, Mesh, MeshApplied, Paths,
-            PathsDurable, Refuse, RefuseCode, RefusedTarget, Target, Welcome,
+            AgentStatus, Check, CheckResult, CheckResults, Durable, FromAgent, FromAggregator,
+            Hello, Mesh, MeshApplied, Paths, PathsDurable, Refuse, RefuseCode, RefusedTarget,
+            Target, Welcome,
         },
     },
 };
@@ -86,6 +88,36 @@ fn mesh() -> Mesh {
             port: 0,
             stamp_port: 0,
         }],
+        checks: Vec::new(),
+    }
+}
+
+fn check() -> Check {
+    Check {
+        service: "shop".parse().unwrap(),
+        check: "api".parse().unwrap(),
+        region: "dub".parse().unwrap(),
+        question: 7,
+        url: "tcp://192.0.2.1:80".to_owned(),
+        status: [200, 299],
+        body: None,
+        timeout_us: 2_000_000,
+        interval_us: 10_000_000,
+    }
+}
+
+fn check_result(detail: &str) -> CheckResults {
+    CheckResults {
+        results: vec![CheckResult {
+            service: "shop".parse().unwrap(),
+            check: "api".parse().unwrap(),
+            region: "dub".parse().unwrap(),
+            question: 7,
+            outcome: Outcome::NotAllowed,
+            latency_us: 1,
+            age_us: 2,
+            detail: detail.to_owned(),
+        }],
     }
 }
 
@@ -107,7 +139,7 @@ fn refuse(reason: &str) -> Refuse {
     }
 }
 
-fn from_agent() -> [(FromAgent, &'static str); 4] {
+fn from_agent() -> [(FromAgent, &'static str); 5] {
     [
         (
             FromAgent::Hello(hello()),
@@ -136,10 +168,15 @@ fn from_agent() -> [(FromAgent, &'static str); 4] {
             "{11 'scheduled' cd012c 'sent' 00 'not_sent' 00 'local_drop' 00 'send_lateness_p99_us' 00 'strays' 00
              'batches_waiting' 00 'batches_dropped' 00 'resident_bytes' 00 'cpu_us' 00 'stamps' 'icmp:kernel'",
         ),
+        (
+            FromAgent::CheckResults(check_result("why")),
+            "{1 'results' [1 {8 'service' 'shop' 'check' 'api' 'region' 'dub' 'question' 07 'outcome' 'not_allowed'
+             'latency_us' 01 'age_us' 02 'detail' 'why'",
+        ),
     ]
 }
 
-fn from_aggregator() -> [(FromAggregator, &'static str); 5] {
+fn from_aggregator() -> [(FromAggregator, &'static str); 6] {
     [
         (
             FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5 }),
@@ -155,6 +192,12 @@ fn from_aggregator() -> [(FromAggregator, &'static str); 5] {
              'targets' [1 {5 'id' 'dub-1' 'region' c0 'address' {1 'V4' [4 ccc0 00 02 02 'kinds' [2 'icmp' 'tcp_syn'
                            'port' 00",
         ),
+        (
+            FromAggregator::Mesh(Mesh { targets: Vec::new(), checks: vec![check()], ..mesh() }),
+            "{9 'version' 07 'interval_us' ce000186a0 'window_us' ce000f4240 'expiry_us' ce002dc6c0 'schema' 01 'silence_probes' 04 'silence_us' ce0007a120
+             'targets' [0 'checks' [1 {8 'service' 'shop' 'check' 'api' 'region' 'dub' 'question' 07 'url' 'tcp://192.0.2.1:80'
+             'status' [2 ccc8 cd012b 'timeout_us' ce001e8480 'interval_us' ce00989680",
+        ),
         (FromAggregator::PathsDurable(PathsDurable { table: 1 }), "{1 'table' 01"),
         (
             FromAggregator::Durable(Durable { sequences: vec![17, 300] }),
@@ -165,7 +208,7 @@ fn from_aggregator() -> [(FromAggregator, &'static str); 5] {
 
 #[test]
 fn golden_bytes_of_an_agent() {
-    for ((message, text), number) in from_agent().into_iter().zip([1, 2, 3, 4]) {
+    for ((message, text), number) in from_agent().into_iter().zip([1, 2, 3, 4, 5]) {
         let expected = with_header(number, &golden(text));
         assert_eq!(
             hex(&frame_from_agent(&message)),
@@ -187,7 +230,7 @@ fn golden_bytes_of_an_agent() {
 
 #[test]
 fn golden_bytes_of_an_aggregator() {
-    for ((message, text), number) in from_aggregator().into_iter().zip([17, 18, 19, 20, 21]) {
+    for ((message, text), number) in from_aggregator().into_iter().zip([17, 18, 19, 19, 20, 21]) {
         let expected = with_header(number, &golden(text));
         assert_eq!(
             hex(&frame_from_aggregator(&message)),
@@ -427,6 +470,35 @@ fn lists_have_limits() {
     let frame = frame_from_aggregator(&FromAggregator::Mesh(Mesh { targets, ..mesh() }));
     assert_eq!(too_large(frame), ("mesh", limits::TARGETS));
 
+    let checks = vec![check(); limits::CHECKS + 1];
+    let frame = frame_from_aggregator(&FromAggregator::Mesh(Mesh { checks, ..mesh() }));
+    assert_eq!(too_large(frame), ("list of checks", limits::CHECKS));
+    let results = vec![check_result("").results.swap_remove(0); limits::CHECKS + 1];
+    let frame = frame_from_agent(&FromAgent::CheckResults(CheckResults { results }));
+    assert_eq!(too_large(frame), ("list of check results", limits::CHECKS));
+    for (long, what, limit) in [
+        (
+            Check {
+                url: "u".repeat(MAX_URL + 1),
+                ..check()
+            },
+            "URL of a check",
+            MAX_URL,
+        ),
+        (
+            Check {
+                body: Some("b".repeat(MAX_BODY + 1)),
+                ..check()
+            },
+            "text of a check",
+            MAX_BODY,
+        ),
+    ] {
+        let checks = vec![long];
+        let frame = frame_from_aggregator(&FromAggregator::Mesh(Mesh { checks, ..mesh() }));
+        assert_eq!(too_large(frame), (what, limit));
+    }
+
     let mut wide = mesh();
     wide.targets[0].kinds = vec![ProbeKind::Icmp; limits::KINDS + 1];
     assert_eq!(
@@ -493,7 +565,30 @@ fn the_largest_messages_are_within_their_length() {
         port: u16::MAX,
         stamp_port: u16::MAX,
     };
+    let question = Check {
+        service: long.parse().unwrap(),
+        check: long.parse().unwrap(),
+        region: long.parse().unwrap(),
+        question: u64::MAX,
+        url: "u".repeat(MAX_URL),
+        status: [u16::MAX; 2],
+        body: Some("b".repeat(MAX_BODY)),
+        timeout_us: u64::MAX,
+        interval_us: u64::MAX,
+    };
+    let answer = CheckResult {
+        service: long.parse().unwrap(),
+        check: long.parse().unwrap(),
+        region: long.parse().unwrap(),
+        question: u64::MAX,
+        latency_us: u64::MAX,
+        age_us: u64::MAX,
+        ..check_result(&"d".repeat(2_000)).results.swap_remove(0)
+    };
     let agent = [
+        FromAgent::CheckResults(CheckResults {
+            results: vec![answer; limits::CHECKS],
+        }),
         FromAgent::Paths(Paths {
             table: u32::MAX,
             paths: vec![path; limits::PATHS],
@@ -518,6 +613,7 @@ fn the_largest_messages_are_within_their_length() {
     let aggregator = [
         FromAggregator::Mesh(Mesh {
             targets: vec![target; limits::TARGETS],
+            checks: vec![question; limits::CHECKS],
             ..mesh()
         }),
         FromAggregator::Durable(Durable {

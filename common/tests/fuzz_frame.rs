@@ -22,7 +22,7 @@ static ALLOCATOR: Cap<System> = Cap::new(System, 32 << 20);
 
 const ROUNDS: usize = 20_000;
 
-const TYPES: [u8; 9] = [1, 2, 3, 4, 17, 18, 19, 20, 21];
+const TYPES: [u8; 10] = [1, 2, 3, 4, 5, 17, 18, 19, 20, 21];
 
 fn accept(message_type: u8, payload: &[u8]) {
     let header = Header {
@@ -90,7 +90,7 @@ enum Piece {
     Raw(u8),
 }
 
-const FIELDS: [&str; 32] = [
+const FIELDS: [&str; 45] = [
     "agent",
     "region",
     "boot_epoch",
@@ -123,6 +123,19 @@ const FIELDS: [&str; 32] = [
     "identity",
     "stamps",
     "scheduled",
+    "checks",
+    "service",
+    "check",
+    "question",
+    "url",
+    "status",
+    "body",
+    "timeout_us",
+    "results",
+    "outcome",
+    "latency_us",
+    "age_us",
+    "detail",
 ];
 
 fn write(piece: &Piece, out: &mut Vec<u8>) {
@@ -168,7 +181,7 @@ fn almost_a_message() {
 /// Real messages with some bytes changed: most are still understood up to the change.
 #[test]
 fn almost_a_mesh() {
-    let seeds = [seed(1), seed(19), seed(2)];
+    let seeds = [seed(1), seed(19), seed(2), seed(5)];
     bolero::check!()
         .with_iterations(ROUNDS)
         .with_type::<(u8, Vec<(u16, u8)>)>()
@@ -188,9 +201,15 @@ fn seed(message_type: u8) -> (u8, Vec<u8>) {
             r#"{"agent":"iad-1","region":"iad","boot_epoch":9,"addresses":[{"V4":[1,2,3,4]}],"answer_port":1}"#
         }
         2 => r#"{"table":1,"paths":[{"target":"a","kind":"icmp","region":null}]}"#,
+        5 => {
+            r#"{"results":[{"service":"s","check":"c","region":"b","question":9,"outcome":"timeout","latency_us":1,
+                "age_us":2,"detail":"x"}]}"#
+        }
         _ => {
             r#"{"version":1,"interval_us":2,"window_us":3,"expiry_us":4,"schema":1,"targets":[
-                {"id":"a","region":"b","address":{"V4":[1,2,3,4]},"kinds":["icmp","tcp_syn"],"port":4000}]}"#
+                {"id":"a","region":"b","address":{"V4":[1,2,3,4]},"kinds":["icmp","tcp_syn"],"port":4000}],
+                "checks":[{"service":"s","check":"c","region":"b","question":9,"url":"tcp://a:1","status":[200,299],
+                "body":"x","timeout_us":1,"interval_us":2}]}"#
         }
     };
     let value: serde_json::Value = serde_json::from_str(json).unwrap();

@@ -14,6 +14,7 @@ use leeward_common::{
 use crate::{
     DORMANT_AFTER,
     capacity::Capacity,
+    checks::Checks,
     decision::{Decision, Share},
     effect::Effect,
     fault::{self, Judgement},
@@ -77,6 +78,10 @@ impl State {
             Arc::make_mut(&mut self.intents).expire(at);
             self.all_due = true;
         }
+        if self.checks.next_expiry().is_some_and(|until| until <= at) {
+            let intents = Arc::clone(&self.intents);
+            self.all_due |= Arc::make_mut(&mut self.checks).forget(at, &intents);
+        }
         let mut decisions = Vec::new();
         self.evaluate_regions(at, &mut decisions);
         let looked = self.evaluate_services(at, &mut decisions);
@@ -97,7 +102,11 @@ impl State {
             false => looked,
         };
         let restless = self.all_due || looked < self.intents.services.len();
-        let expiries = [self.signals.next_expiry(), self.intents.next_expiry()];
+        let expiries = [
+            self.signals.next_expiry(),
+            self.intents.next_expiry(),
+            self.checks.next_expiry(),
+        ];
         let retries = self.retry_at.values().copied();
         let wakes = self.selections.values().filter_map(Selection::wake_at);
         let expiry = expiries
@@ -166,6 +175,13 @@ impl State {
         self.all_due |= states(&regions) != states(&self.regions);
         if regions != *self.regions {
             self.regions = Arc::new(regions);
+        }
+        let mute = votes
+            .iter()
+            .filter(|(_, (_, vote))| matches!(vote, Vote::AtFault | Vote::Suspect));
+        let mute: BTreeSet<_> = mute.map(|(agent, _)| agent.clone()).collect();
+        if mute != *self.checks.mute() {
+            self.all_due |= Arc::make_mut(&mut self.checks).set_mute(mute);
         }
         for (id, agent) in &mut self.agents {
             agent.vote = votes.get(id).map_or(Vote::Silent, |&(_, vote)| vote);
@@ -296,6 +312,7 @@ impl State {
             regions: Arc::clone(&self.regions),
             pairs: Arc::clone(self.graph.pairs()),
             signals: Arc::clone(self.signals.active()),
+            checks: Arc::clone(&self.checks),
             intents: Arc::clone(&self.intents),
             capacity: Arc::clone(&self.capacity),
             readiness: Arc::clone(&self.readiness),
@@ -311,6 +328,7 @@ struct Parts {
     regions: Arc<BTreeMap<RegionId, RegionView>>,
     pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
     signals: Arc<Vec<ActiveSignal>>,
+    checks: Arc<Checks>,
     intents: Arc<Intents>,
     capacity: Arc<Capacity>,
     readiness: Arc<Readiness>,
@@ -325,6 +343,7 @@ impl Parts {
             regions: &self.regions,
             pairs: &self.pairs,
             signals: &self.signals,
+            checks: &self.checks,
             intents: &self.intents,
             capacity: &self.capacity,
             readiness: &self.readiness,

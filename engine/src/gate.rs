@@ -9,7 +9,8 @@
 //!    region that is down is left at once, and one that is unknown is waited for.
 //! 4. Freshness: [`RefusalCode::NoEvidence`], [`RefusalCode::Stale`], [`RefusalCode::TooFewProbes`].
 //! 5. Reach from here: [`RefusalCode::Unreachable`].
-//! 6. Readiness: [`RefusalCode::CheckFailed`], [`RefusalCode::DependencyMissing`], [`RefusalCode::ReplicaBehind`] (*).
+//! 6. Readiness: [`RefusalCode::CheckFailed`], [`RefusalCode::Unchecked`] (*), [`RefusalCode::DependencyMissing`],
+//!    [`RefusalCode::ReplicaBehind`] (*).
 //! 7. Service levels: [`RefusalCode::BreaksLimits`].
 //! 8. Room: [`RefusalCode::NoRoom`] (*).
 //! 9. Residency and labels: [`RefusalCode::LabelMissing`], [`RefusalCode::LabelForbidden`].
@@ -22,6 +23,7 @@ use leeward_common::id::{RegionId, ServiceId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::Finding,
     input::{Metric, Subject},
     intent::{Limits, Owner, Replication, Rule, Service},
     overrides::{self, Rules},
@@ -62,8 +64,10 @@ pub enum RefusalCode {
     TooFewProbes,
     /// Others reach it, but nothing between it and the primary is answered.
     Unreachable,
-    /// A check of the region fails.
+    /// Most of the regions that ask see a check of the service fail there.
     CheckFailed,
+    /// Nobody has carried out a check lately that the service requires.
+    Unchecked,
     /// A service that this one depends on is not reached from there within its limits.
     DependencyMissing,
     /// The data there lags behind by more than the recovery point objective.
@@ -97,6 +101,7 @@ impl RefusalCode {
             Self::TooFewProbes => "too_few_probes",
             Self::Unreachable => "unreachable",
             Self::CheckFailed => "check_failed",
+            Self::Unchecked => "unchecked",
             Self::DependencyMissing => "dependency_missing",
             Self::ReplicaBehind => "replica_behind",
             Self::BreaksLimits => "breaks_limits",
@@ -187,6 +192,7 @@ pub(crate) fn examine(
         .readiness
         .get(id)
         .and_then(|own| own.get(sight.region));
+    checks(picture, id, service, sight.region, runs_here, &mut found);
     dependencies(picture, service, sight.region, &mut found);
     if !runs_here {
         replica(picture, id, service, sight.region, &mut found);
@@ -256,6 +262,29 @@ fn measured<'a>(
         found.refuse(RefusalCode::Unreachable, detail);
     }
     Some(estimates)
+}
+
+/// The service must answer agents of other regions as it should. That nobody asked is a reason not to go there if the
+/// check is required, and never one to leave.
+fn checks(
+    picture: &Picture<'_>,
+    id: &ServiceId,
+    service: &Service,
+    region: &RegionId,
+    runs_here: bool,
+    found: &mut Findings,
+) {
+    for own in picture.checks.findings(picture.now, id, service, region) {
+        match own.finding {
+            Finding::Passes => {}
+            Finding::Fails => found.refuse(RefusalCode::CheckFailed, own.words()),
+            Finding::Divided => found.doubt(RefusalCode::CheckFailed, own.words()),
+            Finding::Silent if own.spec.required && !runs_here => {
+                found.refuse(RefusalCode::Unchecked, own.words());
+            }
+            Finding::Silent => found.doubt(RefusalCode::Unchecked, own.words()),
+        }
+    }
 }
 
 /// A service that this one depends on must be ready to run there too, or run in a region that is reached from there

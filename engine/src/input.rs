@@ -1,9 +1,10 @@
 //! What the engine is told. A closed set, journaled as it came.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use leeward_common::{
-    id::{AgentId, RegionId, ServiceId, SourceId},
+    check::Outcome,
+    id::{AgentId, CheckId, RegionId, ServiceId, SourceId},
     report::{LocalHealth, Path, Report, Window},
     time::Timestamp,
 };
@@ -28,6 +29,8 @@ pub enum Input {
     Signal(Signal),
     /// A new policy is in force.
     Policy(Box<crate::policy::Policy>),
+    /// What came of an agent's checks.
+    CheckResults(CheckResults),
     /// Somebody changed a service, an offer, a reservation or an override.
     Change(Box<crate::intent::Change>),
 }
@@ -63,6 +66,38 @@ pub struct Reports {
     pub health: Option<LocalHealth>,
     /// Path by path.
     pub reports: Vec<(Path, Report)>,
+}
+
+/// What came of an agent's checks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CheckResults {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its region.
+    pub region: RegionId,
+    /// One by one.
+    pub results: Vec<CheckResult>,
+}
+
+/// What came of one check.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CheckResult {
+    /// The service.
+    pub service: ServiceId,
+    /// Which of its checks.
+    pub check: CheckId,
+    /// The region that was checked.
+    pub region: RegionId,
+    /// The number of what was asked; what answers another question does not count.
+    pub question: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How long it took, microseconds.
+    pub latency_us: u64,
+    /// How long before this was told.
+    pub age: Duration,
+    /// The outcome in words; may be empty.
+    pub detail: String,
 }
 
 /// What a signal is about.

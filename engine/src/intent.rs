@@ -11,7 +11,8 @@ use std::{
 };
 
 use leeward_common::{
-    id::{OfferId, OverrideId, RegionId, ReservationId, ResourceId, ServiceId},
+    api::v1::CheckSpec,
+    id::{CheckId, OfferId, OverrideId, RegionId, ReservationId, ResourceId, ServiceId},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,9 @@ pub struct Service {
     pub forbid: BTreeMap<String, BTreeSet<String>>,
     /// Services that must be able to run where it runs, or be reachable within its limits.
     pub depends_on: BTreeSet<ServiceId>,
+    /// What agents of other regions ask of it where it runs or could run.
+    #[serde(default)]
+    pub checks: BTreeMap<CheckId, CheckSpec>,
     /// How its data gets to where it may run.
     pub replication: Replication,
     /// 0 is the most important; services of a lower number are placed first when capacity is short.

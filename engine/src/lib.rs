@@ -12,6 +12,7 @@
 //! - [`fault`]: whose fault it is: the observer, a target, or a region.
 //! - [`baseline`], [`weight`]: geography and capacity; the live quality of a link.
 //! - [`signal`]: measurements that others inject.
+//! - [`checks`]: what agents of other regions found when they asked a service for an answer.
 //! - [`gate`], [`select`]: what a candidate must pass; then its score.
 //! - [`capacity`], [`readiness`]: what regions offer and what is taken of it; who could run where today.
 //! - [`placement`]: where services go together when regions fail.
@@ -24,6 +25,7 @@
 
 pub mod baseline;
 pub mod capacity;
+pub mod checks;
 mod clients;
 pub mod counterfactual;
 pub mod decision;
@@ -108,6 +110,7 @@ impl Engine {
             Input::Reports(reports) => self.state.on_reports(now, reports),
             Input::Signal(signal) => self.state.on_signal(now, signal),
             Input::Policy(policy) => self.state.on_policy(now, policy),
+            Input::CheckResults(results) => self.state.on_check_results(now, results),
             Input::Change(change) => self.state.on_change(now, change),
         }
         effects

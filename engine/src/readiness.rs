@@ -5,8 +5,9 @@
 //! failover is shown as not ready today, with the same words.
 //!
 //! - **Not ready**: a gate refuses it.
-//! - **Unknown**: nothing was measured lately; or something that nobody says is needed to tell, such as how far its data
-//!   lags behind. Not knowing that is no reason to stay in a region that is lost, so it does not refuse.
+//! - **Unknown**: nothing was measured lately, or nobody carried out a check that is required; or something that nobody
+//!   says is needed to tell, such as how far its data lags behind. Not knowing the latter is no reason to stay in a
+//!   region that is lost, so it does not refuse.
 //! - **Ready**: all that is asked is known and good.
 //!
 //! Limits have a hysteresis (see the gate of the service levels), so that a measure at its limit does not flap. A
@@ -160,6 +161,9 @@ fn standing(now: Timestamp, before: Option<&Standing>, own: &Appraisal) -> Stand
 const fn is_unknown(code: RefusalCode) -> bool {
     matches!(
         code,
-        RefusalCode::NoEvidence | RefusalCode::Stale | RefusalCode::TooFewProbes
+        RefusalCode::NoEvidence
+            | RefusalCode::Stale
+            | RefusalCode::TooFewProbes
+            | RefusalCode::Unchecked
     )
 }

@@ -73,7 +73,8 @@
 //!
 //! What an event can do beside `set` and `clear`: `region_down` and `region_up`; `agent_stop` and `agent_start`;
 //! `uplink_down` and `uplink_up` (what agents measure does not reach the aggregator); `clock = { agent, ahead }` or
-//! `behind`; `aggregator_restart = true`; `signal`; `put_service`, `put_offer`, `put_override` with a table as above;
+//! `behind`; `aggregator_restart = true`; `check_fails = { service, region }` with `check`, `from` (a list of regions)
+//! and `outcome` if it is not every check, for everybody, by its status, and `check_passes` with the same; `signal`; `put_service`, `put_offer`, `put_override` with a table as above;
 //! `remove_service`, `remove_offer`, `lift_override` with an id.
 
 use std::{
@@ -83,7 +84,8 @@ use std::{
 
 use leeward_common::{
     api::v1::{Defined, Time},
-    id::{AgentId, OfferId, OverrideId, RegionId, ServiceId},
+    check::Outcome,
+    id::{AgentId, CheckId, OfferId, OverrideId, RegionId, ServiceId},
     time::Timestamp,
 };
 
@@ -189,8 +191,25 @@ pub enum Action {
     AggregatorRestart,
     /// Somebody injects a signal.
     Signal(SignalAction),
+    /// A check of a service fails, or passes again.
+    Check(CheckAction),
     /// Somebody changes a service, an offer or an override.
     Intent(Intent),
+}
+
+/// What becomes of a check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckAction {
+    /// The service.
+    pub service: ServiceId,
+    /// Which of its checks; all if `None`.
+    pub check: Option<CheckId>,
+    /// In which region.
+    pub region: RegionId,
+    /// Whose agents see it fail; everybody's if empty.
+    pub from: Vec<RegionId>,
+    /// What comes of it; `None` if it passes again.
+    pub outcome: Option<Outcome>,
 }
 
 /// What somebody changes. What ends ends at a time counted from the epoch, as if the scenario began there.
@@ -322,6 +341,25 @@ impl std::fmt::Display for Intent {
     }
 }
 
+impl std::fmt::Display for CheckAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.check {
+            Some(check) => write!(f, "check {check}")?,
+            None => f.write_str("every check")?,
+        }
+        write!(f, " of {} in {}", self.service, self.region)?;
+        match self.outcome {
+            Some(outcome) => write!(f, " fails ({outcome})")?,
+            None => f.write_str(" passes again")?,
+        }
+        if self.from.is_empty() {
+            return Ok(());
+        }
+        let from: Vec<_> = self.from.iter().map(RegionId::as_str).collect();
+        write!(f, " from {}", from.join(", "))
+    }
+}
+
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names = |agents: &[AgentId]| {
@@ -344,6 +382,7 @@ impl std::fmt::Display for Action {
             }
             Self::AggregatorRestart => write!(f, "the aggregator is killed and starts again"),
             Self::Signal(signal) => write!(f, "signal from {}", signal.source),
+            Self::Check(check) => write!(f, "{check}"),
             Self::Intent(intent) => write!(f, "{intent}"),
         }
     }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     baseline::baseline,
     capacity::Capacity,
+    checks::Checks,
     clients::Mesh,
     decision::Share,
     gate,
@@ -46,6 +47,8 @@ pub struct Picture<'a> {
     pub pairs: &'a BTreeMap<Pair, Arc<PairView>>,
     /// What others said.
     pub signals: &'a [ActiveSignal],
+    /// What agents found when they asked services for an answer.
+    pub checks: &'a Checks,
     /// Services, capacity and overrides.
     pub intents: &'a Intents,
     /// What each region offers, and what is taken of it.

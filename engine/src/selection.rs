@@ -327,7 +327,8 @@ impl Selection {
                 self.leave_after(now, rules, best, confirming, reason)
             }
             // These are asked of who comes, not of who is there.
-            RefusalCode::ReplicaBehind
+            RefusalCode::Unchecked
+            | RefusalCode::ReplicaBehind
             | RefusalCode::NoRoom
             | RefusalCode::SharedRisk
             | RefusalCode::Suppressed => None,
@@ -579,7 +580,10 @@ fn is_unknown(own: &Appraisal) -> bool {
     own.refusal.as_ref().is_some_and(|refusal| {
         matches!(
             refusal.code,
-            RefusalCode::NoEvidence | RefusalCode::Stale | RefusalCode::TooFewProbes
+            RefusalCode::NoEvidence
+                | RefusalCode::Stale
+                | RefusalCode::TooFewProbes
+                | RefusalCode::Unchecked
         )
     })
 }

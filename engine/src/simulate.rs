@@ -12,6 +12,7 @@ use leeward_common::time::Timestamp;
 
 use crate::{input::Input, scenario::Scenario};
 
+mod checks;
 pub mod live;
 mod path;
 mod transcript;
@@ -19,6 +20,7 @@ mod world;
 
 pub use transcript::{Line, LineKind, Transcript, describe};
 
+use checks::Asking;
 use transcript::Story;
 use world::World;
 
@@ -36,7 +38,7 @@ pub fn run(scenario: &Scenario) -> Transcript {
 
 /// As [`run`], and shows every input that the engine is told, ticks included, with its stamp.
 pub fn run_with(scenario: &Scenario, mut watch: impl FnMut(Timestamp, &Input)) -> Transcript {
-    let mut world = World::new(scenario);
+    let mut world = World::new(scenario, Asking::default());
     let mut story = Story::new(scenario);
     let every = scenario.policy.evaluate_every;
     let end = START + scenario.duration;

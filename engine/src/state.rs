@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     capacity::Capacity,
+    checks::Checks,
     decision::{Decision, Share, Unserved},
     fault::Fault,
     graph::{Exclusions, Graph},
-    input::{AgentConnected, Reports, Signal},
+    input::{AgentConnected, CheckResults, Reports, Signal},
     intent::{Change, Intents, Owner},
     policy::Policy,
     readiness::{Readiness, ReadinessChange},
@@ -55,6 +56,8 @@ pub struct State {
     pub(crate) graph: Graph,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) signals: Signals,
+    #[serde(default)]
+    pub(crate) checks: Arc<Checks>,
     pub(crate) regions: Arc<BTreeMap<RegionId, RegionView>>,
     pub(crate) exclusions: Exclusions,
     #[serde(with = "crate::pairs")]
@@ -125,6 +128,7 @@ impl State {
             graph: Graph::default(),
             agents: BTreeMap::new(),
             signals: Signals::default(),
+            checks: Arc::default(),
             regions: Arc::default(),
             exclusions: Exclusions::default(),
             selections: BTreeMap::new(),
@@ -247,6 +251,11 @@ impl State {
         self.signals.on_signal(now, &self.policy, signal);
     }
 
+    pub(crate) fn on_check_results(&mut self, now: Timestamp, results: &CheckResults) {
+        self.on_input(now);
+        Arc::make_mut(&mut self.checks).on_results(now, &self.intents, results);
+    }
+
     pub(crate) fn on_policy(&mut self, now: Timestamp, policy: &Policy) {
         self.on_input(now);
         self.policy = Arc::new(policy.clone());
@@ -316,6 +325,7 @@ impl State {
             fail_static: self.fail_static.clone(),
             faults: Arc::clone(&self.faults),
             signals: Arc::clone(self.signals.active()),
+            checks: Arc::clone(&self.checks),
             capacity: Arc::clone(&self.capacity),
             readiness: Arc::clone(&self.readiness),
             readiness_changes: Arc::clone(&self.readiness_changes),

@@ -115,7 +115,7 @@ const fn word(code: crate::select::RefusalCode) -> &'static str {
         Code::Drained => "drained",
         Code::UnknownRegion | Code::IsPrimary => "no candidate",
         Code::Down => "down",
-        Code::Stale | Code::NoEvidence | Code::TooFewProbes => "unknown",
+        Code::Stale | Code::NoEvidence | Code::TooFewProbes | Code::Unchecked => "unknown",
         Code::Unreachable => "unreachable",
         Code::CheckFailed | Code::DependencyMissing | Code::ReplicaBehind => "not ready",
         Code::BreaksLimits => "not good enough",

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     capacity::Capacity,
+    checks::Checks,
     decision::{Decision, Share, Unserved},
     fault::Fault,
     graph::combine::{Levels, Measured, combine},
@@ -85,6 +86,8 @@ pub struct View {
     pub faults: Arc<Vec<Fault>>,
     /// Signals in force.
     pub signals: Arc<Vec<ActiveSignal>>,
+    /// What agents found when they asked services for an answer.
+    pub checks: Arc<Checks>,
     /// By which shares each service runs where.
     pub running: Arc<BTreeMap<ServiceId, Vec<Share>>>,
     /// What each region offers, and what is taken of it.
@@ -114,6 +117,7 @@ impl View {
             regions: &self.regions,
             pairs: &self.pairs,
             signals: &self.signals,
+            checks: &self.checks,
             intents: &self.intents,
             capacity: &self.capacity,
             readiness: &self.readiness,

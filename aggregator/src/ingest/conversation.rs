@@ -26,6 +26,7 @@ use leeward_common::{
         v1::{self, FromAgent, FromAggregator, RefuseCode},
     },
 };
+use leeward_engine::input::{CheckResult, CheckResults};
 use quinn::{Connection, RecvStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -163,6 +164,17 @@ impl Conversation {
                     .send(Change::MeshApplied { agent, applied })
                     .await;
             }
+            FromAgent::CheckResults(results) => {
+                let results = self.check_results(results);
+                self.ingest.metrics.checks(&results);
+                self.ingest.metrics.turn.arrivals_in.inc();
+                let arrival = Arrival::CheckResults(results);
+                self.ingest
+                    .turn
+                    .send(arrival)
+                    .await
+                    .map_err(Ending::from_turn)?;
+            }
             FromAgent::Status(status) => {
                 self.ingest
                     .roster
@@ -171,6 +183,25 @@ impl Conversation {
             }
         }
         Ok(())
+    }
+
+    /// Results as the engine reads them, of the agent and region that the certificate names.
+    fn check_results(&self, message: v1::CheckResults) -> CheckResults {
+        let result = |own: v1::CheckResult| CheckResult {
+            service: own.service,
+            check: own.check,
+            region: own.region,
+            question: own.question,
+            outcome: own.outcome,
+            latency_us: own.latency_us,
+            age: Duration::from_micros(own.age_us),
+            detail: own.detail.replace(char::is_control, " "),
+        };
+        CheckResults {
+            agent: self.identity.agent.clone(),
+            region: self.identity.region.clone(),
+            results: message.results.into_iter().map(result).collect(),
+        }
     }
 
     /// Makes a path table durable, and known to the batches that refer to it.

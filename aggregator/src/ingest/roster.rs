@@ -10,16 +10,22 @@ use arc_swap::ArcSwap;
 use leeward_common::{
     id::AgentId,
     time::{Clock, Timestamp},
-    wire::v1::{AgentStatus, Mesh, MeshApplied},
+    wire::{
+        limits,
+        v1::{AgentStatus, Mesh, MeshApplied},
+    },
 };
-use leeward_engine::policy::Policy;
+use leeward_engine::{intent::Intents, policy::Policy};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use crate::mesh::{Meshes, Registration};
+use crate::{
+    mesh::{Meshes, Registration},
+    shared::Published,
+};
 
 /// How long an agent may be away before it is forgotten and leaves the mesh: as long as the journal reaches back.
 pub const FORGET_AFTER: Duration = Duration::from_secs(48 * 3600);
@@ -116,6 +122,8 @@ pub enum Change {
     },
     /// Another policy is in force.
     Policy(Arc<Policy>),
+    /// Services changed, and with them perhaps what is to be checked.
+    Intents(Arc<Intents>),
 }
 
 /// The way to the roster's task. Cheap to clone.
@@ -149,6 +157,22 @@ impl RosterHandle {
     }
 }
 
+/// Tells the roster of services whenever they change. Ends only by being aborted.
+pub async fn follow(view: Arc<Published>, roster: RosterHandle) {
+    let mut published = view.subscribe();
+    let mut told = None;
+    loop {
+        let intents = Arc::clone(&view.load().intents);
+        if told != Some(intents.version) {
+            told = Some(intents.version);
+            roster.send(Change::Intents(intents)).await;
+        }
+        if published.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// The owner of the roster. Its task ends when every handle is dropped.
 pub struct Keeper {
     changes: mpsc::Receiver<Change>,
@@ -156,6 +180,7 @@ pub struct Keeper {
     roster: Roster,
     meshes: Meshes,
     policy: Arc<Policy>,
+    intents: Arc<Intents>,
     lines: BTreeMap<AgentId, Line>,
     clock: Arc<dyn Clock>,
     /// When the meshes are to be computed anew.
@@ -200,6 +225,7 @@ impl Keeper {
             roster,
             meshes: Meshes::default(),
             policy,
+            intents: Arc::default(),
             lines: BTreeMap::new(),
             clock,
             due: Some(Instant::now()),
@@ -251,6 +277,10 @@ impl Keeper {
             Change::Policy(policy) => {
                 self.policy = policy;
                 self.due = Some(Instant::now());
+            }
+            Change::Intents(intents) => {
+                self.intents = intents;
+                self.due.get_or_insert_with(|| Instant::now() + SETTLE);
             }
         }
     }
@@ -332,15 +362,22 @@ impl Keeper {
             .members
             .values()
             .map(|member| &member.registration);
-        let changed = self
-            .meshes
-            .update(self.clock.now(), &self.policy, registered);
+        let changed = self.meshes.update(
+            self.clock.now(),
+            &self.policy,
+            &self.intents.services,
+            registered,
+        );
         if !changed.is_empty() {
             info!(
                 agents = self.roster.members.len(),
                 changed = changed.len(),
                 "the mesh changed"
             );
+        }
+        let is_full = |(_, mesh): &&(AgentId, Arc<Mesh>)| mesh.checks.len() >= limits::CHECKS;
+        if let Some((agent, _)) = changed.iter().find(is_full) {
+            warn!(%agent, limit = limits::CHECKS, "there are more checks than an agent can be asked for; name fewer regions in `from`");
         }
         for (agent, mesh) in changed {
             self.change(&agent, |member| member.mesh_version = mesh.version);

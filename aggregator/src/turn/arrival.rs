@@ -6,7 +6,7 @@ use leeward_common::{
     id::{AgentId, RegionId},
     report::Path,
 };
-use leeward_engine::input::{Reports, Signal};
+use leeward_engine::input::{CheckResults, Reports, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
@@ -32,6 +32,8 @@ pub enum Arrival {
     Paths(NewPaths),
     /// An agent's reports of one window.
     Batch(Box<NewBatch>),
+    /// What came of an agent's checks. Nobody waits for it: an agent asks and tells again.
+    CheckResults(CheckResults),
     /// A signal from the API.
     Signal {
         /// The signal, already checked against its source's bounds.

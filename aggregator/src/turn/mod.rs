@@ -413,6 +413,10 @@ impl Turn {
                 staged.journal(&v1::Record::Batch(record));
                 true
             }
+            Arrival::CheckResults(results) => {
+                staged.journal(&v1::Record::CheckResults(results.into()));
+                true
+            }
             Arrival::Signal { signal, .. } => {
                 staged.journal(&v1::Record::Signal(signal.into()));
                 true
@@ -563,6 +567,7 @@ impl Turn {
                     },
                 )
             }
+            Arrival::CheckResults(results) => (Some(Input::CheckResults(results)), Answer::None),
             Arrival::Signal { signal, done } => {
                 (Some(Input::Signal(signal)), Answer::Done(done, Ok(())))
             }
@@ -629,7 +634,7 @@ impl Turn {
                     let _ = done.send(Err(TurnError::StoreFailed));
                 }
                 Arrival::Batch(batch) => batch.settle.with(batch.sequence, Outcome::NotStored),
-                Arrival::Refused(_) | Arrival::Stop => {}
+                Arrival::CheckResults(_) | Arrival::Refused(_) | Arrival::Stop => {}
             }
         }
     }

@@ -156,6 +156,7 @@ impl World {
                 require: BTreeMap::new(),
                 forbid: BTreeMap::new(),
                 depends_on: BTreeSet::new(),
+                checks: BTreeMap::new(),
                 replication: Replication::None,
                 priority: (n % 3) as u8,
                 rto: None,

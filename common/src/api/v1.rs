@@ -18,6 +18,7 @@ use crate::{
 
 mod audit;
 mod capacity;
+mod check;
 mod define;
 mod directions;
 mod known;
@@ -29,6 +30,7 @@ mod watch;
 
 pub use audit::{Audit, AuditEntry};
 pub use capacity::{Account, Capacity};
+pub use check::{CheckFinding, CheckSpec, CheckStanding, CheckVantage, MAX_CHECKS};
 pub use define::{
     Defined, Failback, Fault, OfferSpec, OverrideRule, OverrideSpec, Replication, ReservationSpec,
     ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec, check_why,

@@ -36,6 +36,8 @@ pub mod number {
     pub const MESH_APPLIED: u8 = 3;
     /// [`super::v1::AgentStatus`].
     pub const STATUS: u8 = 4;
+    /// [`super::v1::CheckResults`].
+    pub const CHECK_RESULTS: u8 = 5;
     /// [`super::v1::Welcome`].
     pub const WELCOME: u8 = 17;
     /// [`super::v1::Refuse`].
@@ -68,6 +70,7 @@ const fn kind(message_type: u8) -> Option<(&'static str, usize)> {
         number::PATHS => ("path table", limits::CONTROL_BYTES),
         number::MESH_APPLIED => ("answer to a mesh", limits::CONTROL_BYTES),
         number::STATUS => ("agent status", limits::SMALL_CONTROL_BYTES),
+        number::CHECK_RESULTS => ("check results", limits::CONTROL_BYTES),
         number::WELCOME => ("welcome", limits::SMALL_CONTROL_BYTES),
         number::REFUSE => ("refusal", limits::SMALL_CONTROL_BYTES),
         number::MESH => ("mesh", limits::CONTROL_BYTES),
@@ -127,6 +130,7 @@ pub fn frame_from_agent(message: &v1::FromAgent) -> Vec<u8> {
         From::Paths(paths) => frame_map(number::PATHS, paths),
         From::MeshApplied(applied) => frame_map(number::MESH_APPLIED, applied),
         From::Status(status) => frame_map(number::STATUS, status),
+        From::CheckResults(results) => frame_map(number::CHECK_RESULTS, results),
     }
 }
 
@@ -169,6 +173,7 @@ pub fn parse_from_agent(header: &Header, payload: &[u8]) -> Result<v1::FromAgent
         number::PATHS => From::Paths(parse_map("path table", payload)?),
         number::MESH_APPLIED => From::MeshApplied(parse_map("answer to a mesh", payload)?),
         number::STATUS => From::Status(parse_map("agent status", payload)?),
+        number::CHECK_RESULTS => From::CheckResults(parse_map("check results", payload)?),
         other => return Err(WireError::UnknownType(other)),
     };
     message.check_limits()?;

@@ -9,13 +9,17 @@
 //!  agent                                   aggregator
 //!    Hello ───────────── control ─────────────▶        who I am, where I answer
 //!      ◀──────────────── control ───────────── Welcome  what of yours is durable; or Refuse
-//!      ◀──────────────── control ───────────── Mesh     whom to probe, how often
+//!      ◀──────────────── control ───────────── Mesh     whom to probe, how often; what to ask of services
 //!    MeshApplied ─────── control ─────────────▶        and what I refused to probe
 //!    Paths ───────────── control ─────────────▶        table 1: row 0 is …, row 1 is …
 //!      ◀──────────────── control ───────────── PathsDurable
 //!    Batch ───────────── uni ─────────────────▶        table 1, sequence 17
 //!      ◀──────────────── control ───────────── Durable  17
+//!    CheckResults ────── control ─────────────▶        what came of asking
 //! ```
+//!
+//! An agent that does not know of checks passes over that part of a mesh; one that does sends results only to an
+//! aggregator that asked for some. So builds with and without them talk to each other under one major version.
 
 pub mod batch;
 mod bits;
@@ -37,7 +41,7 @@ pub const AGGREGATOR_URI_PREFIX: &str = "leeward://aggregator/";
 /// Limits checked before anything is allocated. The reasons are rounded up from the largest honest message.
 pub mod limits {
     /// A control message with a list: [`PATHS`] of at most 160 bytes each, or [`TARGETS`] of at most 460 (a mesh's
-    /// of 230, a refused one with its reason).
+    /// of 230, a refused one with its reason), or [`CHECKS`] of at most 800 beside a mesh's targets.
     pub const CONTROL_BYTES: usize = 4 << 20;
     /// A control message without a long list: a few texts of [`TEXT_BYTES`], and room for fields of newer builds.
     pub const SMALL_CONTROL_BYTES: usize = 16 << 10;
@@ -51,6 +55,8 @@ pub mod limits {
     pub const PATHS: usize = 16_384;
     /// Targets in one mesh.
     pub const TARGETS: usize = 8_192;
+    /// Checks in one mesh, and results in one message.
+    pub const CHECKS: usize = 2_048;
     /// Filled histogram buckets in one batch: 64 for each row of the largest table. It bounds what a small batch of
     /// constant columns can make a reader allocate to 8 MiB.
     pub const BATCH_BUCKETS: usize = 1 << 20;

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
-    id::{AgentId, RegionId, TargetId},
+    check::{MAX_BODY, MAX_URL, Outcome},
+    id::{AgentId, CheckId, RegionId, ServiceId, TargetId},
     report::{Path, ProbeKind},
     wire::{WireError, limits},
 };
@@ -23,6 +24,8 @@ pub enum FromAgent {
     MeshApplied(MeshApplied),
     /// How the agent itself fares; every few seconds.
     Status(AgentStatus),
+    /// What came of checks. Sent only to an aggregator whose mesh asks for some: an older one would not understand it.
+    CheckResults(CheckResults),
 }
 
 /// What an aggregator says on the control stream.
@@ -125,6 +128,62 @@ pub struct Mesh {
     pub silence_us: u64,
     /// The targets.
     pub targets: Vec<Target>,
+    /// What to ask of services. An agent of an older build passes it over, and its silence is what is known then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
+}
+
+/// What to ask of a service.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Check {
+    /// The service.
+    pub service: ServiceId,
+    /// Which of its checks.
+    pub check: CheckId,
+    /// The region that the answer stands for.
+    pub region: RegionId,
+    /// A number for what is asked, sent back with what came of it.
+    pub question: u64,
+    /// What is asked, as [`crate::check::CheckUrl`] reads it. A text, so that one of a newer build costs one check only.
+    pub url: String,
+    /// The first and the last status of a page that is well.
+    pub status: [u16; 2],
+    /// A text that a page must hold; `None` to read no page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// How long everything may take, microseconds.
+    pub timeout_us: u64,
+    /// How often to ask, microseconds.
+    pub interval_us: u64,
+}
+
+/// What came of checks.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CheckResults {
+    /// One by one.
+    pub results: Vec<CheckResult>,
+}
+
+/// What came of one check.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CheckResult {
+    /// The service.
+    pub service: ServiceId,
+    /// Which of its checks.
+    pub check: CheckId,
+    /// The region that the answer stands for.
+    pub region: RegionId,
+    /// The number of what was asked.
+    pub question: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How long it took, microseconds.
+    pub latency_us: u64,
+    /// How long before this message it ended, microseconds, by a clock that nobody sets.
+    pub age_us: u64,
+    /// The outcome in words, for people; empty if there is nothing to add.
+    #[serde(default, serialize_with = "reason")]
+    pub detail: String,
 }
 
 /// One target of a mesh.
@@ -244,6 +303,12 @@ impl FromAgent {
                 status.stamps.len(),
                 limits::TEXT_BYTES,
             ),
+            Self::CheckResults(CheckResults { results }) => {
+                at_most("list of check results", results.len(), limits::CHECKS)?;
+                results
+                    .iter()
+                    .try_for_each(|own| at_most("detail", own.detail.len(), limits::REASON_BYTES))
+            }
         }
     }
 }
@@ -260,8 +325,14 @@ impl FromAggregator {
             Self::Refuse(refuse) => at_most("reason", refuse.reason.len(), limits::TEXT_BYTES),
             Self::Mesh(mesh) => {
                 at_most("mesh", mesh.targets.len(), limits::TARGETS)?;
+                at_most("list of checks", mesh.checks.len(), limits::CHECKS)?;
                 mesh.targets.iter().try_for_each(|target| {
                     at_most("list of probe kinds", target.kinds.len(), limits::KINDS)
+                })?;
+                mesh.checks.iter().try_for_each(|check| {
+                    let body = check.body.as_deref().unwrap_or_default();
+                    at_most("text of a check", body.len(), MAX_BODY)?;
+                    at_most("URL of a check", check.url.len(), MAX_URL)
                 })
             }
             Self::PathsDurable(_) => Ok(()),

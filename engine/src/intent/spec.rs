@@ -35,6 +35,7 @@ fn service(spec: &ServiceSpec) -> Service {
         require,
         forbid,
         depends_on,
+        checks,
         replication,
         priority,
         rto,
@@ -73,6 +74,7 @@ fn service(spec: &ServiceSpec) -> Service {
         require,
         forbid,
         depends_on,
+        checks,
         replication: match replication {
             v1::Replication::None => Replication::None,
             v1::Replication::Asynchronous => Replication::Asynchronous,

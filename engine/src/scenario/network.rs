@@ -151,6 +151,7 @@ impl Network {
             | Action::Clock { .. }
             | Action::AggregatorRestart
             | Action::Signal(_)
+            | Action::Check(_)
             | Action::Intent(_) => {}
         }
     }

@@ -23,7 +23,7 @@ mod expect;
 mod intents;
 
 use expect::RawExpect;
-use intents::{Named, RawDefined};
+use intents::{Named, RawCheck, RawDefined};
 
 /// A region may have this many agents: each is a host of the lab.
 const MAX_AGENTS: u32 = 16;
@@ -124,6 +124,8 @@ struct RawEvent {
     #[serde(default)]
     aggregator_restart: bool,
     signal: Option<Spanned<RawSignal>>,
+    check_fails: Option<Spanned<RawCheck>>,
+    check_passes: Option<Spanned<RawCheck>>,
     put_service: Option<RawDefined>,
     remove_service: Option<Spanned<ServiceId>>,
     put_offer: Option<RawDefined>,

@@ -3,7 +3,8 @@
 //! An engine as it is now is handed over by value. Virtual agents take the place of those that are heard of now, on a
 //! network whose links are what the engine's own estimates say: half of the median round trip each way, a share of loss
 //! each way that makes the loss of the round trip, and a jitter that makes the spread. Then events change that network, and
-//! what the engine decides is written down. Regions and agents that are silent now stay silent.
+//! what the engine decides is written down. Regions and agents that are silent now stay silent,
+//! and who asks a service for an answer goes on to hear what it heard last.
 //!
 //! The virtual world lives at [`START`] as every simulation does; what it tells is moved to the engine's time and given the
 //! names of the live agents. A live agent's reports say how late they usually come, by its own clock; so do the virtual
@@ -18,7 +19,7 @@ use leeward_common::{
     time::Timestamp,
 };
 
-use super::{Line, LineKind, REPORT_DELAY, START, world::World};
+use super::{Line, LineKind, REPORT_DELAY, START, checks::Asking, world::World};
 use crate::{
     Engine,
     decision::Decision,
@@ -83,7 +84,7 @@ pub fn run(
         decisions: Vec::new(),
         states: states(&before),
     };
-    let mut world = World::new(&scenario);
+    let mut world = World::new(&scenario, Asking::live(&before));
     let (mut events, mut changes) = (
         what_if.events.iter().peekable(),
         what_if.changes.iter().peekable(),
@@ -292,6 +293,10 @@ impl Run {
             Input::AgentDisconnected { agent } => Input::AgentDisconnected {
                 agent: live(&agent)?,
             },
+            Input::CheckResults(mut results) => {
+                results.agent = live(&results.agent)?;
+                Input::CheckResults(results)
+            }
             Input::Signal(signal) => Input::Signal(Signal {
                 observed_at: self.start + signal.observed_at.since(START),
                 expires_at: self.start + signal.expires_at.since(START),

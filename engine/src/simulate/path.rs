@@ -334,7 +334,7 @@ fn unit(random: &mut ChaCha8Rng) -> f64 {
 }
 
 /// A seed from a name (FNV-1a).
-fn fnv1a(name: &str) -> u64 {
+pub(super) fn fnv1a(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     })

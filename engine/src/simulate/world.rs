@@ -10,10 +10,11 @@ use leeward_common::{
 
 use super::{
     REPORT_DELAY, START,
+    checks::Asking,
     path::{Timeline, VirtualPath},
 };
 use crate::{
-    input::{AgentConnected, Input, Reports, Signal},
+    input::{AgentConnected, CheckResults, Input, Reports, Signal},
     scenario::{Action, Network, Scenario, SignalAction},
 };
 
@@ -31,6 +32,9 @@ pub(super) struct World<'a> {
     scenario: &'a Scenario,
     network: Network,
     timeline: Timeline,
+    asking: Asking,
+    /// The agents, each with its region.
+    ids: BTreeMap<AgentId, RegionId>,
     agents: BTreeMap<AgentId, VirtualAgent>,
     next_event: usize,
     window_end: Timestamp,
@@ -55,7 +59,7 @@ struct VirtualAgent {
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(scenario: &'a Scenario) -> Self {
+    pub(super) fn new(scenario: &'a Scenario, asking: Asking) -> Self {
         let ids = scenario.agent_ids();
         let timeline = Timeline::new(scenario);
         let agent = |(id, region): (&AgentId, &RegionId)| {
@@ -77,14 +81,17 @@ impl<'a> World<'a> {
             network: scenario.network(),
             agents: ids.iter().map(agent).collect(),
             timeline,
+            asking,
             next_event: 0,
             window_end: START + scenario.policy.probing.window,
             inputs: BTreeMap::new(),
             order: 0,
+            ids,
         };
-        for id in ids.keys() {
+        for id in world.ids.clone().keys() {
             world.tell_connected(START, id);
         }
+        world.plan_checks(START);
         world
     }
 
@@ -93,7 +100,9 @@ impl<'a> World<'a> {
         loop {
             let event = self.scenario.events.get(self.next_event);
             let event_at = event.map(|event| START + event.at);
+            let first = event_at.map_or(self.window_end, |at| at.min(self.window_end));
             match event_at {
+                _ if self.asking.next().is_some_and(|at| at <= now && at < first) => self.ask(),
                 Some(at) if at <= now && at < self.window_end => {
                     self.next_event += 1;
                     self.happen(at, self.next_event - 1);
@@ -225,8 +234,11 @@ impl<'a> World<'a> {
                         agent.ahead_us = *ahead_us;
                     }
                 }
+                Action::Check(check) => self.asking.on_action(check),
                 Action::Intent(intent) => {
                     let change = intent.change(START);
+                    self.asking.on_change(&change);
+                    self.plan_checks(at);
                     self.tell(at, Input::Change(Box::new(change)));
                 }
                 // The story does it: the world goes on as if nothing had happened.
@@ -234,6 +246,34 @@ impl<'a> World<'a> {
                 Action::Set { .. } | Action::Clear { .. } => {}
             }
         }
+    }
+
+    fn plan_checks(&mut self, now: Timestamp) {
+        let agents = self.ids.iter();
+        let agents = agents.map(|(agent, region)| (agent.clone(), region.clone()));
+        self.asking.plan(now, self.scenario.seed, agents);
+    }
+
+    /// Lets the agent ask whose turn it is. One that does not run asks nothing; one that does not reach the aggregator
+    /// asks in vain, since only the newest result counts and the next one follows soon.
+    fn ask(&mut self) {
+        let Some(at) = self.asking.next() else {
+            return;
+        };
+        let Some((id, took, result)) = self.asking.ask(&self.network, &self.ids) else {
+            return;
+        };
+        let heard =
+            |agent: &&VirtualAgent| agent.running && agent.connected && agent.cut_since.is_none();
+        let Some(agent) = self.agents.get(&id).filter(heard) else {
+            return;
+        };
+        let results = CheckResults {
+            agent: id,
+            region: agent.region.clone(),
+            results: vec![result],
+        };
+        self.tell(at + took + REPORT_DELAY, Input::CheckResults(results));
     }
 
     /// Regions or uplinks were cut off or joined again.

@@ -205,6 +205,7 @@ pub fn service(home: &str) -> Service {
         require: BTreeMap::new(),
         forbid: BTreeMap::new(),
         depends_on: BTreeSet::new(),
+        checks: BTreeMap::new(),
         replication: Replication::None,
         priority: 100,
         rto: None,

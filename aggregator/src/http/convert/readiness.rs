@@ -4,7 +4,10 @@ use leeward_common::{
     api::v1,
     id::{RegionId, ServiceId},
 };
-use leeward_engine::readiness::ReadinessState;
+use leeward_engine::{
+    checks::{Finding, Findings},
+    readiness::ReadinessState,
+};
 
 use super::{Moment, failover};
 
@@ -42,6 +45,7 @@ pub fn readiness(moment: &Moment<'_>, wanted: Wanted<'_>) -> v1::Readiness {
                     },
                     since: standing.since.into(),
                     reasons: failover::reasons(&standing.reasons),
+                    checks: checks(moment, service, region),
                 });
             }
         }
@@ -64,6 +68,41 @@ pub fn readiness(moment: &Moment<'_>, wanted: Wanted<'_>) -> v1::Readiness {
         history: history.collect(),
         evaluated_at: view.now.into(),
     }
+}
+
+/// What agents of other regions find there.
+fn checks(moment: &Moment<'_>, service: &ServiceId, region: &RegionId) -> Vec<v1::CheckStanding> {
+    let view = moment.view;
+    let Some(known) = view.intents.services.get(service) else {
+        return Vec::new();
+    };
+    let found = view
+        .checks
+        .findings(moment.now(), service, &known.what, region);
+    let standing = |own: Findings<'_>| {
+        let url = own.spec.at.get(region)?.clone();
+        let vantage_points = own.vantages.iter().map(|own| v1::CheckVantage {
+            region_id: own.region.clone(),
+            agent_id: own.agent.clone(),
+            outcome: own.outcome,
+            detail: own.detail.to_owned(),
+            latency_us: own.latency_us,
+            age_ms: super::milliseconds(own.age),
+            counts: own.passes().is_some(),
+        });
+        Some(v1::CheckStanding {
+            check_id: own.check.clone(),
+            url,
+            finding: match own.finding {
+                Finding::Passes => v1::CheckFinding::Passes,
+                Finding::Fails => v1::CheckFinding::Fails,
+                Finding::Divided => v1::CheckFinding::Divided,
+                Finding::Silent => v1::CheckFinding::Silent,
+            },
+            vantage_points: vantage_points.collect(),
+        })
+    };
+    found.filter_map(standing).collect()
 }
 
 const fn state(state: ReadinessState) -> v1::ReadinessState {

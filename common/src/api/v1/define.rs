@@ -13,10 +13,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::{CheckSpec, MAX_CHECKS, Time};
 use crate::{
     config::Span,
-    id::{OfferId, OverrideId, RegionId, ReservationId, ResourceId, ServiceId},
+    id::{CheckId, OfferId, OverrideId, RegionId, ReservationId, ResourceId, ServiceId},
 };
 
 /// The longest `why`, in bytes.
@@ -59,6 +59,9 @@ pub struct ServiceSpec {
     /// Services that must be able to run where it runs, or be reachable within its limits.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub depends_on: BTreeSet<ServiceId>,
+    /// What agents of other regions ask of it where it runs or could run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: BTreeMap<CheckId, CheckSpec>,
     /// How its data gets to where it may run.
     #[serde(default)]
     pub replication: Replication,
@@ -463,6 +466,14 @@ impl ServiceSpec {
                 "name other services only",
             ));
         }
+        if self.checks.len() > MAX_CHECKS {
+            let detail = format!("holds {} checks", self.checks.len());
+            let what_to_do = format!("use at most {MAX_CHECKS}");
+            return Err(Fault::new("checks", detail, what_to_do));
+        }
+        for (check, spec) in &self.checks {
+            spec.check(&format!("checks.{check}"))?;
+        }
         for (path, span) in [("rto", self.rto), ("rpo", self.rpo)] {
             span_within(path, span, Duration::from_secs(366 * 86_400))?;
         }
@@ -477,6 +488,11 @@ impl ServiceSpec {
             .chain(candidates.map(|(at, region)| (format!("candidates.{at}"), region)))
             .chain(multipliers.map(|region| (format!("multipliers.{region}"), region)))
             .chain(clients.map(|region| (format!("clients.{region}"), region)))
+            .chain(
+                self.checks
+                    .iter()
+                    .flat_map(|(id, spec)| spec.regions(&format!("checks.{id}"))),
+            )
             .collect()
     }
 }

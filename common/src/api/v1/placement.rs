@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Perspective, Previous, Reason, State, Time};
+use super::{Candidate, CheckStanding, Perspective, Previous, Reason, State, Time};
 use crate::id::{OverrideId, RegionId, ResourceId, ServiceId};
 
 /// Where a service should run, and why.
@@ -220,6 +220,9 @@ pub struct Standing {
     pub since: Time,
     /// Why not, or what is not known.
     pub reasons: Vec<Reason>,
+    /// What agents of other regions find there; absent without checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckStanding>,
 }
 
 /// A change of readiness.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use leeward_common::{
     api::v1::{Defined, Time},
+    check::Outcome,
     config::{ConfigError, Span, Spanned},
-    id::{OfferId, OverrideId, RegionId, ServiceId},
+    id::{CheckId, OfferId, OverrideId, RegionId, ServiceId},
     time::Timestamp,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -13,11 +14,23 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{RawEvent, RawScenario, Reader};
 use crate::{
     intent::Owner,
-    scenario::{Action, Intent},
+    scenario::{Action, CheckAction, Intent},
 };
 
 /// A table with an `id`, read as a whole once it is known what it is.
 pub(super) type RawDefined = Spanned<toml::Table>;
+
+/// What becomes of a check.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCheck {
+    service: Spanned<ServiceId>,
+    check: Option<CheckId>,
+    region: Spanned<RegionId>,
+    #[serde(default)]
+    from: Vec<Spanned<RegionId>>,
+    outcome: Option<Outcome>,
+}
 
 /// Every id that something is put under, so that a name that nothing bears is found.
 #[derive(Default)]
@@ -63,6 +76,13 @@ impl Reader<'_> {
     /// What an event changes about services, offers and overrides.
     pub(super) fn changes(&self, raw: &mut RawEvent) -> Result<Vec<Action>, ConfigError> {
         let mut all = Vec::new();
+        if let Some(check) = &raw.check_fails {
+            let usual = Some(Outcome::Status);
+            all.push(self.check(check, check.get_ref().outcome.or(usual))?);
+        }
+        if let Some(check) = &raw.check_passes {
+            all.push(self.check(check, None)?);
+        }
         if let Some(service) = raw.put_service.take() {
             all.push(self.service(service)?);
         }
@@ -85,6 +105,28 @@ impl Reader<'_> {
             all.push(Action::Intent(Intent::LiftOverride(id)));
         }
         Ok(all)
+    }
+
+    fn check(
+        &self,
+        written: &Spanned<RawCheck>,
+        outcome: Option<Outcome>,
+    ) -> Result<Action, ConfigError> {
+        let raw = written.get_ref();
+        let fails = outcome.is_some_and(|own| own.passes() != Some(true));
+        if outcome.is_some() != fails || (outcome.is_none() && raw.outcome.is_some()) {
+            let message =
+                "check_fails may say by which outcome, like \"timeout\", and check_passes none";
+            return Err(self.document.error(written.span(), message));
+        }
+        let from: Result<Vec<_>, _> = raw.from.iter().map(|own| self.region(own)).collect();
+        Ok(Action::Check(CheckAction {
+            service: self.service_id(&raw.service)?,
+            check: raw.check.clone(),
+            region: self.region(&raw.region)?,
+            from: from?,
+            outcome,
+        }))
     }
 
     fn service_id(&self, id: &Spanned<ServiceId>) -> Result<ServiceId, ConfigError> {
