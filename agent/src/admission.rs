@@ -131,33 +131,35 @@ impl Admission {
     /// Why this address must not be probed; `None` if it may.
     #[must_use]
     pub fn refusal(&self, address: IpAddr) -> Option<String> {
-        let address = address.to_canonical();
-        if METADATA.contains(&address) {
-            return Some(format!(
-                "{address} is a cloud's metadata service, which is never probed"
-            ));
-        }
-        let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-        if address.is_multicast() || address.is_unspecified() || broadcast {
-            return Some(format!("{address} is not the address of one host"));
-        }
-        let holding: Vec<_> = self
-            .allowed
-            .iter()
-            .filter(|network| network.contains(address))
-            .collect();
-        if holding.is_empty() {
-            return Some(format!(
-                "{address} is outside this agent's allowed_networks"
-            ));
-        }
-        let (_, what) = ONLY_IF_NAMED.iter().find(|(special, _)| {
-            special.contains(address) && !holding.iter().any(|network| network.within(special))
-        })?;
-        Some(format!(
-            "{address} is {what}, which allowed_networks does not name explicitly"
-        ))
+        refusal(&self.allowed, "allowed_networks", address)
     }
+}
+
+/// Why an address must not be talked to if these networks are allowed; `None` if it may. `key` is where they are written.
+pub(crate) fn refusal(allowed: &[Network], key: &str, address: IpAddr) -> Option<String> {
+    let address = address.to_canonical();
+    if METADATA.contains(&address) {
+        return Some(format!(
+            "{address} is a cloud's metadata service, which is never probed"
+        ));
+    }
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if address.is_multicast() || address.is_unspecified() || broadcast {
+        return Some(format!("{address} is not the address of one host"));
+    }
+    let holding: Vec<_> = allowed
+        .iter()
+        .filter(|network| network.contains(address))
+        .collect();
+    if holding.is_empty() {
+        return Some(format!("{address} is outside this agent's {key}"));
+    }
+    let (_, what) = ONLY_IF_NAMED.iter().find(|(special, _)| {
+        special.contains(address) && !holding.iter().any(|network| network.within(special))
+    })?;
+    Some(format!(
+        "{address} is {what}, which {key} does not name explicitly"
+    ))
 }
 
 #[cfg(test)]

@@ -19,12 +19,15 @@ use leeward_common::{
 use serde::Deserialize;
 
 use crate::{
-    admission::{Admission, Network},
+    admission::{Admission, InvalidNetwork, Network},
     spool::AGGREGATORS_MAX,
 };
 
+mod checks;
 mod stamp;
 
+pub use checks::Checks;
+use checks::RawChecks;
 pub use stamp::Stamp;
 
 /// A valid configuration.
@@ -52,6 +55,8 @@ pub struct Config {
     pub uplink: Uplink,
     /// The STAMP reflector.
     pub stamp: Stamp,
+    /// What it may ask of services, and how fast.
+    pub checks: Checks,
 }
 
 /// Files that hold this agent's identity.
@@ -136,6 +141,8 @@ struct RawConfig {
     uplink: RawUplink,
     #[serde(default)]
     stamp: stamp::RawStamp,
+    #[serde(default)]
+    checks: RawChecks,
 }
 
 #[derive(Deserialize)]
@@ -212,10 +219,13 @@ impl Config {
             credentials,
             ..
         } = &raw;
+        let admission = raw.admission(document)?;
+        let checks = &raw.checks;
         Ok(Self {
             region: region.clone(),
             agent: agent.clone(),
-            admission: raw.admission(document)?,
+            checks: checks.valid(document, &admission.allowed, credentials_directory)?,
+            admission,
             addresses: raw.addresses(document)?,
             answer_port: port(
                 document,
@@ -249,12 +259,7 @@ impl RawConfig {
                 "allowed_networks is missing; list the networks that this agent may probe, like [\"10.0.0.0/8\"]",
             ));
         };
-        let mut allowed = Vec::with_capacity(networks.len());
-        for network in networks {
-            let parsed = network.get_ref().parse::<Network>();
-            allowed
-                .push(parsed.map_err(|error| document.error(network.span(), error.to_string()))?);
-        }
+        let allowed = self::networks(document, networks)?;
         let max_probes_per_second = match &self.max_probes_per_second {
             None => defaults::MAX_PROBES_PER_SECOND,
             Some(rate) if (1..=1_000_000).contains(rate.get_ref()) => *rate.get_ref(),
@@ -428,6 +433,17 @@ impl RawUplink {
     }
 }
 
+fn networks(
+    document: &Document<'_>,
+    written: &[Spanned<String>],
+) -> Result<Vec<Network>, ConfigError> {
+    let network = |own: &Spanned<String>| {
+        let parsed = own.get_ref().parse();
+        parsed.map_err(|error: InvalidNetwork| document.error(own.span(), error.to_string()))
+    };
+    written.iter().map(network).collect()
+}
+
 fn port(
     document: &Document<'_>,
     port: Option<&Spanned<u16>>,
@@ -521,6 +537,9 @@ mod tests {
         assert_eq!(shown.aggregators[0].name.take().as_deref(), Some("main"));
         let mesh_key = shown.stamp.mesh_key.take();
         assert_eq!(mesh_key, Some("/etc/leeward/mesh.key".into()));
+        let ca = shown.checks.ca.take();
+        assert_eq!(ca.as_deref(), Some(Path::new("/etc/leeward/checks-ca.pem")));
+        shown.checks.allowed.key = "allowed_networks";
         assert_eq!(shown, sample);
     }
 
@@ -543,6 +562,9 @@ mod tests {
             "keep_alive",
             "idle_timeout",
             "waiting_memory_mib",
+            "allow",
+            "concurrency",
+            "max_per_second",
         ] {
             assert!(
                 uncommented(SAMPLE).contains(&format!("\n{key} = ")),
@@ -617,6 +639,14 @@ mod tests {
             (
                 "uplink = { waiting_memory_mib = 0 }",
                 "agent.toml:2:33: uplink.waiting_memory_mib is 0; use 1",
+            ),
+            (
+                "checks = { concurrency = 0 }",
+                "agent.toml:2:26: checks.concurrency is 0; use 1 to 256",
+            ),
+            (
+                "checks = { allow = [\"10.0.0.1/8\"] }",
+                "agent.toml:2:21: \"10.0.0.1/8\" is not a network",
             ),
         ];
         for (line, expected) in cases {

@@ -208,7 +208,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Creden
     }
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, CredentialError> {
+pub(crate) fn read_roots(path: &Path) -> Result<RootCertStore, CredentialError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates(path)? {
         roots

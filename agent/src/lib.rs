@@ -14,12 +14,14 @@
 //! - [`spool`]: batches that wait until every aggregator has stored them.
 //! - [`uplink`]: one connection to each aggregator.
 //! - [`reflector`]: the UDP port that answers other agents' STAMP probes.
+//! - [`checks`]: asking services in other regions for an answer, on a thread of its own.
 //! - [`answer`]: the open port that meets other agents' SYN probes.
 //! - [`status`] and [`metrics`]: how the agent fares, for the host it runs on. [`process`]: what it uses.
 //! - [`random`]: jitter and keys.
 
 pub mod admission;
 pub mod answer;
+pub mod checks;
 pub mod config;
 pub mod credentials;
 mod limiter;

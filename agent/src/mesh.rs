@@ -375,6 +375,7 @@ mod tests {
             silence_probes: 0,
             silence_us: 0,
             targets,
+            checks: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::fmt::{Display, Write as _};
 
 use leeward_common::{
+    check::Outcome,
     id::{AgentId, RegionId},
     report::Class,
     time::Timestamp,
@@ -247,6 +248,19 @@ impl Page {
             GAUGE,
             "Targets that an aggregator wants probed and this agent refuses.",
             uplink.targets_refused(),
+        );
+        self.one(
+            "checks",
+            GAUGE,
+            "Checks of services that an aggregator asks for.",
+            uplink.checks(),
+        );
+        let words = Outcome::ALL.iter().map(|outcome| outcome.as_str());
+        self.family(
+            "checks_total",
+            "Checks of services that were carried out, by what came of them.",
+            "outcome",
+            words.zip(uplink.check_results()),
         );
         self.one(
             "batches_total",

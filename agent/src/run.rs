@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     answer,
+    checks::{self, Checker},
     config::{Config, Stamp},
     credentials::Credentials,
     metrics, privilege,
@@ -57,7 +58,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// From here on an expiring certificate is a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// Loads the configuration's credentials and warns when they expire soon.
+/// Loads the configuration's credentials, looks at the authorities of checks, and warns when they expire soon.
 ///
 /// # Errors
 ///
@@ -65,6 +66,9 @@ const EXPIRES_SOON: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub fn load_credentials(config: &Config) -> anyhow::Result<Credentials> {
     let now = SystemClock.now();
     let credentials = Credentials::load(now, &config.credentials, &config.region, &config.agent)?;
+    if let Some(authorities) = &config.checks.ca {
+        checks::check_authorities(authorities)?;
+    }
     let left = credentials.expires_at().since(now);
     if left < EXPIRES_SOON {
         warn!(expires_at = %credentials.expires_at(), hours_left = left.as_secs() / 3_600, "the certificate expires soon");
@@ -174,12 +178,14 @@ async fn serve(
     let status_listener = bind_status(config.status_listen).await?;
     let (credentials, believed) = watch::channel(Arc::new(credentials));
     let prober = Arc::new(prober);
+    let checker = Checker::start(&config.checks)?;
     let uplink = Uplink::start(Setup {
         config: config.clone(),
         boot_epoch: u64::from_be_bytes(random::bytes()),
         credentials: believed.clone(),
         prober: Arc::downgrade(&prober),
         reflector: reflector.clone(),
+        checker,
     });
     let vitals = Arc::new(Vitals {
         agent: config.agent.clone(),
@@ -297,9 +303,10 @@ impl Life {
             .allowed
             .clone_from(&new.admission.allowed);
         expected.credentials.clone_from(&new.credentials);
+        expected.checks.allowed.clone_from(&new.checks.allowed);
         if expected != new {
             warn!(
-                "only allowed_networks and credentials are taken over while running; restart for the rest"
+                "only allowed_networks, checks.allow and credentials are taken over while running; restart for the rest"
             );
         }
         match load_credentials(&expected) {
@@ -314,7 +321,10 @@ impl Life {
         }
         let _ = self
             .orders
-            .send(Order::Admit(expected.admission.clone()))
+            .send(Order::Admit(
+                expected.admission.clone(),
+                expected.checks.allowed.clone(),
+            ))
             .await;
         self.config = expected;
         info!("reloaded");

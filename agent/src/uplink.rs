@@ -39,6 +39,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admission::Admission,
+    checks::{self, Allowed, Checker, Done},
     config::Config,
     credentials::Credentials,
     mesh::{Admitted, Union},
@@ -52,6 +53,7 @@ use crate::{
 use connection::{Connection, Live, QueueFull, Table};
 use delivery::Delivery;
 use figures::{AggregatorFigures, AggregatorFiguresOf, UplinkFigures};
+use findings::Findings;
 use session::{Command, Event, Identity, Session};
 
 pub mod backoff;
@@ -59,6 +61,7 @@ mod connection;
 pub mod delivery;
 pub mod failure;
 pub mod figures;
+mod findings;
 pub mod session;
 
 #[cfg(test)]
@@ -117,8 +120,8 @@ impl Probing for Weak<ProberHandle> {
 /// What can change while the uplink runs.
 #[derive(Debug)]
 pub enum Order {
-    /// Other networks or another rate.
-    Admit(Admission),
+    /// Other networks or another rate, and other addresses that may be asked.
+    Admit(Admission, Allowed),
 }
 
 /// What the uplink is made of.
@@ -134,6 +137,8 @@ pub struct Setup<P> {
     pub prober: P,
     /// The reflector, if there is one: it is told who its peers are.
     pub reflector: Option<Arc<Reflector>>,
+    /// The thread that asks services.
+    pub checker: Checker,
 }
 
 /// Owns what waits to be sent and decides what is sent next. Ends when the prober's windows end.
@@ -154,6 +159,7 @@ pub struct Uplink<P> {
     seen_plan: u32,
     identity: Arc<Identity>,
     spool: Spool,
+    findings: Findings,
     aggregators: Vec<Connection>,
     events: mpsc::Receiver<(usize, Event)>,
     sessions: JoinSet<()>,
@@ -172,6 +178,7 @@ impl<P: Probing> Uplink<P> {
             credentials,
             prober,
             reflector,
+            checker,
         } = setup;
         let identity = Arc::new(Identity {
             agent: config.agent,
@@ -221,6 +228,7 @@ impl<P: Probing> Uplink<P> {
                 config.aggregators.len(),
                 config.uplink.waiting_bytes,
             ),
+            findings: Findings::new(checker, config.checks.allowed),
             aggregators: config
                 .aggregators
                 .into_iter()
@@ -250,6 +258,7 @@ impl<P: Probing> Uplink<P> {
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (meshes_due, unapplied) = (self.meshes_due(), !self.unapplied.is_empty());
+            let results_due = self.findings.send_at();
             tokio::select! {
                 // Fresh windows before everything else: the graph waits for them.
                 biased;
@@ -258,9 +267,11 @@ impl<P: Probing> Uplink<P> {
                     None => break,
                 },
                 Some((index, event)) = self.events.recv() => self.on_event(index, event),
-                Some(Order::Admit(admission)) = orders.recv() => self.on_admission(admission),
+                Some(Order::Admit(admission, allowed)) = orders.recv() => self.on_admission(admission, allowed),
                 _ = status.tick() => self.on_tick(),
                 () = sleep_until(meshes_due), if unapplied => self.apply_meshes(),
+                done = self.findings.next() => self.on_checked(done),
+                () = sleep_until(results_due.unwrap_or(meshes_due)), if results_due.is_some() => self.send_results(),
             }
         }
         self.finish(Instant::now() + flush).await;
@@ -426,8 +437,29 @@ impl<P: Probing> Uplink<P> {
         }
     }
 
-    fn on_admission(&mut self, admission: Admission) {
+    fn on_checked(&mut self, done: Done) {
+        self.figures.on_checked(done.outcome);
+        self.findings.on_done(done);
+    }
+
+    fn send_results(&mut self) {
+        let unsent = self.findings.take_unsent();
+        for index in 0..self.aggregators.len() {
+            self.tell_results(index, Some(&unsent));
+        }
+    }
+
+    /// Tells an aggregator what came of the checks that it asked for.
+    fn tell_results(&mut self, index: usize, of: Option<&BTreeSet<checks::Key>>) {
+        let mesh = self.union.mesh_of(index);
+        if let Some(message) = mesh.and_then(|mesh| self.findings.message(mesh, of)) {
+            self.with_live(index, |live| live.control(message));
+        }
+    }
+
+    fn on_admission(&mut self, admission: Admission, allowed: Allowed) {
         self.admission = admission;
+        self.findings.allow(allowed);
         self.unapplied.extend(0..self.aggregators.len());
         self.apply_meshes();
     }
@@ -456,6 +488,8 @@ impl<P: Probing> Uplink<P> {
         if changed {
             self.set_plan(&admitted);
         }
+        let checks = self.findings.plan(&self.union, self.aggregators.len());
+        self.figures.checks.store(checks as u64, Relaxed);
         let refused = admitted.refused.len() as u64;
         self.figures.targets_refused.store(refused, Relaxed);
         for index in std::mem::take(&mut self.unapplied) {
@@ -465,6 +499,7 @@ impl<P: Probing> Uplink<P> {
             let answer = v1::FromAgent::MeshApplied(admitted.answer_to(mesh));
             let answer = frame::frame_from_agent(&answer);
             self.with_live(index, |live| live.control(answer));
+            self.tell_results(index, None);
         }
         self.admitted = Some(admitted);
     }

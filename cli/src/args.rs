@@ -223,6 +223,9 @@ pub enum Command {
         /// What changed lately instead, newest first, at most so many.
         #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "50")]
         history: Option<u32>,
+        /// What agents of other regions find when they ask the services for an answer.
+        #[arg(long, conflicts_with = "history")]
+        checks: bool,
     },
     /// Who did what and why.
     Audit {

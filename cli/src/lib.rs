@@ -81,7 +81,15 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
             service,
             region,
             history,
-        } => readiness::run(cli, &out, service.as_ref(), region.as_ref(), *history),
+            checks,
+        } => {
+            let part = match (*checks, *history) {
+                (true, _) => readiness::Part::Checks,
+                (false, Some(most)) => readiness::Part::History(most),
+                (false, None) => readiness::Part::Standings,
+            };
+            readiness::run(cli, &out, service.as_ref(), region.as_ref(), part)
+        }
         Command::Audit { command } => audit::run(cli, &out, command.as_ref()),
         Command::Signal { command } => signal::run(cli, &out, command),
         Command::Policy { command } => policy::run(cli, &out, command.as_ref()),

@@ -8,13 +8,14 @@ use leeward_common::{
     api::{
         problem::{Code, Problem},
         v1::{
-            Account, Audit, AuditEntry, Capacity, Fate, Load, Override, OverrideRule, OverrideSpec,
-            Overrides, Placement, Price, Readiness, ReadinessState, Reason, Removed, Share,
-            Standing, Time, Unserved,
+            Account, Audit, AuditEntry, Capacity, CheckFinding, CheckStanding, CheckVantage, Fate,
+            Load, Override, OverrideRule, OverrideSpec, Overrides, Placement, Price, Readiness,
+            ReadinessState, Reason, Removed, Share, Standing, Time, Unserved,
         },
     },
     audit,
-    id::{OverrideId, RegionId, ResourceId, ServiceId},
+    check::{CheckUrl, Outcome},
+    id::{AgentId, CheckId, OverrideId, RegionId, ResourceId, ServiceId},
     time::Timestamp,
 };
 use serde_json::json;
@@ -319,6 +320,20 @@ fn a_region_that_is_not_ready_says_why() {
                 code: "replica_behind".to_owned(),
                 detail: "the data lags 41 s behind".to_owned(),
             }],
+            checks: vec![CheckStanding {
+                check_id: CheckId::parse("api").unwrap(),
+                url: CheckUrl::parse("https://ledger.example/healthz").unwrap(),
+                finding: CheckFinding::Fails,
+                vantage_points: vec![CheckVantage {
+                    region_id: region("virginia"),
+                    agent_id: AgentId::parse("virginia-1").unwrap(),
+                    outcome: Outcome::Status,
+                    detail: "status 503".to_owned(),
+                    latency_us: 12_300,
+                    age_ms: 4_000,
+                    counts: true,
+                }],
+            }],
         }],
         history: Vec::new(),
         evaluated_at: time(),
@@ -336,6 +351,20 @@ fn a_region_that_is_not_ready_says_why() {
     server
         .leeward(&["readiness", "ledger", "--check"])
         .expect(3);
+    let said = server.leeward(&["readiness", "ledger", "--checks", "-o", "wide"]);
+    let said = said.expect(0);
+    for words in [
+        "api",
+        "fails",
+        "virginia-1 status 503",
+        "https://ledger.example/healthz",
+    ] {
+        assert!(said.out.contains(words), "{words}\n{}", said.out);
+    }
+    server
+        .leeward(&["readiness", "ledger", "--checks", "--check"])
+        .expect(3);
+    leeward(&["readiness", "--checks", "--history"]).expect(2);
 }
 
 fn log(length: u64) -> Vec<AuditEntry> {

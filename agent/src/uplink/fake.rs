@@ -38,6 +38,7 @@ use tokio::{
 use super::{Order, Probing, Setup, Uplink, WINDOWS_MAX, figures::UplinkFigures};
 use crate::{
     admission::Admission,
+    checks::{Allowed, Checker},
     config::{self, Config, CredentialPaths},
     credentials::Credentials,
     prober::{ClosedWindow, Counters, Plan, PlanError},
@@ -411,6 +412,7 @@ pub(crate) fn mesh(version: u64, targets: Vec<v1::Target>) -> v1::Mesh {
         silence_probes: 0,
         silence_us: 0,
         targets,
+        checks: Vec::new(),
     }
 }
 
@@ -466,9 +468,11 @@ impl Rig {
         let files = Files::new(&authority.certificate, &authority.agent());
         let (credentials, believed) = watch::channel(Arc::new(files.load().unwrap()));
         let (plan, plans) = mpsc::unbounded_channel();
+        let config = config(&files.paths, aggregators, waiting_bytes);
         let uplink = Uplink::start(Setup {
             reflector: None,
-            config: config(&files.paths, aggregators, waiting_bytes),
+            checker: Checker::start(&config.checks).unwrap(),
+            config,
             boot_epoch: BOOT_EPOCH,
             credentials: believed,
             prober: FakeProber { plans: plan },
@@ -487,6 +491,11 @@ impl Rig {
             closed: 0,
             _files: files,
         }
+    }
+
+    pub(crate) async fn admit(&self, admission: Admission) {
+        let order = Order::Admit(admission, Allowed::default());
+        self.orders.send(order).await.unwrap();
     }
 
     pub(crate) async fn plan(&mut self) -> Plan {
@@ -552,6 +561,15 @@ pub(crate) fn config(
             reflect_for: Vec::new(),
             max_reflections_per_second: 1_000,
             mesh_key: None,
+        },
+        checks: config::Checks {
+            allowed: Allowed {
+                networks: vec!["127.0.0.0/8".parse().unwrap()],
+                key: "checks.allow",
+            },
+            ca: None,
+            concurrency: 4,
+            max_per_second: 50,
         },
     }
 }

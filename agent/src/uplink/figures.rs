@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use leeward_common::check::Outcome;
+
 use super::failure::Failure;
 
 /// Upper ends, in milliseconds, of the buckets of [`AggregatorFigures::window_ages`]; the last bucket has none.
@@ -123,6 +125,8 @@ pub struct UplinkFigures {
     pub aggregators: Vec<AggregatorFiguresOf>,
     pub(super) paths: AtomicU64,
     pub(super) targets_refused: AtomicU64,
+    pub(super) checks: AtomicU64,
+    check_results: [AtomicU64; Outcome::ALL.len()],
     pub(super) batches: AtomicU64,
     pub(super) windows_unsent: AtomicU64,
     pub(super) waiting: AtomicU64,
@@ -150,6 +154,26 @@ impl UplinkFigures {
     #[must_use]
     pub fn targets_refused(&self) -> u64 {
         self.targets_refused.load(Relaxed)
+    }
+
+    pub(super) fn on_checked(&self, outcome: Outcome) {
+        let place = Outcome::ALL.iter().position(|&own| own == outcome);
+        if let Some(count) = place.and_then(|place| self.check_results.get(place)) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Checks that the aggregators ask for.
+    #[must_use]
+    pub fn checks(&self) -> u64 {
+        self.checks.load(Relaxed)
+    }
+
+    /// Checks carried out, by what came of them, in the order of [`Outcome::ALL`].
+    #[must_use]
+    pub fn check_results(&self) -> [u64; Outcome::ALL.len()] {
+        let counts = self.check_results.each_ref();
+        counts.map(|count| count.load(Relaxed))
     }
 
     /// Batches put into the spool.

@@ -242,7 +242,7 @@ async fn other_networks_are_taken_over_while_running() {
         allowed: Vec::new(),
         max_probes_per_second: 1_000,
     };
-    rig.orders.send(Order::Admit(nothing)).await.unwrap();
+    rig.admit(nothing).await;
     assert_eq!(rig.plan().await.paths.len(), 0);
     assert_eq!(peer.paths().await.paths.len(), 0);
     assert_eq!(peer.mesh_applied().await.refused.len(), 1);
@@ -262,13 +262,11 @@ async fn a_window_of_a_plan_that_was_replaced_many_times_is_sent() {
         } else {
             vec!["10.0.0.0/8".parse().unwrap()]
         };
-        rig.orders
-            .send(Order::Admit(Admission {
-                allowed,
-                max_probes_per_second: 1_000,
-            }))
-            .await
-            .unwrap();
+        rig.admit(Admission {
+            allowed,
+            max_probes_per_second: 1_000,
+        })
+        .await;
         rig.plan().await;
     }
     rig.close_window(plan.version).await;
