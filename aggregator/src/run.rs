@@ -136,6 +136,7 @@ impl Running {
         let (keeper, roster, members) = Keeper::new(
             recovered.registrations.clone(),
             Arc::new(config.policy.policy.clone()),
+            recovered.engine.view().intents,
             Arc::clone(&clock),
         );
 

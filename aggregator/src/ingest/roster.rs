@@ -200,6 +200,7 @@ impl Keeper {
     pub fn new(
         registered: Vec<(Registration, Timestamp)>,
         policy: Arc<Policy>,
+        intents: Arc<Intents>,
         clock: Arc<dyn Clock>,
     ) -> (Self, RosterHandle, Arc<ArcSwap<Roster>>) {
         let (changes, receiver) = mpsc::channel(CHANGES);
@@ -225,7 +226,7 @@ impl Keeper {
             roster,
             meshes: Meshes::default(),
             policy,
-            intents: Arc::default(),
+            intents,
             lines: BTreeMap::new(),
             clock,
             due: Some(Instant::now()),

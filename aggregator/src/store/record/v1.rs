@@ -1,21 +1,24 @@
 //! Version 1 of everything on disk. These types never change, apart from fields with a default.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use leeward_common::{
     api::v1::{AuditEntry, Defined},
     audit::{self, Hash},
-    check::Outcome,
-    id::{AgentId, CheckId, OfferId, OverrideId, RegionId, ReservationId, ServiceId, SourceId},
+    id::{AgentId, OfferId, OverrideId, RegionId, ReservationId, ServiceId, SourceId},
     report::{Path, ProbeKind},
     time::Timestamp,
 };
 use leeward_engine::{
     decision::Decision,
-    input::{self, CheckResults, Metric, Signal, Subject},
+    input::{Metric, Signal, Subject},
     intent::{Change, Intents},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+mod check;
+
+pub use check::{CheckResult, Checked};
 
 use crate::{
     intent::{self, Asked, Condition, Thing, What},
@@ -68,39 +71,6 @@ pub enum Record {
     Change(Changed),
     /// Results of checks came from an agent.
     CheckResults(Checked),
-}
-
-/// Results of checks.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Checked {
-    /// The agent.
-    pub agent: AgentId,
-    /// Its region, from its certificate.
-    pub region: RegionId,
-    /// One by one.
-    pub results: Vec<CheckResult>,
-}
-
-/// What came of one check.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct CheckResult {
-    /// The service.
-    pub service: ServiceId,
-    /// Which of its checks.
-    pub check: CheckId,
-    /// The region that was checked.
-    pub region: RegionId,
-    /// The number of what was asked.
-    pub question: u64,
-    /// What came of it; [`Outcome`] only ever grows.
-    pub outcome: Outcome,
-    /// How long it took.
-    pub latency_us: u64,
-    /// How long before the record's time it ended.
-    pub age_us: u64,
-    /// The outcome in words.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
 }
 
 /// See [`Record::Anchor`].
@@ -470,70 +440,6 @@ impl From<SignalRecord> for Signal {
     }
 }
 
-impl From<&CheckResults> for Checked {
-    fn from(told: &CheckResults) -> Self {
-        let result = |own: &input::CheckResult| {
-            let input::CheckResult {
-                service,
-                check,
-                region,
-                question,
-                outcome,
-                latency_us,
-                age,
-                detail,
-            } = own.clone();
-            CheckResult {
-                service,
-                check,
-                region,
-                question,
-                outcome,
-                latency_us,
-                age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
-                detail,
-            }
-        };
-        Self {
-            agent: told.agent.clone(),
-            region: told.region.clone(),
-            results: told.results.iter().map(result).collect(),
-        }
-    }
-}
-
-impl From<Checked> for CheckResults {
-    fn from(record: Checked) -> Self {
-        let result = |own: CheckResult| {
-            let CheckResult {
-                service,
-                check,
-                region,
-                question,
-                outcome,
-                latency_us,
-                age_us,
-                detail,
-            } = own;
-            input::CheckResult {
-                service,
-                check,
-                region,
-                question,
-                outcome,
-                latency_us,
-                age: Duration::from_micros(age_us),
-                detail,
-            }
-        };
-        Self {
-            agent: record.agent,
-            region: record.region,
-            results: record.results.into_iter().map(result).collect(),
-        }
-    }
-}
-
 impl From<&Asked> for Changed {
     fn from(asked: &Asked) -> Self {
         let what = match &asked.what {
@@ -855,33 +761,6 @@ mod tests {
         assert_eq!(decode::<Audited>("audit entry", &bytes).unwrap(), audited);
     }
 
-    fn checked() -> Checked {
-        Checked {
-            agent: AgentId::parse("iad-1").unwrap(),
-            region: region("iad"),
-            results: vec![CheckResult {
-                service: ServiceId::parse("s").unwrap(),
-                check: CheckId::parse("c").unwrap(),
-                region: region("dub"),
-                question: 9,
-                outcome: Outcome::NotAllowed,
-                latency_us: 7,
-                age_us: 5,
-                detail: "x".to_owned(),
-            }],
-        }
-    }
-
-    #[test]
-    fn golden_bytes_of_check_results() {
-        let results = Record::CheckResults(checked());
-        let bytes = b"\x81\xadcheck_results\x83\xa5agent\xa5iad-1\xa6region\xa3iad\xa7results\x91\x88\xa7service\xa1s\xa5check\xa1c\xa6region\xa3dub\xa8question\x09\xa7outcome\xabnot_allowed\xaalatency_us\x07\xa6age_us\x05\xa6detail\xa1x";
-        assert_eq!(encode(&results), bytes);
-        assert_eq!(decode::<Record>("record", bytes).unwrap(), results);
-        let told = CheckResults::from(checked());
-        assert_eq!(Checked::from(&told), checked());
-    }
-
     #[test]
     fn an_anchor_from_before_there_were_definitions_is_read() {
         let anchor = b"\x81\xa6anchor\x82\xa6policy\x81\xa4toml\xa0\xa9connected\x90";
@@ -968,7 +847,7 @@ mod tests {
                 region: region("iad"),
                 bytes: vec![0; 40],
             })),
-            encode(&Record::CheckResults(checked())),
+            encode(&Record::CheckResults(check::sample())),
             encode(&Record::Change(Changed {
                 who: "a".to_owned(),
                 why: String::new(),
