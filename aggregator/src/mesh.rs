@@ -419,7 +419,7 @@ mod tests {
             file: "defs.toml",
             text: "[[service]]\nid = 's'\nhome = 'iad'\n[service.checks.api]\nat = { iad = 'tcp://192.0.2.1:80', dub = \
                    'tcp://192.0.2.2:80' }\n[[service]]\nid = 't'\nhome = 'iad'\ncandidates = ['iad']\n[service.checks.api]\n\
-                   at = { iad = 'tcp://192.0.2.3:80', dub = 'tcp://192.0.2.4:80' }\nfrom = ['dub']\n",
+                   at = { iad = 'tcp://192.0.2.3:80' }\nfrom = ['dub']\n",
         };
         let mut intents = Intents::default();
         for entry in leeward_common::definitions::parse(&document).unwrap() {
