@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|config| {
             let credentials = run::load_credentials(&config)?;
+            run::load_stamp_key(&config)?;
             Ok((config, credentials))
         });
     let (ended, code) = match checked {

@@ -659,3 +659,69 @@ impl LinkWindow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leeward_common::{
+        histogram::Schema,
+        report::{Counts, Direction, Rtt},
+    };
+
+    #[test]
+    fn the_directions_of_a_window_are_those_of_all_its_paths_that_tell() {
+        let window = Window {
+            start: Timestamp::EPOCH,
+            length: Duration::from_secs(1),
+        };
+        let reports = Reports {
+            agent: AgentId::parse("iad-1").unwrap(),
+            region: RegionId::parse("iad").unwrap(),
+            window,
+            until: window.end(),
+            health: None,
+            reports: Vec::new(),
+        };
+        let telling = |forward, backward| {
+            let direction = |lost| Direction {
+                lost,
+                ..Direction::default()
+            };
+            Some(OneWay {
+                forward: direction(forward),
+                backward: direction(backward),
+                lost_unknown: 1,
+                lost_pending: 0,
+            })
+        };
+        let mut of_link = LinkWindow {
+            window,
+            answered: 0,
+            unanswered: 0,
+            histogram: Histogram::new(Schema::TwoDigits),
+            min_us: u32::MAX,
+            max_us: 0,
+            one_way: None,
+        };
+        let mut add = |one_way| {
+            let report = Report {
+                counts: Counts {
+                    one_way,
+                    ..Counts::default()
+                },
+                rtt: Rtt::empty(Schema::TwoDigits),
+            };
+            let evidence = WindowEvidence::new(&reports, Timestamp::EPOCH, 0, &report);
+            of_link.add(&evidence, &report);
+            of_link.view().one_way
+        };
+        assert_eq!(add(None), None);
+        assert_eq!(add(telling(2, 0)), telling(2, 0));
+        let sum = OneWay {
+            lost_unknown: 2,
+            ..telling(3, 4).unwrap()
+        };
+        assert_eq!(add(telling(1, 4)), Some(sum));
+        assert_eq!(add(None), Some(sum));
+    }
+}

@@ -228,3 +228,29 @@ pub fn region(moment: &Moment<'_>, id: &RegionId) -> Option<Region> {
             .and_then(|selection| selection.selected.clone()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direction_without_pairs_has_no_variation_and_one_with_pairs_its_mean() {
+        let mut one_way = report::OneWay::default();
+        one_way.forward.lost = 3;
+        one_way.backward.reordered = 1;
+        one_way.backward.variation.record(100);
+        one_way.backward.variation.record(50);
+        one_way.lost_unknown = 2;
+        let Directions {
+            forward,
+            backward,
+            lost_unknown,
+        } = directions(&one_way);
+        assert_eq!((forward.lost, backward.lost, lost_unknown), (3, 0, 2));
+        assert_eq!((forward.reordered, backward.reordered), (0, 1));
+        assert_eq!(forward.delay_variation_mean_us, None);
+        assert_eq!(forward.delay_variation_max_us, None);
+        assert_eq!(backward.delay_variation_mean_us, Some(75.0));
+        assert_eq!(backward.delay_variation_max_us, Some(100));
+    }
+}
