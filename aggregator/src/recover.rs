@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 use leeward_common::{config::Document, report::Path, time::Timestamp, wire::batch};
 use leeward_engine::{
     Engine,
+    inherit::Inheritance,
     input::{Input, Reports},
-    intent::Intents,
 };
 use tracing::{info, warn};
 
@@ -20,11 +20,11 @@ use crate::{
     dedupe::Arrived,
     mesh::Registration,
     store::{
-        self, Read, StoreError,
+        self, Read, StoreError, decisions,
         key::{Column, Epoch, Position},
         record::v1,
     },
-    turn::{Seen, connected_input, decided, decision_position},
+    turn::{EXPIRED, Expired, Seen, connected_input, decided, decision_position, expired},
 };
 
 /// Where the process before ended.
@@ -42,6 +42,8 @@ pub struct Recovered {
     pub registrations: Vec<(Registration, Timestamp)>,
     /// Decisions that were not stored any more.
     pub undurable: Vec<v1::Decided>,
+    /// What had come to its end and was not noted any more.
+    pub ended: Vec<Expired>,
     /// Where the snapshot was taken that this began with.
     pub snapshot: Option<Position>,
     /// Journal records replayed.
@@ -69,14 +71,28 @@ pub fn recover(store: &dyn Read, configured: &PolicyText) -> Result<Recovered, S
         ControlFlow::Continue(())
     })?;
     let Replay {
-        engine,
+        mut engine,
         policy,
         snapshot,
         taken,
+        ended,
         replayed,
         skipped,
         ..
     } = replay;
+    let is_new = |own: &v1::Decided| Some(decision_position(own)) > last_decision;
+    let mut undurable: Vec<_> = taken.into_iter().filter(is_new).collect();
+    // With a snapshot the same decisions are taken again. An engine that began at an anchor may have taken others, or have
+    // counted otherwise: what it decides from now on comes after all that is stored.
+    let counted = engine.view().last_decision - undurable.len() as u64;
+    let behind = match snapshot {
+        Some(_) => 0,
+        None => decisions::greatest(store)?.saturating_sub(counted),
+    };
+    engine.renumber(behind);
+    for decided in &mut undurable {
+        decided.renumber(behind);
+    }
     info!(
         replayed,
         skipped,
@@ -89,14 +105,32 @@ pub fn recover(store: &dyn Read, configured: &PolicyText) -> Result<Recovered, S
         end,
         epochs: epochs(store)?,
         registrations: registrations(store)?,
-        undurable: taken
-            .into_iter()
-            .filter(|decided| Some(decision_position(decided)) > last_decision)
-            .collect(),
+        undurable,
+        ended: not_noted(store, ended)?,
         snapshot,
         replayed,
         skipped,
     })
+}
+
+/// Of what came to its end in a replay, what the audit log does not have: of one instant it has all or nothing.
+fn not_noted(store: &dyn Read, mut ended: Vec<Expired>) -> Result<Vec<Expired>, StoreError> {
+    let Some(first) = ended.first().map(|expired| expired.at) else {
+        return Ok(ended);
+    };
+    let mut noted = None;
+    store.scan_back(Column::Audit, &[0xff; 9], &mut |key, value| {
+        let entry = v1::Audited::entry(key, value);
+        if entry.what == EXPIRED {
+            noted = Some(entry.at.0);
+        }
+        match noted.is_some() || entry.at.0 < first {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    ended.retain(|expired| Some(expired.at) > noted);
+    Ok(ended)
 }
 
 struct Replay<'a> {
@@ -107,6 +141,7 @@ struct Replay<'a> {
     anchored: bool,
     reading: Reading<'a>,
     taken: Vec<v1::Decided>,
+    ended: Vec<Expired>,
     replayed: u64,
     skipped: u64,
 }
@@ -126,6 +161,7 @@ impl<'a> Replay<'a> {
             snapshot,
             reading: Reading::new(store),
             taken: Vec::new(),
+            ended: Vec::new(),
             replayed: 0,
             skipped: 0,
         })
@@ -182,6 +218,7 @@ impl<'a> Replay<'a> {
     fn step(&mut self, now: Timestamp, input: &Input) {
         let effects = self.engine.step(now, input);
         self.taken.extend(decided(&effects));
+        self.ended.extend(expired(effects));
     }
 }
 
@@ -246,16 +283,16 @@ pub struct Anchored {
     pub policy: PolicyText,
     /// The agents with a session.
     pub connected: Vec<Registration>,
-    /// Services, capacity and overrides.
-    pub intents: Intents,
+    /// Services, capacity and overrides, and what was selected.
+    pub past: Inheritance,
 }
 
 impl Anchored {
-    /// An engine that knows this and nothing else: it measures and decides anew.
+    /// An engine that knows this and nothing else: it measures anew, and goes on from what was selected.
     #[must_use]
     pub fn engine(&self, now: Timestamp) -> Engine {
-        let (policy, intents) = (self.policy.policy.clone(), self.intents.clone());
-        let mut engine = Engine::with_intents(now, policy, intents);
+        let (policy, past) = (self.policy.policy.clone(), self.past.clone());
+        let mut engine = Engine::inheriting(now, policy, past);
         for registration in &self.connected {
             engine.step(now, &connected_input(registration));
         }
@@ -288,11 +325,12 @@ impl<'a> Reading<'a> {
     pub fn told(&mut self, value: &[u8]) -> Result<Told, StoreError> {
         let input = match v1::decode(Column::Journal.name(), value)? {
             v1::Record::Anchor(anchor) => {
+                let past = anchor.inheritance();
                 let registrations = anchor.connected.into_iter();
                 return Ok(Told::Anchor(Box::new(Anchored {
                     policy: parse_policy(&anchor.policy)?,
                     connected: registrations.map(Into::into).collect(),
-                    intents: anchor.defined.into(),
+                    past,
                 })));
             }
             v1::Record::Policy(policy) => {

@@ -1,10 +1,6 @@
 //! One evaluation: whose fault, how good each candidate, whether to move.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use leeward_common::{
     id::{RegionId, ServiceId},
@@ -75,7 +71,11 @@ impl State {
         }
         let fresh_until = self.judge_faults(at);
         if self.intents.next_expiry().is_some_and(|until| until <= at) {
-            Arc::make_mut(&mut self.intents).expire(at);
+            let ended = Arc::make_mut(&mut self.intents).expire(at).into_iter();
+            effects.extend(ended.map(|ended| Effect::Expired {
+                at,
+                ended: Box::new(ended),
+            }));
             self.all_due = true;
         }
         if self.checks.next_expiry().is_some_and(|until| until <= at) {
@@ -126,11 +126,23 @@ impl State {
     /// Returns until when no evidence that is fresh now becomes stale.
     fn judge_faults(&mut self, at: Timestamp) -> Timestamp {
         let doubting = self.graph.self_suspecting(at, &self.policy);
-        let (suspects, ends): (BTreeSet<_>, Vec<_>) = doubting
-            .map(|(agent, until)| (agent.clone(), until - Duration::from_micros(1)))
+        let policy = Arc::clone(&self.policy);
+        let long = policy.doubt.lasts + policy.probing.window;
+        let (suspects, ends): (BTreeMap<_, _>, Vec<_>) = doubting
+            .map(|(agent, until)| {
+                let since = until - long;
+                ((agent.clone(), since), until - Duration::from_micros(1))
+            })
             .unzip();
-        self.suspects = suspects;
-        let judgement = fault::judge(at, &self.policy, &self.graph, &self.suspects);
+        let judgement = fault::judge(at, &policy, &self.graph, &suspects);
+        for (agent, since) in &judgement.wrong_since {
+            self.graph.on_fault(at, &policy, agent, *since);
+        }
+        // What shows that an agent is well again was measured while it was not, in part.
+        let before = self.exclusions.agents.iter();
+        for agent in before.filter(|own| !judgement.wrong_since.contains_key(*own)) {
+            self.graph.on_fault(at, &policy, agent, at);
+        }
         if judgement.exclusions == self.exclusions {
             self.graph.refresh(&self.policy, &self.exclusions);
         } else {

@@ -46,6 +46,8 @@ pub struct Judgement {
     pub votes: BTreeMap<AgentId, (RegionId, Vote)>,
     /// What is left out of the estimates.
     pub exclusions: Exclusions,
+    /// Since when each agent that is left out has been wrong, as far as it can be told.
+    pub wrong_since: BTreeMap<AgentId, Timestamp>,
     /// Regions that are down: how many observers see them as lost, of how many.
     pub down: BTreeMap<RegionId, (usize, usize)>,
     /// Targets that are dead, likewise.
@@ -63,23 +65,35 @@ struct Sights {
     targets: BTreeMap<(RegionId, TargetId), Sight>,
 }
 
-/// Puts the agents' views at `now` together; `suspects` are agents that doubt themselves.
+impl Sights {
+    /// Since when anything is lost to it; `None` if nothing is.
+    fn lost_since(&self) -> Option<Timestamp> {
+        let sights = self.regions.values();
+        let lost = sights.filter_map(|sight| match sight {
+            Sight::Lost { since } => Some(*since),
+            _ => None,
+        });
+        lost.min()
+    }
+}
+
+/// Puts the agents' views at `now` together; `suspects` are agents that doubt themselves, and since when.
 #[must_use]
 pub fn judge(
     now: Timestamp,
     policy: &Policy,
     graph: &Graph,
-    suspects: &BTreeSet<AgentId>,
+    suspects: &BTreeMap<AgentId, Timestamp>,
 ) -> Judgement {
     let (sights, fresh_until) = sights(now, policy, graph);
-    let at_fault: BTreeSet<AgentId> = sights
+    let at_fault: BTreeMap<AgentId, Timestamp> = sights
         .iter()
         .filter(|(agent, own)| is_at_fault(agent, own, &sights))
-        .map(|(agent, _)| agent.clone())
+        .map(|(agent, own)| (agent.clone(), own.lost_since().unwrap_or(now)))
         .collect();
     let voters: Vec<&Sights> = sights
         .iter()
-        .filter(|(agent, _)| !at_fault.contains(*agent) && !suspects.contains(*agent))
+        .filter(|(agent, _)| !at_fault.contains_key(*agent) && !suspects.contains_key(*agent))
         .map(|(_, own)| own)
         .collect();
     let cut_off = cut_off(policy, graph, &voters);
@@ -93,7 +107,7 @@ pub fn judge(
     };
     let regions = policy.regions.keys().map(region).collect();
     let vote = |(agent, own): (&AgentId, &Sights)| {
-        let vote = match (at_fault.contains(agent), suspects.contains(agent)) {
+        let vote = match (at_fault.contains_key(agent), suspects.contains_key(agent)) {
             (true, _) => Vote::AtFault,
             (false, true) => Vote::Suspect,
             (false, false) => Vote::Counts,
@@ -101,14 +115,17 @@ pub fn judge(
         (agent.clone(), (own.region.clone(), vote))
     };
     let dead = dead_targets(now, policy, &voters);
-    let out = at_fault.iter().chain(suspects).cloned().collect();
+    // An agent that is both has been wrong since it lost sight of everything: that is the longer time.
+    let mut wrong_since = suspects.clone();
+    wrong_since.extend(at_fault.clone());
     Judgement {
         regions,
         votes: sights.iter().map(vote).collect(),
         exclusions: Exclusions {
             targets: dead.keys().map(|(_, target)| target.clone()).collect(),
-            agents: out,
+            agents: wrong_since.keys().cloned().collect(),
         },
+        wrong_since,
         down,
         dead,
         cut_off,

@@ -198,7 +198,15 @@ pub(crate) fn examine(
         replica(picture, id, service, sight.region, &mut found);
     }
     match fresh {
-        Some(estimates) => limits(&service.limits, estimates, before, &mut found),
+        Some(estimates) => {
+            let clients = service.clients.keys();
+            let clients: Vec<_> = match service.clients.is_empty() {
+                true => vec![&service.home],
+                false => clients.collect(),
+            };
+            let measures = measures(picture, &service.limits, &clients, sight.region, estimates);
+            limits(measures, before, &mut found);
+        }
         None => found.broken = before.map(|own| own.broken.clone()).unwrap_or_default(),
     }
     if !runs_here {
@@ -332,7 +340,7 @@ fn is_reached(picture: &Picture<'_>, limits: &Limits, from: &RegionId, to: &Regi
     let fresh = pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh;
     fresh
         && !pair.is_lost(picture.now, picture.policy)
-        && measures(limits, &pair.estimates).all(|own| !own.is_broken(false))
+        && measures(picture, limits, &[from], to, &pair.estimates).all(|own| !own.is_broken(false))
 }
 
 /// Data must not lag behind by more than the objective; where it does not lag, the link that its writes wait for must
@@ -369,8 +377,9 @@ fn replica(
                 return;
             }
             if let Some(pair) = picture.pairs.get(&Pair::new(&service.home, region)) {
-                let broken =
-                    measures(&service.limits, &pair.estimates).find(|own| own.is_broken(false));
+                let home = [&service.home];
+                let broken = measures(picture, &service.limits, &home, region, &pair.estimates)
+                    .find(|own| own.is_broken(false));
                 if let Some(broken) = broken {
                     let detail = format!("from {}: {}", service.home, broken.words());
                     found.refuse(RefusalCode::ReplicaBehind, detail);
@@ -396,9 +405,31 @@ fn lag_us(picture: &Picture<'_>, id: &ServiceId, region: &RegionId) -> Option<f6
         .or_else(|| of(&Subject::Region(region.clone())))
 }
 
-fn limits(limits: &Limits, estimates: &Estimates, before: Option<&Standing>, found: &mut Findings) {
+/// The lowest bandwidth that a signal tells between any of these regions and another. Beside its limit it counts in full:
+/// how far its source may move a score is another matter.
+fn told_bandwidth(picture: &Picture<'_>, from: &[&RegionId], to: &RegionId) -> Option<Estimate> {
+    let between = |about: &Subject| match about {
+        Subject::Link(a, b) => (b == to && from.contains(&a)) || (a == to && from.contains(&b)),
+        _ => false,
+    };
+    let signals = picture.signals.iter();
+    let told = signals.filter(|own| own.metric == Metric::BandwidthBps && between(&own.subject));
+    let lowest = told.map(|own| own.value).min_by(f64::total_cmp)?;
+    Some(Estimate {
+        value: lowest,
+        low: lowest,
+        high: lowest,
+        n: 1,
+    })
+}
+
+fn limits(
+    measures: impl Iterator<Item = Measure>,
+    before: Option<&Standing>,
+    found: &mut Findings,
+) {
     let mut words = Vec::new();
-    for own in measures(limits, estimates) {
+    for own in measures {
         let was_broken = before.is_some_and(|before| before.broken.contains(&own.limit));
         if own.is_broken(was_broken) {
             words.push(own.words());
@@ -424,18 +455,26 @@ struct Measure {
     estimate: Option<Estimate>,
 }
 
-fn measures(limits: &Limits, estimates: &Estimates) -> impl Iterator<Item = Measure> {
+/// The limits, and what is known of each between these regions and another: `estimates` is what was measured, and a
+/// bandwidth that nobody has measured is what signals tell.
+fn measures(
+    picture: &Picture<'_>,
+    limits: &Limits,
+    from: &[&RegionId],
+    to: &RegionId,
+    estimates: &Estimates,
+) -> impl Iterator<Item = Measure> + use<> {
+    let bandwidth = limits.bandwidth_bps.and_then(|_| {
+        let measured = estimates.bandwidth_bps;
+        measured.or_else(|| told_bandwidth(picture, from, to))
+    });
     let us = |span: std::time::Duration| span.as_micros() as f64;
     let all = [
         (Limit::RttP50, limits.rtt_p50.map(us), estimates.rtt_p50_us),
         (Limit::RttP99, limits.rtt_p99.map(us), estimates.rtt_p99_us),
         (Limit::Jitter, limits.jitter.map(us), estimates.jitter_us),
         (Limit::Loss, limits.loss, estimates.loss),
-        (
-            Limit::Bandwidth,
-            limits.bandwidth_bps,
-            estimates.bandwidth_bps,
-        ),
+        (Limit::Bandwidth, limits.bandwidth_bps, bandwidth),
     ];
     all.into_iter().filter_map(|(limit, bound, estimate)| {
         Some(Measure {

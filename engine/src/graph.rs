@@ -70,6 +70,9 @@ pub struct Graph {
     arrivals: BTreeMap<AgentId, Arrivals>,
     /// The last window in which an agent was in trouble: its arrival and its lag in microseconds.
     doubts: BTreeMap<AgentId, (Timestamp, i64)>,
+    /// When agents were last left out of the estimates: what they measured then does not count afterwards either.
+    #[serde(default)]
+    faulty: BTreeMap<AgentId, Span>,
     #[serde(with = "crate::pairs")]
     windows: BTreeMap<Link, VecDeque<LinkWindow>>,
     /// Made from the above; see [`Graph::refresh`].
@@ -84,6 +87,19 @@ struct Made {
     links: Arc<BTreeMap<Link, Arc<LinkView>>>,
     pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
     dirty: BTreeSet<Pair>,
+}
+
+/// From the first instant to the second, both included.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Span {
+    since: Timestamp,
+    until: Timestamp,
+}
+
+impl Span {
+    fn contains(self, at: Timestamp) -> bool {
+        self.since <= at && at <= self.until
+    }
 }
 
 /// What was measured on one path lately.
@@ -312,6 +328,31 @@ impl Graph {
         let heard: BTreeSet<_> = self.paths.keys().map(|id| &id.agent).collect();
         self.arrivals.retain(|agent, _| heard.contains(agent));
         self.doubts.retain(|agent, _| heard.contains(agent));
+        let (paths, arrivals) = (&self.paths, &self.arrivals);
+        self.faulty.retain(|agent, span| {
+            let quickest_us = arrivals.get(agent).map_or(0, Arrivals::quickest_us);
+            let mine = paths.iter().filter(|(id, _)| id.agent == *agent);
+            let mut windows = mine.flat_map(|(_, path)| &path.windows);
+            windows.any(|window| span.contains(window.measured_at(quickest_us)))
+        });
+    }
+
+    /// An agent is left out of the estimates at `now`, and has been wrong since `since` at least. Two such times with no
+    /// more than the memory between them are one.
+    pub(crate) fn on_fault(
+        &mut self,
+        now: Timestamp,
+        policy: &Policy,
+        agent: &AgentId,
+        since: Timestamp,
+    ) {
+        match self.faulty.get_mut(agent) {
+            Some(span) if now.since(span.until) <= policy.evidence.memory => span.until = now,
+            _ => drop(
+                self.faulty
+                    .insert(agent.clone(), Span { since, until: now }),
+            ),
+        }
     }
 
     fn forget(&mut self, id: &PathId, link: &Link) {
@@ -330,7 +371,12 @@ impl Graph {
         let mut losses: BTreeMap<AgentId, (u64, u64)> = BTreeMap::new();
         for (id, path) in self.paths.iter().filter(|(_, path)| path.from == *region) {
             let (lost, n) = losses.entry(id.agent.clone()).or_default();
-            for window in &path.windows {
+            let faulty = self.faulty.get(&id.agent);
+            let quickest_us = self.quickest_us(&id.agent);
+            let counts = |window: &&WindowEvidence| {
+                faulty.is_none_or(|span| !span.contains(window.measured_at(quickest_us)))
+            };
+            for window in path.windows.iter().filter(counts) {
                 *lost += window.overdue.saturating_sub(window.late) + window.rejected;
                 *n += window.answered + window.overdue + window.rejected;
             }
@@ -454,14 +500,15 @@ impl Graph {
             .filter(counts)
             .filter_map(|id| {
                 let path = self.paths.get(id)?;
-                let quickest_us = self.quickest_us(&id.agent);
-                let newest_at = path.windows.back()?.measured_at(quickest_us);
-                Some(Counted {
+                let mut counted = Counted {
                     agent: &id.agent,
                     path,
-                    quickest_us,
-                    newest_at,
-                })
+                    quickest_us: self.quickest_us(&id.agent),
+                    faulty: self.faulty.get(&id.agent).copied(),
+                    newest_at: Timestamp::EPOCH,
+                };
+                counted.newest_at = counted.windows().next_back()?.1;
+                Some(counted)
             })
             .collect()
     }
@@ -492,7 +539,22 @@ struct Counted<'a> {
     agent: &'a AgentId,
     path: &'a PathEvidence,
     quickest_us: i64,
+    /// What was measured then does not count.
+    faulty: Option<Span>,
     newest_at: Timestamp,
+}
+
+impl<'a> Counted<'a> {
+    /// The windows that count, and when each was measured.
+    fn windows(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = (&'a WindowEvidence, Timestamp)> + use<'a> {
+        let (quickest_us, faulty) = (self.quickest_us, self.faulty);
+        let windows = self.path.windows.iter();
+        windows
+            .map(move |window| (window, window.measured_at(quickest_us)))
+            .filter(move |(_, at)| faulty.is_none_or(|span| !span.contains(*at)))
+    }
 }
 
 /// Agents to whom nothing from the other side is answered lately.

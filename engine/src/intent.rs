@@ -309,14 +309,27 @@ impl Intents {
         }
     }
 
-    /// Forgets what has expired. Returns whether anything had.
-    pub fn expire(&mut self, now: Timestamp) -> bool {
-        let before = self.offers.len() + self.reservations.len() + self.overrides.len();
-        self.offers
-            .retain(|_, offer| offer.what.until.is_none_or(|until| until > now));
-        self.reservations.retain(|_, own| own.what.until > now);
-        self.overrides.retain(|_, own| own.what.until > now);
-        before != self.offers.len() + self.reservations.len() + self.overrides.len()
+    /// Forgets what has expired, and returns it.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        forget(
+            &mut self.offers,
+            now,
+            |own| own.until,
+            Term::Offer,
+            &mut ended,
+        );
+        let until = |own: &Reservation| Some(own.until);
+        forget(
+            &mut self.reservations,
+            now,
+            until,
+            Term::Reservation,
+            &mut ended,
+        );
+        let until = |own: &Override| Some(own.until);
+        forget(&mut self.overrides, now, until, Term::Override, &mut ended);
+        ended
     }
 
     /// When the next thing expires.
@@ -327,6 +340,52 @@ impl Intents {
         let overrides = self.overrides.values().map(|own| own.what.until);
         offers.chain(reservations).chain(overrides).min()
     }
+}
+
+/// What had an end, and has come to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// What.
+    pub term: Term,
+    /// Who had asked for it.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// Which change had made it so.
+    pub version: u64,
+    /// Until when it was to hold.
+    pub until: Timestamp,
+}
+
+/// Something that holds for a term.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Term {
+    Offer(OfferId),
+    Reservation(ReservationId),
+    Override(OverrideId),
+}
+
+fn forget<Id: Ord + Clone, T>(
+    all: &mut BTreeMap<Id, Known<T>>,
+    now: Timestamp,
+    until: impl Fn(&T) -> Option<Timestamp>,
+    term: impl Fn(Id) -> Term,
+    ended: &mut Vec<Ended>,
+) {
+    all.retain(|id, known| {
+        let Some(until) = until(&known.what).filter(|&until| until <= now) else {
+            return true;
+        };
+        ended.push(Ended {
+            term: term(id.clone()),
+            who: known.who.clone(),
+            why: known.why.clone(),
+            version: known.version,
+            until,
+        });
+        false
+    });
 }
 
 fn known<T>(version: u64, at: Timestamp, change: &Change, what: T) -> Known<T> {

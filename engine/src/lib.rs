@@ -20,6 +20,7 @@
 //! - [`selection`], [`holddown`]: when a selection changes, and how long it stays. [`waiting`]: why it does not.
 //! - [`route`]: the best way between two regions, straight or over a relay.
 //! - [`decision`]: what was decided, and every reason.
+//! - [`inherit`]: what an engine takes over from the one before it.
 //! - [`view`]: the immutable picture that readers get.
 //! - [`scenario`], [`simulate`]: a world in a file, run in virtual time.
 
@@ -35,6 +36,7 @@ pub mod fault;
 pub mod gate;
 pub mod graph;
 pub mod holddown;
+pub mod inherit;
 pub mod input;
 pub mod intent;
 pub mod near;
@@ -65,7 +67,7 @@ use leeward_common::time::Timestamp;
 
 pub use state::{STATE_VERSION, State, UnknownVersion};
 
-use crate::{effect::Effect, input::Input, policy::Policy, view::View};
+use crate::{effect::Effect, inherit::Inheritance, input::Input, policy::Policy, view::View};
 
 /// After this long without any input but ticks nothing is evaluated until the next one: nobody is heard of, so
 /// nothing can be known, and a replay need not count the hours.
@@ -86,12 +88,18 @@ impl Engine {
         }
     }
 
-    /// An engine that was told of services, capacity and overrides before `now`, and nothing else.
+    /// An engine that takes over from one before it, as of `now`, and knows nothing else.
     #[must_use]
-    pub fn with_intents(now: Timestamp, policy: Policy, intents: intent::Intents) -> Self {
+    pub fn inheriting(now: Timestamp, policy: Policy, past: Inheritance) -> Self {
         Self {
-            state: State::new(policy).with_intents(now, intents),
+            state: State::new(policy).inheriting(now, past),
         }
+    }
+
+    /// Numbers every decision that is remembered, and those to come, higher by this much: the numbers of before were not
+    /// known when they were taken.
+    pub fn renumber(&mut self, by: u64) {
+        self.state.renumber(by);
     }
 
     /// Takes in one input at `now` and returns what should be true from now on.

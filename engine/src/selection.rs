@@ -39,6 +39,7 @@ use crate::{
     decision::Reason,
     gate::RefusalCode,
     holddown::{Holddown, Urgency},
+    inherit::Inherited,
     policy::{Failback, Steadiness},
     restraint::{Budget, Flaps},
     select::Appraisal,
@@ -120,6 +121,22 @@ impl Selection {
             since: Some(now),
             ..Self::default()
         }
+    }
+
+    /// The selection that another engine made.
+    pub(crate) fn inherited(past: &Inherited) -> Self {
+        Self {
+            selected: past.selected.clone(),
+            since: Some(past.since),
+            previous: past.previous.clone(),
+            decision: past.decision,
+            ..Self::default()
+        }
+    }
+
+    /// Numbers its decision higher.
+    pub(crate) fn renumber(&mut self, by: u64) {
+        self.decision = self.decision.map(|id| id + by);
     }
 
     /// Looks at the candidates in their order, best first, and says whether to move. The caller then records it with

@@ -1,7 +1,7 @@
 //! Everything that a decision can depend on: what the engine remembers, and how each input changes it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
@@ -18,6 +18,7 @@ use crate::{
     decision::{Decision, Share, Unserved},
     fault::Fault,
     graph::{Exclusions, Graph},
+    inherit::Inheritance,
     input::{AgentConnected, CheckResults, Reports, Signal},
     intent::{Change, Intents, Owner},
     policy::Policy,
@@ -70,8 +71,6 @@ pub struct State {
     pub(crate) moves: Budget,
     pub(crate) fail_static: Option<FailStatic>,
     pub(crate) faults: Arc<Vec<Fault>>,
-    /// Agents that say themselves that they cannot be trusted.
-    pub(crate) suspects: BTreeSet<AgentId>,
     pub(crate) capacity: Arc<Capacity>,
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) readiness_changes: Arc<VecDeque<Arc<ReadinessChange>>>,
@@ -139,7 +138,6 @@ impl State {
             moves: Budget::default(),
             fail_static: None,
             faults: Arc::default(),
-            suspects: BTreeSet::new(),
             capacity: Arc::default(),
             readiness: Arc::default(),
             readiness_changes: Arc::default(),
@@ -155,12 +153,34 @@ impl State {
         state
     }
 
-    /// The state at `now` of one who knows these intents.
-    pub(crate) fn with_intents(mut self, now: Timestamp, intents: Intents) -> Self {
+    /// The state at `now` of one who takes over from another.
+    pub(crate) fn inheriting(mut self, now: Timestamp, past: Inheritance) -> Self {
         self.now = now;
-        self.intents = Arc::new(intents);
+        self.intents = Arc::new(past.intents);
+        self.next_decision = past.last_decision + 1;
+        let running = Arc::make_mut(&mut self.running);
+        for (owner, own) in past.selections {
+            self.selections
+                .insert(owner.clone(), Selection::inherited(&own));
+            if let Owner::Service(id) = owner {
+                running.insert(id.clone(), own.assignment);
+                self.unserved
+                    .extend(own.unserved.map(|unserved| (id, unserved)));
+            }
+        }
         self.know_regions();
         self
+    }
+
+    /// Numbers all decisions higher.
+    pub(crate) fn renumber(&mut self, by: u64) {
+        self.next_decision += by;
+        for decision in Arc::make_mut(&mut self.decisions) {
+            Arc::make_mut(decision).id += by;
+        }
+        for selection in self.selections.values_mut() {
+            selection.renumber(by);
+        }
     }
 
     /// Every region of the policy has a state and a selection, and no other has.
@@ -321,6 +341,7 @@ impl State {
             services: Arc::new(services),
             intents: Arc::clone(&self.intents),
             decisions: Arc::clone(&self.decisions),
+            last_decision: self.next_decision - 1,
             hesitations: Arc::clone(&self.hesitations),
             fail_static: self.fail_static.clone(),
             faults: Arc::clone(&self.faults),

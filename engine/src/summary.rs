@@ -58,8 +58,10 @@ fn summarise_service(service: &ServiceId, wanted: &Move, ranking: &Ranking) -> S
 }
 
 fn why_first(to: &RegionId, reason: &Reason, ranking: &Ranking) -> String {
-    if *reason == Reason::Recovered {
-        return " again: it can be selected once more".to_owned();
+    match reason {
+        Reason::Recovered => return " again: it can be selected once more".to_owned(),
+        Reason::Override { rule, .. } => return format!(": {}", rule.words()),
+        _ => {}
     }
     let eligible = ranking.candidates.iter().filter(|own| own.eligible).count();
     let next = ranking

@@ -78,6 +78,8 @@ pub struct View {
     pub intents: Arc<Intents>,
     /// The last decisions, oldest first; at most [`MAX_DECISIONS`].
     pub decisions: Arc<VecDeque<Arc<Decision>>>,
+    /// The number of the last decision, remembered or not; 0 before the first.
+    pub last_decision: u64,
     /// The last moves that were not made, oldest first; at most [`MAX_HESITATIONS`].
     pub hesitations: Arc<VecDeque<Arc<Hesitation>>>,
     /// Why nothing moves by itself, while the observers are cut off; `None` while they are not.

@@ -128,6 +128,27 @@ fn an_agent_to_whom_everything_fails_is_itself_at_fault() {
     assert_eq!(candidate(&view, "b", "a").loss.unwrap().value, 0.0);
 }
 
+#[test]
+fn what_an_agent_measured_while_it_was_at_fault_does_not_count_once_it_is_well() {
+    let mut bench = Bench::new(&["a", "b", "c"], &["a1", "b1", "c1"]);
+    let from_a = |answered: u32| {
+        move |from: &str, _: &str| Some((if from == "a1" { answered } else { 10 }, 20_000))
+    };
+    bench.run(5, WELL);
+    let view = bench.run(4, from_a(0));
+    assert_eq!(vote(&view, "a1"), Some(Vote::AtFault));
+    // In the window in which it gets well half is lost.
+    bench.run(1, from_a(5));
+    for second in 0..12 {
+        let view = bench.run(1, WELL);
+        assert_eq!(vote(&view, "a1"), Some(Vote::Counts));
+        let link = &view.links[&(region("a"), region("b"))].estimates;
+        assert_eq!(link.loss.unwrap().value, 0.0, "second {second}");
+        // It counts again with what it measures from now on, and what it had measured well before counts too.
+        assert_eq!(link.fresh_agents(view.now, &view.policy).count(), 1);
+    }
+}
+
 /// A report of an instant within the window that has just begun.
 fn part(bench: &Bench, from: &str, ms: u32, reports: Vec<(Path, Report)>) -> Reports {
     let window = Window {

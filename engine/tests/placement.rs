@@ -164,10 +164,7 @@ impl Play {
 
     fn tell(&mut self, at: Timestamp, input: &Input) -> Vec<Decision> {
         let effects = self.engine.step(at, input);
-        let decided: Vec<_> = effects
-            .into_iter()
-            .map(|Effect::Decided(own)| *own)
-            .collect();
+        let decided: Vec<_> = effects.into_iter().filter_map(Effect::decision).collect();
         self.decisions.extend(decided.iter().cloned());
         decided
     }

@@ -220,7 +220,7 @@ fn decisions(engine: &mut Engine, inputs: &[(Timestamp, Input)]) -> Vec<Decision
     let effects = inputs
         .iter()
         .flat_map(|(at, input)| engine.step(*at, input));
-    effects.map(|Effect::Decided(decision)| *decision).collect()
+    effects.filter_map(Effect::decision).collect()
 }
 
 fn run(inputs: &[(Timestamp, Input)]) -> Vec<Decision> {

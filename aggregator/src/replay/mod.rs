@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
         }
         let Some(other) = &mut self.other else {
             let effects = self.engine.step(at, input);
-            let decided = effects.into_iter().map(|Effect::Decided(decided)| *decided);
+            let decided = effects.into_iter().filter_map(Effect::decision);
             return self.note(decided.collect());
         };
         let taken = other.pass(&mut self.engine, at, input);
@@ -337,7 +337,7 @@ impl<'a> Run<'a> {
             return;
         };
         let effects = self.engine.step(from, &Input::Tick);
-        let decided = effects.into_iter().map(|Effect::Decided(decided)| *decided);
+        let decided = effects.into_iter().filter_map(Effect::decision);
         self.note(decided.collect());
         self.other = Some(Beside::part(from, &self.engine, policy, to));
     }

@@ -24,6 +24,22 @@ pub struct Found {
     pub stopped_at: Option<u64>,
 }
 
+/// The number of the last decision; 0 if there is none.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when the store cannot be read.
+pub fn greatest(store: &dyn Read) -> Result<u64, StoreError> {
+    let last = store.last(Column::Decisions)?;
+    let id = |(key, value): (Vec<u8>, Vec<u8>)| match v1::decode::<v1::Decided>("decision", &value)
+    {
+        Ok(decided) => decided.id,
+        // The key has its low half, which is all of it for four thousand million decisions.
+        Err(_) => Position::from_key(&key).map_or(0, |at| at.counter.into()),
+    };
+    Ok(last.map_or(0, id))
+}
+
 /// The decision of this number.
 ///
 /// # Errors

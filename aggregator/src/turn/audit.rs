@@ -1,5 +1,5 @@
 //! What the turn writes into the audit log: every change with the change itself, in one write; every new policy; every
-//! decision that an override caused, with the decision; every refusal of somebody known.
+//! decision that an override caused, with the decision; the end of whatever had one; every refusal of somebody known.
 
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use leeward_common::{
     audit::{self, Hash},
     time::Timestamp,
 };
+use leeward_engine::intent::Term;
 use tracing::error;
 
-use super::{Refusal, Staged, Turn};
+use super::{Expired, Refusal, Staged, Turn};
 use crate::{
     config::PolicyText,
-    intent::{Asked, CONFIGURATION, What},
+    intent::{Asked, CONFIGURATION, Thing, What},
     metrics::Metrics,
     shadow::Setting,
     store::{Read, Writes, key::Column, record::v1},
@@ -21,6 +22,9 @@ use crate::{
 
 /// How long the same refusal is not noted again: who asks in a loop does not fill the log.
 const REFUSAL_ONCE_IN: Duration = Duration::from_secs(60);
+
+/// What is noted when something comes to its end.
+pub(crate) const EXPIRED: &str = "expired";
 
 /// Where the audit log ends.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +86,26 @@ impl Chain {
             about: format!("decision {}", decided.id),
             version: 0,
             detail: decided.summary.clone(),
+        };
+        self.note(note, writes);
+    }
+
+    /// Notes that something has come to its end.
+    pub(super) fn expired(&mut self, expired: &Expired, writes: &mut Writes) {
+        let Expired { at, ended } = expired;
+        let about = match &ended.term {
+            Term::Offer(id) => Thing::Offer(id.clone()),
+            Term::Reservation(id) => Thing::Reservation(id.clone()),
+            Term::Override(id) => Thing::Override(id.clone()),
+        };
+        let note = Note {
+            at: *at,
+            who: "engine",
+            why: "its time is over",
+            what: EXPIRED,
+            about: about.to_string(),
+            version: ended.version,
+            detail: format!("it held until {}, by {}", ended.until, ended.who),
         };
         self.note(note, writes);
     }

@@ -29,7 +29,7 @@ use leeward_engine::{
     Engine,
     effect::Effect,
     input::{AgentConnected, Input},
-    intent::Intents,
+    intent::{Ended, Intents},
 };
 use tokio::{
     runtime::Handle,
@@ -68,6 +68,8 @@ pub use arrival::{
 pub use clock::TurnClock;
 
 use answer::Answer;
+pub(crate) use audit::EXPIRED;
+
 use audit::Chain;
 
 #[cfg(test)]
@@ -118,6 +120,8 @@ pub struct Turn {
     owed: Vec<Disconnected>,
     /// Decisions that the store would not take.
     undurable: Vec<v1::Decided>,
+    /// What came to its end and is not in the audit log yet.
+    ended: Vec<Expired>,
     /// When it was last tried to revive the store, if it failed.
     failed: Option<Timestamp>,
     /// Where the audit log ends.
@@ -193,6 +197,7 @@ impl Turn {
             epochs,
             registrations,
             undurable,
+            ended,
             snapshot,
             ..
         } = recovered;
@@ -242,6 +247,7 @@ impl Turn {
             started,
             owed: Vec::new(),
             undurable,
+            ended,
             failed: None,
             audit,
             refusals: BTreeMap::new(),
@@ -493,7 +499,7 @@ impl Turn {
         }
         effects.extend(self.engine.step(now, &Input::Tick));
         let was_written = !staged.writes.is_empty();
-        self.store_decisions(now, &effects);
+        self.store_decisions(now, effects);
         self.publish();
         if was_written && self.undurable.is_empty() {
             self.outlets.readiness.set(State::Ready);
@@ -614,7 +620,7 @@ impl Turn {
     fn refuse(&mut self, now: Timestamp, arrivals: Vec<Arrival>, error: &store::StoreError) {
         self.store_failed(now, error);
         let effects = self.engine.step(now, &Input::Tick);
-        self.undurable.extend(decided(&effects));
+        self.owe(effects);
         self.publish();
         for arrival in arrivals {
             match arrival {
@@ -639,13 +645,21 @@ impl Turn {
         }
     }
 
+    fn owe(&mut self, effects: Vec<Effect>) {
+        self.undurable.extend(decided(&effects));
+        self.ended.extend(expired(effects));
+    }
+
     /// Decisions are on disk before anybody acts on them. Those that the store refuses are tried again next turn.
-    fn store_decisions(&mut self, now: Timestamp, effects: &[Effect]) {
-        self.undurable.extend(decided(effects));
-        if self.undurable.is_empty() {
+    fn store_decisions(&mut self, now: Timestamp, effects: Vec<Effect>) {
+        self.owe(effects);
+        if self.undurable.is_empty() && self.ended.is_empty() {
             return;
         }
         let (mut writes, mut audit) = (Writes::default(), self.audit.clone());
+        for expired in &self.ended {
+            audit.expired(expired, &mut writes);
+        }
         for decided in &self.undurable {
             writes.decided(decision_position(decided), decided);
             audit.decision(decided, &mut writes);
@@ -656,6 +670,7 @@ impl Turn {
         }
         self.audit = audit;
         self.audit.tell(&self.outlets.metrics);
+        self.ended.clear();
         for v1::Decided {
             id,
             primary,
@@ -767,8 +782,26 @@ pub(crate) fn connected_input(registration: &Registration) -> Input {
 
 /// The decisions among effects, as they are stored.
 pub(crate) fn decided(effects: &[Effect]) -> impl Iterator<Item = v1::Decided> {
-    effects.iter().map(|effect| match effect {
-        Effect::Decided(decision) => v1::Decided::from(&**decision),
+    effects.iter().filter_map(|effect| match effect {
+        Effect::Decided(decision) => Some(v1::Decided::from(&**decision)),
+        Effect::Expired { .. } => None,
+    })
+}
+
+/// What had an end and came to it, and when that was noticed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expired {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub ended: Ended,
+}
+
+/// What came to its end, among effects.
+pub(crate) fn expired(effects: Vec<Effect>) -> impl Iterator<Item = Expired> {
+    effects.into_iter().filter_map(|effect| match effect {
+        Effect::Decided(_) => None,
+        Effect::Expired { at, ended } => Some(Expired { at, ended: *ended }),
     })
 }
 

@@ -58,6 +58,7 @@ impl Turn {
             epochs,
             registrations,
             undurable,
+            ended,
             ..
         } = recovered;
         let view = engine.view();
@@ -79,7 +80,7 @@ impl Turn {
         self.policy = policy;
         self.end = end;
         self.epochs = epochs;
-        self.undurable = undurable;
+        (self.undurable, self.ended) = (undurable, ended);
         self.audit = Chain::of(&*self.store);
         self.read_shadow();
     }

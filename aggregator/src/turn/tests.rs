@@ -28,6 +28,7 @@ use crate::{
     store::{Read as _, key::Column, memory::Memory},
 };
 
+mod anchors;
 mod changes;
 mod shadow;
 

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use leeward_common::time::Timestamp;
-use leeward_engine::STATE_VERSION;
+use leeward_engine::{STATE_VERSION, inherit::Inheritance};
 use tracing::{debug, warn};
 
 use super::Turn;
@@ -45,13 +45,11 @@ impl Turn {
             seen_us,
             ..(&session.registration).into()
         });
-        v1::Anchor {
-            policy: v1::Policy {
-                toml: self.policy.toml.clone(),
-            },
-            connected: connected.collect(),
-            defined: (&*self.engine.view().intents).into(),
-        }
+        let policy = v1::Policy {
+            toml: self.policy.toml.clone(),
+        };
+        let past = Inheritance::of(&self.engine.view());
+        v1::Anchor::new(policy, connected.collect(), past)
     }
 
     /// Notes who is still here and forgets who has been gone for longer than the journal reaches back.

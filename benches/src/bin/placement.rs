@@ -206,7 +206,8 @@ impl World {
             inputs.push(Input::Tick);
             let began = Instant::now();
             for input in &inputs {
-                for Effect::Decided(own) in self.engine.step(at, input) {
+                let effects = self.engine.step(at, input).into_iter();
+                for own in effects.filter_map(Effect::decision) {
                     self.moved += usize::from(own.service.is_some());
                 }
             }

@@ -302,7 +302,9 @@ impl Holder for Ours {
         self.engine.step(end - Duration::from_micros(1), &report);
         let effects = self.engine.step(end, &Input::Tick);
         effects.iter().fold(held, |held, effect| {
-            let Effect::Decided(decision) = effect;
+            let Effect::Decided(decision) = effect else {
+                return held;
+            };
             let to = decision
                 .to
                 .as_ref()

@@ -96,7 +96,7 @@ impl Policy for Ours {
         }
         let effects = self.engine.step(end, &Input::Tick);
         let mut next = selected;
-        for Effect::Decided(decision) in effects {
+        for decision in effects.into_iter().filter_map(Effect::decision) {
             if decision.primary.as_str() != HOME {
                 continue;
             }

@@ -64,8 +64,7 @@ fn measured(counted: &Counted<'_>, cut: Timestamp) -> Measured {
     let (mut answered, mut late, mut overdue, mut rejected) = (0, 0, 0, 0);
     let mut all: Option<Histogram> = None;
     let mut min_us = u32::MAX;
-    let windows = counted.path.windows.iter();
-    for window in windows.filter(|window| window.measured_at(counted.quickest_us) > cut) {
+    for (window, _) in counted.windows().filter(|(_, at)| *at > cut) {
         answered += window.answered;
         late += window.late;
         overdue += window.overdue;

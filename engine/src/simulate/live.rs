@@ -239,10 +239,10 @@ struct Run {
 impl Run {
     fn step(&mut self, at: Duration, input: &Input) {
         let effects = self.engine.step(self.start + at, input);
-        for Effect::Decided(decision) in effects {
+        for decision in effects.into_iter().filter_map(Effect::decision) {
             let text = format!("{} [{}]", decision.summary, decision.reason.code());
             self.tell(decision.at.since(self.start), LineKind::Decision, text);
-            self.decisions.push(*decision);
+            self.decisions.push(decision);
         }
         if matches!(input, Input::Tick) {
             self.tell_regions();

@@ -139,7 +139,7 @@ impl<'a> Story<'a> {
     pub(super) fn step(&mut self, now: Timestamp, input: &Input) {
         let effects = self.engine.step(now, input);
         self.tell_regions();
-        for Effect::Decided(decision) in effects {
+        for decision in effects.into_iter().filter_map(Effect::decision) {
             let text = format!("{} [{}]", decision.summary, decision.reason.code());
             self.tell(decision.at, LineKind::Decision, text);
             self.record.moves.push(Moved {
@@ -148,7 +148,7 @@ impl<'a> Story<'a> {
                 to: decision.to.clone(),
                 reason: decision.reason.code().to_owned(),
             });
-            self.decisions.push(*decision);
+            self.decisions.push(decision);
         }
     }
 

@@ -107,11 +107,8 @@ impl Bench {
 
     pub fn step(&mut self, at: Timestamp, input: &Input) {
         let effects = self.engine.step(at, input);
-        self.decisions.extend(
-            effects
-                .into_iter()
-                .map(|Effect::Decided(decision)| *decision),
-        );
+        self.decisions
+            .extend(effects.into_iter().filter_map(Effect::decision));
     }
 
     /// Lets seconds pass under a rule.

@@ -12,7 +12,7 @@ use leeward_common::{
 use leeward_engine::{
     decision::Decision,
     input::{Metric, Signal, Subject},
-    intent::{Change, Intents},
+    intent::Change,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -21,13 +21,15 @@ mod check;
 pub use check::{CheckResult, Checked};
 
 use crate::{
-    intent::{self, Asked, Condition, Thing, What},
+    intent::{Asked, Condition, Thing, What},
     mesh,
     store::StoreError,
 };
 
+mod anchor;
 mod shadow;
 
+pub use anchor::{Anchor, Definition, Definitions, Part, Selected, Unserved};
 pub use shadow::Shadow;
 
 /// Encodes any record.
@@ -73,18 +75,6 @@ pub enum Record {
     CheckResults(Checked),
 }
 
-/// See [`Record::Anchor`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Anchor {
-    /// The policy in force.
-    pub policy: Policy,
-    /// The agents with a session.
-    pub connected: Vec<Registration>,
-    /// What is defined.
-    #[serde(default)]
-    pub defined: Definitions,
-}
-
 /// A change. A definition is kept in the form of the API, which only ever grows by optional members.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Changed {
@@ -106,28 +96,6 @@ pub enum Amended {
     RemoveOffer(OfferId),
     RemoveReservation(ReservationId),
     LiftOverride(OverrideId),
-}
-
-/// All that is defined at some time.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Definitions {
-    /// How many changes there were.
-    pub version: u64,
-    /// What they left.
-    pub known: Vec<Definition>,
-}
-
-/// One thing, and how it came about.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Definition {
-    /// Which change made it so.
-    pub version: u64,
-    /// Who asked for it.
-    pub who: String,
-    /// When.
-    pub at_us: u64,
-    /// What it is, and why.
-    pub what: Defined,
 }
 
 /// One entry of the audit log; in column `audit`, under its sequence. See [`leeward_common::audit`].
@@ -476,48 +444,6 @@ impl From<Changed> for Change {
     }
 }
 
-impl From<&Intents> for Definitions {
-    fn from(intents: &Intents) -> Self {
-        let known = intent::definitions(intents).into_iter().filter_map(|what| {
-            let known = Thing::of(&what).known(intents)?;
-            Some(Definition {
-                version: known.version,
-                who: known.who.to_owned(),
-                at_us: known.at.as_unix_us(),
-                what,
-            })
-        });
-        Self {
-            version: intents.version,
-            known: known.collect(),
-        }
-    }
-}
-
-impl From<Definitions> for Intents {
-    fn from(record: Definitions) -> Self {
-        let mut intents = Self::default();
-        for Definition {
-            version,
-            who,
-            at_us,
-            what,
-        } in record.known
-        {
-            // A change takes the version after the last one.
-            intents.version = version.saturating_sub(1);
-            let change = Change {
-                who,
-                why: what.why().to_owned(),
-                what: (&what).into(),
-            };
-            intents.on_change(Timestamp::from_unix_us(at_us), &change);
-        }
-        intents.version = record.version;
-        intents
-    }
-}
-
 impl Audited {
     /// An entry with its hashes.
     pub(crate) fn new(entry: &AuditEntry, previous: Hash, hash: Hash) -> Self {
@@ -578,6 +504,17 @@ impl Audited {
 }
 
 impl Decided {
+    /// Numbers it higher.
+    pub(crate) fn renumber(&mut self, by: u64) {
+        self.id += by;
+        if by > 0
+            && let Ok(mut decision) = decode::<Decision>("decision", &self.explanation)
+        {
+            decision.id = self.id;
+            self.explanation = encode(&decision);
+        }
+    }
+
     /// Whether an override caused it.
     #[must_use]
     pub fn is_overridden(&self) -> bool {
@@ -759,53 +696,6 @@ mod tests {
         bytes.extend([0xff; 32]);
         assert_eq!(encode(&audited), bytes);
         assert_eq!(decode::<Audited>("audit entry", &bytes).unwrap(), audited);
-    }
-
-    #[test]
-    fn an_anchor_from_before_there_were_definitions_is_read() {
-        let anchor = b"\x81\xa6anchor\x82\xa6policy\x81\xa4toml\xa0\xa9connected\x90";
-        let Record::Anchor(anchor) = decode::<Record>("record", anchor).unwrap() else {
-            panic!("no anchor");
-        };
-        assert_eq!(anchor.defined, Definitions::default());
-    }
-
-    #[test]
-    fn what_is_defined_survives_an_anchor_with_its_versions() {
-        let asked = |id: &str, what: fn(OverrideId) -> What| Asked {
-            who: "mara".to_owned(),
-            why: "new".to_owned(),
-            what: what(OverrideId::parse(id).unwrap()),
-            condition: Condition::Any,
-        };
-        let freeze = |id| {
-            let spec = leeward_common::api::v1::OverrideSpec {
-                rule: leeward_common::api::v1::OverrideRule::Freeze,
-                region: None,
-                service: None,
-                primary_region: None,
-                suspect: false,
-                until: Timestamp::from_unix_us(1 << 50).into(),
-                why: "new".to_owned(),
-            };
-            What::Put(Defined::Override(id, spec))
-        };
-        let mut intents = Intents::default();
-        for (at, asked) in [
-            asked("a", freeze),
-            asked("b", freeze),
-            asked("a", |id| What::Remove(Thing::Override(id))),
-            asked("c", freeze),
-            asked("d", |id| What::Remove(Thing::Override(id))),
-        ]
-        .iter()
-        .enumerate()
-        {
-            intents.on_change(Timestamp::from_unix_us(at as u64), &asked.change());
-        }
-        let record: Definitions =
-            decode("definitions", &encode(&Definitions::from(&intents))).unwrap();
-        assert_eq!(Intents::from(record), intents);
     }
 
     #[test]

@@ -197,3 +197,49 @@ fn a_new_policy_and_a_refusal_are_in_the_log_and_a_repetition_is_not() {
     assert_eq!(what, ["refused", "policy", "refused"]);
     assert_whole(&bench);
 }
+
+/// The end of an override is noted like its beginning, once, also if the aggregator dies before or after.
+#[test]
+fn what_comes_to_its_end_is_in_the_log_once() {
+    let mut bench = Bench::new();
+    let (change, _) = put(&bench, "a", Condition::Any);
+    bench.turn.turn(vec![change]);
+    bench.advance(Duration::from_secs(3_601));
+    bench.kill();
+    // Time alone does not end it while nobody is heard; the first input does.
+    bench.turn(&[Plan::Connect(0)]);
+    bench.kill();
+    bench.turn(&[Plan::Connect(1)]);
+    assert!(bench.turn.engine.view().intents.overrides.is_empty());
+    let log = log(&bench);
+    let what: Vec<_> = log.iter().map(|own| (&*own.who, &*own.what)).collect();
+    assert_eq!(what, [("a", "put"), ("engine", "expired")]);
+    assert_eq!(log[1].about, "override works");
+    assert_eq!(log[1].version, 1);
+    assert!(log[1].detail.ends_with(", by a"), "{}", log[1].detail);
+    assert_whole(&bench);
+}
+
+#[test]
+fn an_end_that_could_not_be_noted_is_noted_when_it_can() {
+    let mut bench = Bench::new();
+    bench.turn(&[Plan::Connect(0)]);
+    let (change, _) = put(&bench, "a", Condition::Any);
+    bench.turn.turn(vec![change]);
+    bench.advance(Duration::from_secs(3_601));
+    // What ends it is journaled, and then the log cannot be written: as if it died in between.
+    let mut writes = Writes::default();
+    let end = bench.turn.end.unwrap().next(bench.now());
+    let agent = epoch(0).agent;
+    let record = v1::Record::Disconnected(v1::Disconnected { agent });
+    writes.journal(end, &record);
+    bench.store.commit(&writes).unwrap();
+    bench.kill();
+    bench.turn(&[]);
+    let what: Vec<String> = log(&bench).into_iter().map(|own| own.what).collect();
+    assert_eq!(what, ["put", "expired"]);
+    bench.kill();
+    bench.turn(&[]);
+    assert_eq!(log(&bench).len(), 2);
+    assert_whole(&bench);
+}
