@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use leeward_common::time::Clock;
+use leeward_common::{api::v1::AuditHead, time::Clock};
 use leeward_engine::view::View;
 use tokio::sync::watch;
 
@@ -64,6 +64,7 @@ impl fmt::Debug for Shared {
 #[derive(Debug)]
 pub struct Published {
     view: ArcSwap<View>,
+    audit: ArcSwap<AuditHead>,
     /// How many were published. Whoever waits for the next one is woken, and sees the newest only.
     count: watch::Sender<u64>,
 }
@@ -74,6 +75,7 @@ impl Published {
     pub fn new(view: View) -> Self {
         Self {
             view: ArcSwap::from_pointee(view),
+            audit: ArcSwap::default(),
             count: watch::Sender::new(0),
         }
     }
@@ -93,6 +95,17 @@ impl Published {
     pub fn store(&self, view: Arc<View>) {
         self.view.store(view);
         self.count.send_modify(|count| *count += 1);
+    }
+
+    /// Where the audit log ends.
+    #[must_use]
+    pub fn audit(&self) -> Arc<AuditHead> {
+        self.audit.load_full()
+    }
+
+    /// Says where the audit log ends.
+    pub fn audited(&self, head: AuditHead) {
+        self.audit.store(Arc::new(head));
     }
 
     /// Changes with every picture that is published from now on.

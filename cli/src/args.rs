@@ -105,6 +105,8 @@ pub enum Colour {
 pub enum Command {
     /// What matters most now, in one sentence and its facts.
     Status,
+    /// What is at fault: agents, hosts, regions, links; since when, and who sees it.
+    Faults,
     /// The network as a whole.
     Graph {
         /// What of it.
@@ -366,7 +368,17 @@ pub enum FailoverCommand {
     /// What makes up each candidate's score.
     Explain {
         /// The region to fail over from.
-        primary: RegionId,
+        #[arg(required_unless_present = "service", conflicts_with = "service")]
+        primary: Option<RegionId>,
+        /// The service, where it is one's that is asked for.
+        #[arg(long)]
+        service: Option<ServiceId>,
+    },
+    /// What was not done, newest first: moves that wait, and doubts that were ruled out.
+    Hesitations {
+        /// At most so many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        limit: u32,
     },
     /// What was decided, newest first.
     History {

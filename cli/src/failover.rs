@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use anyhow::Context;
 use leeward_common::{
     api::v1::{
         Candidate, Contribution, Decision, Decisions, Explanation, Failover, FailoverConfiguration,
-        Overview, Perspective, State,
+        Hesitations, Overview, Perspective, ServiceExplanation, State,
     },
     id::RegionId,
 };
@@ -14,6 +15,7 @@ use crate::{
     args::{Cli, FailoverCommand},
     client::Client,
     exit::{Exit, Failure},
+    explain,
     output::{Output, Tone},
     table::{Align, Cell, Table},
     words,
@@ -49,95 +51,33 @@ pub fn run(cli: &Cli, out: &Output, command: &FailoverCommand) -> Result<Exit, F
                 &head(out, &failover),
                 &ranking(&failover.candidates),
             )?;
-            Ok(verdict(out, &failover))
+            Ok(verdict(out, failover.state))
         }
-        FailoverCommand::Explain { primary } => {
+        FailoverCommand::Explain {
+            primary: Some(primary),
+            ..
+        } => {
             let asked: Explanation = client.ask(&format!("/v1/failover/{primary}/explanation"))?;
-            out.one(&asked, |out| explanation(out, &asked))?;
-            Ok(verdict(out, &asked.failover))
+            out.one(&asked, |out| explain::explanation(out, &asked))?;
+            Ok(verdict(out, asked.failover.state))
         }
+        FailoverCommand::Explain { service, .. } => {
+            let service = service.as_ref().context("name a region or a service")?;
+            let asked: ServiceExplanation =
+                client.ask(&format!("/v1/services/{service}/explanation"))?;
+            out.one(&asked, |out| explain::of_service(out, &asked))?;
+            Ok(verdict(out, asked.failover.state))
+        }
+        FailoverCommand::Hesitations { limit } => hesitations(&client, out, *limit),
         FailoverCommand::History { primary, limit } => {
             history(&client, out, primary.as_ref(), *limit)
         }
     }
 }
 
-/// Runs `leeward explain DECISION`.
-///
-/// # Errors
-///
-/// Returns why there is no answer.
-pub fn explain(cli: &Cli, out: &Output, decision: u64) -> Result<Exit, Failure> {
-    let client = Client::new(&cli.global)?;
-    let decision: Decision = client.ask(&format!("/v1/decisions/{decision}"))?;
-    out.one(&decision, |out| told(out, &decision))?;
-    Ok(Exit::Done)
-}
-
-/// A decision with its evidence.
-fn told(out: &Output, decision: &Decision) -> String {
-    let mut text = out.paint(Tone::Strong, &decision.summary);
-    text.push_str("\n\n");
-    text.push_str(&evidence(out, &decision.evidence));
-    if decision.evidence.is_empty() {
-        line(
-            &mut text,
-            "evidence",
-            "not readable by this build of the aggregator",
-        );
-    }
-    let region = |region: Option<&RegionId>| {
-        region
-            .map_or("nowhere", |region| region.as_str())
-            .to_owned()
-    };
-    line(
-        &mut text,
-        "moved",
-        &format!(
-            "{} to {}",
-            region(decision.from.as_ref()),
-            region(decision.to.as_ref())
-        ),
-    );
-    let reason = &decision.reason;
-    line(
-        &mut text,
-        "because",
-        &format!("{}: {}", reason.code, reason.detail),
-    );
-    if decision.perspective == Perspective::Survivors {
-        line(
-            &mut text,
-            "judged",
-            "by the other regions: the primary itself was not heard",
-        );
-    }
-    let policy = match decision.policy_version.as_str() {
-        "" => String::new(),
-        version => format!(", policy {version}"),
-    };
-    line(
-        &mut text,
-        "decided",
-        &format!(
-            "decision {} at {} UTC, graph version {}{policy}",
-            decision.decision_id,
-            words::date_time(decision.decided_at),
-            decision.graph_version
-        ),
-    );
-    let _ = writeln!(
-        text,
-        "\n  next: leeward failover explain {}",
-        decision.primary_region
-    );
-    text
-}
-
 /// Not enough known is an answer of its own; bad news are one only with `--check`.
-fn verdict(out: &Output, failover: &Failover) -> Exit {
-    match failover.state {
+fn verdict(out: &Output, state: State) -> Exit {
+    match state {
         State::Pending | State::Unknown => Exit::NotEnoughKnown,
         state => out.verdict(state == State::Ok),
     }
@@ -183,7 +123,7 @@ fn overview(client: &Client, out: &Output) -> Result<Exit, Failure> {
     ))
 }
 
-fn head(out: &Output, failover: &Failover) -> String {
+pub(crate) fn head(out: &Output, failover: &Failover) -> String {
     let tone = if failover.state == State::Ok {
         Tone::Strong
     } else {
@@ -215,6 +155,7 @@ fn ranking(candidates: &[Candidate]) -> Table {
         .right("norm")
         .right("baseline")
         .right("network")
+        .left("likely score")
         .right("p50")
         .right("p99")
         .right("jitter")
@@ -243,6 +184,7 @@ fn ranking(candidates: &[Candidate]) -> Table {
             words::weight(candidate.normalised_score).into(),
             format!("{:.3}", candidate.baseline_weight).into(),
             words::weight(candidate.network_weight).into(),
+            words::range(candidate.score_low, candidate.score_high).into(),
             words::measured(&candidate.latency_p50_us, words::milliseconds),
             words::measured(&candidate.latency_p99_us, words::milliseconds),
             words::measured(&candidate.jitter_us, words::milliseconds),
@@ -294,168 +236,11 @@ fn why(candidate: &Candidate, best: Option<&Candidate>) -> Cell {
     }
 }
 
-fn term(term: &str, source: Option<&leeward_common::id::SourceId>) -> String {
+pub(crate) fn term(term: &str, source: Option<&leeward_common::id::SourceId>) -> String {
     match source {
         Some(source) => format!("signal {source}"),
         None => term.replace('_', " "),
     }
-}
-
-/// Terms as rows, candidates as columns: factors that multiply to the score.
-fn explanation(out: &Output, asked: &Explanation) -> String {
-    let failover = &asked.failover;
-    let mut text = head(out, failover);
-    text.push_str(&evidence(out, &failover.candidates));
-    let mut line = |label: &str, value: &str| line(&mut text, label, value);
-    line(
-        "held",
-        &match failover.held_until {
-            Some(until) => format!(
-                "until {} UTC, unless it goes down",
-                words::time_of_day(until)
-            ),
-            None => "no".to_owned(),
-        },
-    );
-    if let Some(previous) = &failover.previous {
-        let until = previous.until.map_or_else(String::new, |until| {
-            format!(" until {} UTC", words::date_time(until))
-        });
-        line("before", &format!("{}{until}", previous.region_id));
-    }
-    let now = failover.evaluated_at;
-    if let Some(at) = failover.decided_at {
-        let id = failover
-            .decision_id
-            .map_or_else(String::new, |id| format!("decision {id} at "));
-        line(
-            "decided",
-            &format!(
-                "{id}{} UTC, {}",
-                words::date_time(at),
-                words::since(Some(at), now.0)
-            ),
-        );
-    }
-    let views: u32 = failover
-        .candidates
-        .iter()
-        .map(|candidate| candidate.vantage_points)
-        .max()
-        .unwrap_or(0);
-    line(
-        "seen",
-        &format!(
-            "at {} UTC, graph version {}, policy {}, up to {}",
-            words::time_of_day(now),
-            failover.graph_version,
-            failover.policy_version,
-            words::plural(views.into(), "vantage point")
-        ),
-    );
-    if !asked.would_change_if.is_empty() {
-        text.push_str("\n  would change the answer, all else being as it is\n");
-        for change in &asked.would_change_if {
-            let _ = writeln!(text, "    {}", change.detail);
-        }
-    }
-    let _ = writeln!(
-        text,
-        "\n  next: leeward failover history {}",
-        failover.primary_region
-    );
-    text
-}
-
-fn line(text: &mut String, label: &str, value: &str) {
-    let _ = writeln!(text, "  {label:<9}  {value}");
-}
-
-/// What speaks for and against each candidate: factors that multiply to the score, the facts behind them, and who is
-/// refused.
-fn evidence(out: &Output, candidates: &[Candidate]) -> String {
-    let mut text = String::new();
-    let eligible: Vec<&Candidate> = candidates
-        .iter()
-        .filter(|candidate| candidate.score.is_some())
-        .collect();
-    if !eligible.is_empty() {
-        text.push_str(&factors(out, &eligible));
-        text.push('\n');
-    }
-    for candidate in &eligible {
-        let facts: Vec<String> = candidate.contributions.iter().filter_map(fact).collect();
-        line(&mut text, candidate.region_id.as_str(), &facts.join("; "));
-    }
-    for candidate in candidates.iter().filter(|candidate| !candidate.eligible) {
-        let reasons: Vec<&str> = candidate
-            .reasons
-            .iter()
-            .map(|reason| reason.detail.as_str())
-            .collect();
-        line(
-            &mut text,
-            "refused",
-            &format!("{}: {}", candidate.region_id, reasons.join("; ")),
-        );
-    }
-    text
-}
-
-/// What a term was made from, unless it changes nothing.
-fn fact(contribution: &Contribution) -> Option<String> {
-    let words = term(&contribution.term, contribution.source.as_ref());
-    (contribution.log_value.abs() > 0.01).then(|| format!("{words} {}", contribution.detail))
-}
-
-fn factors(out: &Output, candidates: &[&Candidate]) -> String {
-    let mut rows: Vec<(String, Vec<Cell>)> = Vec::new();
-    for candidate in candidates {
-        for contribution in &candidate.contributions {
-            let name = term(&contribution.term, contribution.source.as_ref());
-            if !rows.iter().any(|(other, _)| *other == name) {
-                rows.push((name, Vec::new()));
-            }
-        }
-    }
-    for (name, cells) in &mut rows {
-        for candidate in candidates {
-            let found = candidate.contributions.iter().find(|contribution| {
-                term(&contribution.term, contribution.source.as_ref()) == *name
-            });
-            cells.push(found.map_or_else(
-                || Cell::new(Tone::Quiet, "-"),
-                |found| {
-                    let factor = found.log_value.exp();
-                    Cell::new(
-                        if factor < 0.5 {
-                            Tone::Warn
-                        } else {
-                            Tone::Plain
-                        },
-                        format!("{factor:.3}"),
-                    )
-                },
-            ));
-        }
-    }
-    let total = |name: &str, pick: fn(&Candidate) -> Option<f64>| {
-        let cells = candidates
-            .iter()
-            .map(|candidate| Cell::new(Tone::Strong, words::weight(pick(candidate))));
-        (name.to_owned(), cells.collect::<Vec<Cell>>())
-    };
-    rows.push(total("= baseline", |candidate| {
-        Some(candidate.baseline_weight)
-    }));
-    rows.push(total("= network", |candidate| candidate.network_weight));
-    rows.push(total("= score", |candidate| candidate.score));
-    rows.push(total("normalised", |candidate| candidate.normalised_score));
-    let names: Vec<&str> = candidates
-        .iter()
-        .map(|candidate| candidate.region_id.as_str())
-        .collect();
-    crate::table::grid(out, "factor", &names, &rows)
 }
 
 fn history(
@@ -481,6 +266,39 @@ fn history(
     out.list(&decisions, &decisions.decisions, "", &table)?;
     if decisions.decisions.is_empty() {
         out.talk("nothing was decided yet");
+    }
+    Ok(Exit::Done)
+}
+
+/// What was refused, beside what was done.
+fn hesitations(client: &Client, out: &Output, limit: u32) -> Result<Exit, Failure> {
+    let told: Hesitations = client.ask(&format!("/v1/hesitations?limit={limit}"))?;
+    let mut table = Table::new()
+        .left("at")
+        .left("whose")
+        .left("stays")
+        .left("instead of")
+        .left("code")
+        .left("why");
+    for own in &told.hesitations {
+        let primary = own.primary_region.as_ref().map(|region| region.as_str());
+        let service = own.service_id.as_ref().map(|service| service.as_str());
+        let name = |region: Option<&RegionId>| region.map_or("-", |own| own.as_str()).to_owned();
+        table.row(vec![
+            words::date_time(own.at).into(),
+            primary.or(service).unwrap_or("-").into(),
+            name(own.selected_region.as_ref()).into(),
+            name(own.waiting.region_id.as_ref()).into(),
+            match own.ruled_out {
+                true => "ruled_out".into(),
+                false => own.waiting.code.as_str().into(),
+            },
+            own.summary.as_str().into(),
+        ]);
+    }
+    out.list(&told, &told.hesitations, "", &table)?;
+    if told.hesitations.is_empty() {
+        out.talk("no move was refused or put off");
     }
     Ok(Exit::Done)
 }

@@ -27,7 +27,9 @@ pub mod client;
 pub mod config;
 pub mod events;
 pub mod exit;
+mod explain;
 pub mod failover;
+mod faults;
 pub mod graph;
 pub mod link;
 pub mod live;
@@ -67,7 +69,8 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
         Command::Watch(options) => watch::run(cli, &out, options),
-        Command::Explain { decision } => failover::explain(cli, &out, *decision),
+        Command::Explain { decision } => explain::run(cli, &out, *decision),
+        Command::Faults => faults::run(cli, &out),
         Command::Failover { command } => failover::run(cli, &out, command),
         Command::Service { command } => service::run(cli, &out, command),
         Command::Capacity { command } => capacity::run(cli, &out, command.as_ref()),

@@ -165,7 +165,7 @@ fn head(failover: &ServiceFailover) -> String {
     };
     line("action", failover.action.as_str().to_owned());
     if let Some(waiting) = &failover.waiting {
-        line("waits", waiting.clone());
+        line("waits", waiting.detail.clone());
     }
     let mut standby = shares(&failover.standby);
     if let Some(unserved) = &failover.standby_unserved {

@@ -75,6 +75,7 @@ fn text(out: &Output, overview: &Overview) -> String {
             "link",
             [(counts.links_troubled, "in trouble"), (0, "")],
         ),
+        (counts.faults, "fault", [(0, ""), (0, "")]),
         (counts.signals, "signal", [(0, ""), (0, "")]),
     ] {
         let line = format!(
@@ -83,6 +84,14 @@ fn text(out: &Output, overview: &Overview) -> String {
             self::parts(&parts)
         );
         let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let audit = &overview.audit;
+    if audit.sequence > 0 {
+        let _ = writeln!(
+            text,
+            "  audit       entry {}, {}",
+            audit.sequence, audit.hash
+        );
     }
     let _ = writeln!(text, "\n  next: {}", next(overview));
     text
@@ -129,6 +138,9 @@ fn parts(parts: &[(u32, &str)]) -> String {
 fn next(overview: &Overview) -> String {
     if overview.counts.agents == 0 {
         return "leeward pki issue agent --help     leeward agent ls".to_owned();
+    }
+    if overview.counts.faults > 0 || overview.fail_static.is_some() {
+        return "leeward faults     leeward graph matrix".to_owned();
     }
     let worst = overview
         .failovers

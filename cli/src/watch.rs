@@ -8,7 +8,8 @@ use std::{fmt::Write, thread, time::Duration};
 
 use anyhow::Context;
 use leeward_common::api::v1::{
-    Doubt, FailoverState, Moved, RegionStatus, Reset, Sentence, ServiceState, Snapshot, State,
+    Doubt, FailoverState, Hesitation, Moved, RegionStatus, Reset, Sentence, ServiceState, Snapshot,
+    State,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -175,6 +176,16 @@ fn told(out: &Output, event: &Event) -> Result<String, Failure> {
         "service" => service(out, &data(event)?),
         "region" => region(out, &data(event)?),
         "doubt" => doubt(out, &data(event)?),
+        "hesitation" => {
+            let own: Hesitation = data(event)?;
+            let at = words::time_of_day(own.at);
+            line(
+                out,
+                Tone::Plain,
+                "refused",
+                &format!("at {at} UTC: {}", own.summary),
+            )
+        }
         "overview" => sentence(out, &data(event)?),
         _ => String::new(),
     })
@@ -256,10 +267,16 @@ fn doubt(out: &Output, doubt: &Doubt) -> String {
         agent_id,
         region_id,
         doubted,
+        code,
     } = doubt;
-    let text = match doubted {
-        true => format!("{agent_id} in {region_id} is doubted: it sees fail what others see well"),
-        false => format!("{agent_id} in {region_id} counts again"),
+    let text = match (doubted, code.as_str()) {
+        (true, "suspect") => {
+            format!("{agent_id} in {region_id} is doubted: it says that it is in trouble itself")
+        }
+        (true, _) => {
+            format!("{agent_id} in {region_id} is doubted: it sees fail what others see well")
+        }
+        (false, _) => format!("{agent_id} in {region_id} counts again"),
     };
     line(
         out,

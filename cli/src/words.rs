@@ -78,6 +78,15 @@ pub fn weight(weight: Option<f64>) -> String {
     weight.map_or_else(|| "?".to_owned(), |weight| format!("{weight:.3}"))
 }
 
+/// Bounds of a weight or score: "0.412 to 0.573", or "?" where they are unknown.
+#[must_use]
+pub fn range(low: Option<f64>, high: Option<f64>) -> String {
+    match (low, high) {
+        (Some(low), Some(high)) => format!("{low:.3} to {high:.3}"),
+        _ => "?".to_owned(),
+    }
+}
+
 /// A measured value as a cell: "?" where it is unknown, toned where it is not sure.
 #[must_use]
 pub fn measured(value: &Measured, write: fn(f64) -> String) -> Cell {

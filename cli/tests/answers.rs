@@ -10,8 +10,10 @@ use leeward_common::{
     api::{
         problem::{Code, Problem},
         v1::{
-            Agents, Decisions, Explanation, Failover, FailoverLine, Overview, RelayPath, Route,
-            RouteAdvice, RoutePath, Routes, Signal, Signals, State, Tally, Time,
+            Agents, AuditHead, Decisions, Explanation, Failover, FailoverLine, FaultKind,
+            FaultPlace, Faults, Hesitation, Hesitations, LocatedFault, NotCounted, Overview,
+            RelayPath, Route, RouteAdvice, RoutePath, Routes, Signal, Signals, State, Tally, Time,
+            Waiting,
         },
     },
     id::{RegionId, SourceId},
@@ -72,6 +74,11 @@ fn overview(state: State) -> Overview {
         evaluated_at: time(),
         data_age_ms: Some(800),
         stale: false,
+        fail_static: None,
+        audit: AuditHead {
+            sequence: 41,
+            hash: "9f3a".repeat(16),
+        },
     }
 }
 
@@ -95,7 +102,87 @@ fn status_is_the_sentence_its_facts_and_what_to_ask_next() {
         "{}",
         said.out
     );
+    assert!(
+        said.out.contains("audit       entry 41, 9f3a9f3a"),
+        "{}",
+        said.out
+    );
     assert_eq!(said.err, "");
+}
+
+#[test]
+fn faults_say_where_since_when_who_sees_them_and_whose_view_does_not_count() {
+    let fault = LocatedFault {
+        place: FaultPlace::Link,
+        kind: FaultKind::Grey,
+        region_id: region("oregon"),
+        to_region_id: Some(region("virginia")),
+        agent_id: None,
+        target_id: None,
+        loss_ratio: 0.083,
+        since: time(),
+        seen_by: 4,
+        observers: 4,
+        detail: "8.3 % is lost between oregon and virginia".to_owned(),
+    };
+    let faults = Faults {
+        summary: "8.3 % is lost between oregon and virginia.".to_owned(),
+        state: State::Degraded,
+        faults: vec![fault],
+        not_counted: vec![NotCounted {
+            agent_id: leeward_common::id::AgentId::parse("dub-1").unwrap(),
+            region_id: region("ireland"),
+            code: "suspect".to_owned(),
+            detail: "by its own account it could not probe as it should".to_owned(),
+            since: Some(time()),
+        }],
+        agents_counted: 7,
+        fail_static: None,
+        graph_version: 7,
+        evaluated_at: time(),
+        stale: false,
+    };
+    let server = Server::new(vec![ok("/v1/faults", &faults)]);
+    let said = server.leeward(&["faults"]).expect(0);
+    for words in [
+        "▲ 8.3 % is lost between oregon and virginia.",
+        "counted      7 of 8 agents",
+        "dub-1 in ireland: by its own account it could not probe as it should, since 03:12:11 UTC",
+        "oregon - virginia",
+        "4 of 4",
+    ] {
+        assert!(said.out.contains(words), "{words}\n{}", said.out);
+    }
+    server.leeward(&["faults", "--check"]).expect(3);
+}
+
+#[test]
+fn what_was_not_done_is_listed_like_what_was() {
+    let hesitation = Hesitation {
+        at: time(),
+        primary_region: Some(region("virginia")),
+        service_id: None,
+        selected_region: Some(region("oregon")),
+        waiting: Waiting {
+            code: "held".to_owned(),
+            region_id: Some(region("ireland")),
+            until: Some(time()),
+            detail: "virginia stays with oregon".to_owned(),
+        },
+        ruled_out: false,
+        summary: "virginia stays with oregon".to_owned(),
+    };
+    let told = Hesitations {
+        hesitations: vec![hesitation],
+    };
+    let server = Server::new(vec![ok("/v1/hesitations?limit=20", &told)]);
+    let said = server.leeward(&["failover", "hesitations"]).expect(0);
+    assert!(said.out.contains("held"), "{}", said.out);
+    assert!(
+        said.out.contains("virginia stays with oregon"),
+        "{}",
+        said.out
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use leeward_common::{id::RegionId, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::intent::Owner;
+use crate::{intent::Owner, verdict::words::time_of_day};
 
 /// What a selection waits for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -17,6 +17,41 @@ pub struct Waiting {
     pub detail: String,
     /// When it ends if nothing else changes; `None` if time alone does not end it.
     pub until: Option<Timestamp>,
+}
+
+impl Waiting {
+    /// What is waited for, as a clause: `virginia stays with oregon until 03:12:40 UTC although ireland looks better: …`.
+    #[must_use]
+    pub fn words(&self, owner: &Owner, selected: Option<&RegionId>) -> String {
+        let here = selected.map_or("nothing", RegionId::as_str);
+        let there = self.to.as_ref().map_or("another", RegionId::as_str);
+        let stays = match owner {
+            Owner::Region(region) => format!("{region} stays with {here}"),
+            Owner::Service(service) => format!("{service} stays in {here}"),
+        };
+        let until = self.until.map(time_of_day);
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        let why = &self.detail;
+        match self.code {
+            WaitingCode::CutOff => format!("{stays} while {why}"),
+            WaitingCode::Silence => {
+                format!("{stays}{until} and then goes to {there}, unless {here} is heard of: {why}")
+            }
+            WaitingCode::Doubt | WaitingCode::FailbackManual => {
+                format!("{stays} although {there} has {why}")
+            }
+            WaitingCode::Confirming => {
+                format!("{stays}{until} and then goes to {there}, unless that changes: {why}")
+            }
+            WaitingCode::Patience => format!("{stays}{until} at least although {there} has {why}"),
+            WaitingCode::Flapping
+            | WaitingCode::Held
+            | WaitingCode::Budget
+            | WaitingCode::Storm => {
+                format!("{stays}{until} although {there} looks better: {why}")
+            }
+        }
+    }
 }
 
 /// What is waited for, in the order in which a challenger meets them.

@@ -12,7 +12,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use leeward_common::{id::RegionId, time::Timestamp};
+use leeward_common::{
+    api::v1::{AuditHead, Overview},
+    id::RegionId,
+    time::Timestamp,
+};
 use leeward_engine::view::View;
 
 use super::{
@@ -76,9 +80,12 @@ impl App {
 
 impl Page {
     /// How it all fares.
-    pub(super) fn overview(&self, aggregator: &str) -> Result<Written, Refused> {
+    pub(super) fn overview(&self, aggregator: &str, audit: &AuditHead) -> Result<Written, Refused> {
         once(&self.overview, || {
-            let answer = convert::overview(&self.moment(), aggregator);
+            let answer = Overview {
+                audit: audit.clone(),
+                ..convert::overview(&self.moment(), aggregator)
+            };
             Written::weak(&answer, &convert::overview_content(&answer))
         })
     }

@@ -80,16 +80,18 @@ impl Beside {
             input => input,
         };
         let (until, board) = (self.until, &mut self.scoreboard);
-        for Effect::Decided(decision) in current.step(at, input) {
+        let effects = current.step(at, input).into_iter();
+        for decision in effects.filter_map(Effect::decision) {
             if decision.at <= until {
                 board.current.on_decision(&decision);
             }
-            taken.current.push(*decision);
+            taken.current.push(decision);
         }
-        for Effect::Decided(decision) in self.engine.step(at, own) {
+        let effects = self.engine.step(at, own).into_iter();
+        for decision in effects.filter_map(Effect::decision) {
             if decision.at <= until {
                 board.other.on_decision(&decision);
-                taken.other.push(*decision);
+                taken.other.push(decision);
             }
         }
     }

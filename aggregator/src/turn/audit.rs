@@ -4,18 +4,17 @@
 use std::time::Duration;
 
 use leeward_common::{
-    api::v1::{AuditEntry, Defined, Time},
+    api::v1::{AuditEntry, AuditHead, Defined, Time},
     audit::{self, Hash},
     time::Timestamp,
 };
 use leeward_engine::intent::Term;
 use tracing::error;
 
-use super::{Expired, Refusal, Staged, Turn};
+use super::{Expired, Outlets, Refusal, Staged, Turn};
 use crate::{
     config::PolicyText,
     intent::{Asked, CONFIGURATION, Thing, What},
-    metrics::Metrics,
     shadow::Setting,
     store::{Read, Writes, key::Column, record::v1},
 };
@@ -68,9 +67,14 @@ impl Chain {
         }
     }
 
-    /// Tells the metrics where the log ends.
-    pub(super) fn tell(&self, metrics: &Metrics) {
-        metrics.audited(self.length, &audit::hex(&self.head));
+    /// Tells outside where the log ends.
+    pub(super) fn tell(&self, outlets: &Outlets) {
+        let head = AuditHead {
+            sequence: self.length,
+            hash: audit::hex(&self.head),
+        };
+        outlets.metrics.audited(head.sequence, &head.hash);
+        outlets.view.audited(head);
     }
 
     /// Notes a decision that an override caused.

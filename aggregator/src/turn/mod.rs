@@ -209,7 +209,7 @@ impl Turn {
         let view = engine.view();
         let shadow = watch::Sender::new(Arc::new(Setting::of(&*store)));
         let audit = Chain::of(&*store);
-        audit.tell(&outlets.metrics);
+        audit.tell(&outlets);
         let connected = |agent: &AgentId| {
             view.agents
                 .get(agent)
@@ -483,7 +483,7 @@ impl Turn {
         self.end = staged.end;
         self.epochs.extend(staged.epochs);
         self.audit = staged.audit;
-        self.audit.tell(&self.outlets.metrics);
+        self.audit.tell(&self.outlets);
         if let Some(shadow) = staged.shadow {
             self.shadow.send_replace(shadow);
         }
@@ -669,7 +669,7 @@ impl Turn {
             return;
         }
         self.audit = audit;
-        self.audit.tell(&self.outlets.metrics);
+        self.audit.tell(&self.outlets);
         self.ended.clear();
         for v1::Decided {
             id,

@@ -21,6 +21,7 @@ mod capacity;
 mod check;
 mod define;
 mod directions;
+mod fault;
 mod known;
 mod placement;
 mod policy;
@@ -36,10 +37,14 @@ pub use define::{
     ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec, check_why,
 };
 pub use directions::{Direction, Directions};
+pub use fault::{
+    AuditHead, FailStatic, FaultKind, FaultPlace, Faults, Hesitation, Hesitations, LocatedFault,
+    NotCounted, Waiting,
+};
 pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
 pub use placement::{
     Action, Fate, Load, Placement, PlacementQuestion, Price, Readiness, ReadinessChange,
-    ReadinessState, ServiceFailover, Share, Standing, Unserved,
+    ReadinessState, ServiceExplanation, ServiceFailover, Share, Standing, Unserved,
 };
 pub use policy::{
     CurrentPolicy, ParameterDifference, Policies, ShadowPolicy, ShadowSpec, ShadowStanding,
@@ -188,6 +193,22 @@ pub struct Failover {
     pub previous: Option<Previous>,
     /// Until when the selection stays unless it goes down; `null` if it is free to move.
     pub held_until: Option<Time>,
+    /// The best region by what is known now; differs from `selected_region` while a move is waited for or is not worth
+    /// it. `null` if none may be selected.
+    #[serde(default)]
+    pub recommended_region: Option<RegionId>,
+    /// What is being done about the difference.
+    #[serde(default)]
+    pub action: Action,
+    /// What a move waits for; `null` if nothing is waited for.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
+    /// What somebody should know, such as a pin that hurts.
+    #[serde(default)]
+    pub notices: Vec<Reason>,
+    /// Why nothing moves by itself, while the observers are cut off; `null` while they are not.
+    #[serde(default)]
+    pub fail_static: Option<FailStatic>,
     /// From where the candidates are judged.
     pub perspective: Perspective,
     /// The candidates, best first; those that may not be selected last.
@@ -278,6 +299,12 @@ pub struct Candidate {
     pub network_weight: Option<f64>,
     /// Baseline weight times network weight; `null` if unknown.
     pub score: Option<f64>,
+    /// Lower bound of the score at 95 % confidence; `null` if unknown. A challenger is compared by this one.
+    #[serde(default)]
+    pub score_low: Option<f64>,
+    /// Upper bound of the score at 95 % confidence; `null` if unknown. The selected region is compared by this one.
+    #[serde(default)]
+    pub score_high: Option<f64>,
     /// Score over the best one, 0 to 1; `null` unless eligible.
     pub normalised_score: Option<f64>,
     /// Median round-trip time, microseconds.
@@ -322,6 +349,12 @@ pub struct Contribution {
     pub source: Option<SourceId>,
     /// Natural logarithm of the factor; 0 is neutral, lower is worse.
     pub log_value: f64,
+    /// Its lower bound at 95 % confidence; `null` if it is known, not measured.
+    #[serde(default)]
+    pub log_low: Option<f64>,
+    /// Its upper bound.
+    #[serde(default)]
+    pub log_high: Option<f64>,
     /// The fact behind it.
     pub detail: String,
 }
@@ -842,13 +875,20 @@ pub struct Overview {
     pub data_age_ms: Option<u64>,
     /// Whether the whole picture is too old to act on.
     pub stale: bool,
+    /// Why nothing moves by itself, while the observers are cut off; `null` while they are not.
+    #[serde(default)]
+    pub fail_static: Option<FailStatic>,
+    /// Where the audit log ends. No part of the ETag.
+    #[serde(default)]
+    pub audit: AuditHead,
 }
 
 /// One fact.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fact {
-    /// What it answers: `what`, `where`, `why` or `trust`.
+    /// What it answers: `what`, `where`, `why`, `sure`, `done` of the worst finding; `also` is another finding, `last` the
+    /// last decision, `trust` whose view counts.
     pub label: String,
     /// The fact.
     pub text: String,
@@ -872,6 +912,9 @@ pub struct Tally {
     pub links: u32,
     /// Those with loss or without any reply.
     pub links_troubled: u32,
+    /// Faults that were found: agents, hosts, regions and links.
+    #[serde(default)]
+    pub faults: u32,
     /// Signals in force.
     pub signals: u32,
     /// Decisions that are remembered.

@@ -69,6 +69,17 @@ pub enum Place {
     Link(Pair),
 }
 
+impl Place {
+    /// The region where it is; of a link, the one with the smaller id.
+    #[must_use]
+    pub const fn region(&self) -> &RegionId {
+        match self {
+            Self::Agent(region, _) | Self::Target(region, _) | Self::Region(region) => region,
+            Self::Link(pair) => pair.regions().0,
+        }
+    }
+}
+
 /// What is at fault at `now`. Those of `before` that go on keep their beginning.
 pub(crate) fn localise(
     now: Timestamp,

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Moment, measured};
+use super::{Moment, faults, measured};
 use leeward_common::{
     api::v1::{
-        Candidate, Contribution, Decision, Explanation, Failover, Moved, Perspective, Previous,
-        Reason, State, WouldChange,
+        Action, Candidate, Contribution, Decision, Explanation, Failover, Moved, Perspective,
+        Previous, Reason, State, WouldChange,
     },
     id::{RegionId, SourceId},
-    time::Timestamp,
 };
 use leeward_engine::{
     counterfactual::{Counterfactual, Flip, counterfactuals},
@@ -39,6 +38,11 @@ pub fn failover(moment: &Moment<'_>, primary: &RegionId) -> Failover {
         decision_id: selection.and_then(|selection| selection.decision),
         previous: selection.and_then(|selection| previous(moment, &owner, selection)),
         held_until: held_until.map(Into::into),
+        action: selection.map_or(Action::None, |selection| {
+            faults::action(moment, &owner, selection, &ranking)
+        }),
+        waiting: selection.and_then(|selection| faults::waiting(&owner, selection)),
+        notices: selection.map_or_else(Vec::new, |selection| faults::notices(selection)),
         ..answer(moment, primary, &ranking)
     }
 }
@@ -63,15 +67,19 @@ pub fn evaluated(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> 
 /// Where `primary` fails over to, and what would change that.
 #[must_use]
 pub fn explanation(moment: &Moment<'_>, primary: &RegionId) -> Explanation {
-    let owner = Owner::Region(primary.clone());
-    let all = counterfactuals(moment.view, &owner);
+    Explanation {
+        failover: failover(moment, primary),
+        would_change_if: would_change_if(moment, &Owner::Region(primary.clone())),
+    }
+}
+
+/// What would change an answer.
+pub(super) fn would_change_if(moment: &Moment<'_>, owner: &Owner) -> Vec<WouldChange> {
+    let all = counterfactuals(moment.view, owner);
     let flips = all
         .iter()
         .flat_map(|own| own.flips.iter().map(move |flip| (own, flip)));
-    Explanation {
-        failover: failover(moment, primary),
-        would_change_if: flips.map(|(own, flip)| would_change(own, flip)).collect(),
-    }
+    flips.map(|(own, flip)| would_change(own, flip)).collect()
 }
 
 fn would_change(own: &Counterfactual, flip: &Flip) -> WouldChange {
@@ -108,6 +116,11 @@ fn answer(moment: &Moment<'_>, primary: &RegionId, ranking: &Ranking) -> Failove
         decision_id: None,
         previous: None,
         held_until: None,
+        recommended_region: ranking.best().map(|best| best.region.clone()),
+        action: Action::None,
+        waiting: None,
+        notices: Vec::new(),
+        fail_static: faults::fail_static(moment.view),
         perspective: perspective(ranking),
         candidates: candidates(ranking, &moment.view.policy, moment.late),
         graph_version: moment.view.graph_version,
@@ -147,9 +160,17 @@ fn summary(primary: &RegionId, selection: Option<&SelectionView>, ranking: &Rank
         }
         Some(SelectionView {
             selected: Some(selected),
-            held_until,
+            waiting,
             ..
-        }) => chosen(primary, selected, *held_until, ranking),
+        }) => {
+            let sentence = chosen(primary, selected, ranking);
+            let owner = Owner::Region(primary.clone());
+            let waiting = waiting.as_ref();
+            match waiting.map(|waiting| waiting.words(&owner, Some(selected))) {
+                Some(waiting) => format!("{sentence}; {waiting}"),
+                None => sentence,
+            }
+        }
     };
     match ranking.perspective {
         select::Perspective::Primary | select::Perspective::Clients => sentence,
@@ -184,12 +205,7 @@ pub(super) fn refusals(ranking: &Ranking) -> String {
     texts.join(", ")
 }
 
-fn chosen(
-    primary: &RegionId,
-    selected: &RegionId,
-    held_until: Option<Timestamp>,
-    ranking: &Ranking,
-) -> String {
+fn chosen(primary: &RegionId, selected: &RegionId, ranking: &Ranking) -> String {
     let own = ranking.candidate(selected);
     if let Some(refusal) = own.and_then(|own| own.reasons.first()) {
         return format!(
@@ -216,22 +232,13 @@ fn chosen(
             )
         }
         Some((rival, lead)) => {
-            let why = match held_until {
-                Some(until) => format!("it is held until {}", time_of_day(until)),
-                None => "that is not yet enough, or not for long enough, to move".to_owned(),
-            };
             format!(
-                "{primary} fails over to {selected}; {} has {:.2} times its score, but {why}",
+                "{primary} fails over to {selected}, although {} has {:.2} times its score",
                 rival.region,
                 1.0 / lead
             )
         }
     }
-}
-
-pub(super) fn time_of_day(time: Timestamp) -> String {
-    let text = time.to_string();
-    format!("{} UTC", text.get(11..19).unwrap_or(&text))
 }
 
 pub(super) fn previous(
@@ -293,6 +300,8 @@ fn candidate(
         baseline_weight: candidate.baseline,
         network_weight: candidate.network,
         score: candidate.score,
+        score_low: candidate.log_low.map(f64::exp),
+        score_high: candidate.log_high.map(f64::exp),
         normalised_score: candidate.normalised,
         latency_p50_us: value(candidate.rtt_p50_us),
         latency_p99_us: value(candidate.rtt_p99_us),
@@ -352,6 +361,8 @@ fn contribution(contribution: &select::Contribution) -> Contribution {
         term: term.to_owned(),
         source,
         log_value: contribution.log_value,
+        log_low: contribution.log_low,
+        log_high: contribution.log_high,
         detail: contribution.detail.clone(),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leeward_common::{
-    api::v1::{Fact, Failover, FailoverLine, Overview, State, Tally, Time},
+    api::v1::{AuditHead, Fact, Failover, FailoverLine, Overview, State, Tally, Time},
     time::Timestamp,
 };
 use leeward_engine::{
@@ -11,7 +11,7 @@ use leeward_engine::{
     view::{Estimate, Link, LinkView, RegionState, Vote},
 };
 
-use super::{Moment, failover, network::link_state, plural};
+use super::{Moment, failover, faults, network::link_state, plural};
 
 /// How it all fares.
 #[must_use]
@@ -31,7 +31,7 @@ pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
         .filter_map(|agent| agent.last_report_at)
         .max();
     Overview {
-        facts: facts(moment, &verdict, &counts),
+        facts: self::facts(moment, &verdict, &counts),
         state: state(verdict.severity),
         summary: verdict.sentence,
         counts,
@@ -43,6 +43,8 @@ pub fn overview(moment: &Moment<'_>, aggregator: &str) -> Overview {
         evaluated_at: view.now.into(),
         data_age_ms: newest.map(|at| super::milliseconds(moment.since(at))),
         stale: moment.is_stale(),
+        fail_static: faults::fail_static(view),
+        audit: AuditHead::default(),
     }
 }
 
@@ -175,6 +177,7 @@ fn counts(moment: &Moment<'_>) -> Tally {
         agents_counted: count(counted.count()),
         links: count(view.links.len()),
         links_troubled: count(view.links.iter().filter(is_troubled).count()),
+        faults: count(view.faults.len()),
         signals: count(view.signals.len()),
         decisions: count(view.decisions.len()),
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use leeward_common::{
-    api::v1::{Action, Reason, ServiceFailover, ServiceLine, Services, Share, State, Unserved},
+    api::v1::{
+        ServiceExplanation, ServiceFailover, ServiceLine, Services, Share, State, Unserved, Waiting,
+    },
     id::{RegionId, ServiceId},
 };
 use leeward_engine::{
@@ -11,10 +13,10 @@ use leeward_engine::{
     intent::{Owner, Rule, Service},
     placement,
     select::{self, Ranking},
-    view::{Notice, NoticeCode, SelectionView},
+    view::SelectionView,
 };
 
-use super::{Moment, failover, listed, percent};
+use super::{Moment, failover, faults, listed, percent};
 
 /// Every service on one line.
 #[must_use]
@@ -56,6 +58,15 @@ pub fn service_failover(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFa
     })
 }
 
+/// Where a service should run, and what would change that; `None` if nobody has defined it.
+#[must_use]
+pub fn service_explanation(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceExplanation> {
+    Some(ServiceExplanation {
+        failover: service_failover(moment, id)?,
+        would_change_if: failover::would_change_if(moment, &Owner::Service(id.clone())),
+    })
+}
+
 /// The same without where it would go if its region failed, for which everything is placed anew.
 fn answer(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFailover> {
     let view = moment.view;
@@ -71,7 +82,7 @@ fn answer(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFailover> {
         selection: &selection,
         ranking: &ranking,
     };
-    let action = standing.action();
+    let waiting = faults::waiting(&owner, &selection);
     let own = standing.own();
     let data_age = own.and_then(|own| own.data_age);
     let overrides = view.intents.overrides.iter();
@@ -83,10 +94,11 @@ fn answer(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFailover> {
         home: known.what.home.clone(),
         selected_region: selection.selected.clone(),
         recommended_region: ranking.best().map(|best| best.region.clone()),
-        action,
+        action: faults::action(moment, &owner, &selection, &ranking),
         state: standing.state(),
-        summary: standing.summary(action),
-        waiting: standing.waiting(action),
+        summary: standing.summary(waiting.as_ref()),
+        waiting,
+        fail_static: faults::fail_static(view),
         decided_at: selection.since.map(Into::into),
         decision_id: selection.decision,
         previous: failover::previous(moment, &owner, &selection),
@@ -95,7 +107,7 @@ fn answer(moment: &Moment<'_>, id: &ServiceId) -> Option<ServiceFailover> {
         unserved: unserved(selection.unserved.as_ref()),
         standby: Vec::new(),
         standby_unserved: None,
-        notices: standing.notices(),
+        notices: faults::notices(&selection),
         overrides: overrides.map(|(id, _)| id.clone()).collect(),
         perspective: failover::perspective(&ranking),
         candidates: failover::candidates(&ranking, &view.policy, moment.late),
@@ -125,63 +137,6 @@ impl Standing<'_> {
         self.ranking.candidate(selected)
     }
 
-    /// By how much the best candidate is better, as the logarithm of the ratio of their scores; `None` where the
-    /// selected region is the best, or either is unknown.
-    fn lead(&self) -> Option<f64> {
-        let (own, best) = (self.own()?, self.ranking.best()?);
-        let lead = best.log_score()? - own.log_score()?;
-        (best.region != own.region).then_some(lead)
-    }
-
-    fn is_frozen(&self) -> bool {
-        let owner = Owner::Service(self.id.clone());
-        let now = self.moment.now();
-        let overrides = self.moment.view.intents.overrides.values();
-        overrides
-            .filter(|known| known.what.until > now)
-            .any(|known| match &known.what.rule {
-                Rule::Freeze { owner: None } => true,
-                Rule::Freeze { owner: Some(other) } | Rule::Pin { owner: other, .. } => {
-                    *other == owner
-                }
-                Rule::Drain { .. } | Rule::Forbid { .. } => false,
-            })
-    }
-
-    fn action(&self) -> Action {
-        if self.is_frozen() {
-            return Action::Frozen;
-        }
-        let must_leave = self.own().is_some_and(|own| !own.eligible);
-        let margin = self.moment.view.policy.steadiness.margin.ln();
-        let is_beaten = self.lead().is_some_and(|lead| lead > margin);
-        match (must_leave || is_beaten, self.selection.held_until) {
-            (false, _) => Action::None,
-            _ if self.ranking.best().is_none() => Action::None,
-            (true, Some(_)) => Action::Hold,
-            (true, None) => Action::Switch,
-        }
-    }
-
-    fn waiting(&self, action: Action) -> Option<String> {
-        let best = &self.ranking.best()?.region;
-        match action {
-            Action::None => None,
-            Action::Frozen => Some(format!("{best} is not moved to: an override keeps it")),
-            Action::Hold => {
-                let until = failover::time_of_day(self.selection.held_until?);
-                Some(format!("{best} is held off until {until}"))
-            }
-            Action::Switch => {
-                let confirm = self.moment.view.policy.steadiness.confirm;
-                Some(format!(
-                    "{best} has to stay better for {}",
-                    leeward_common::config::Span(confirm)
-                ))
-            }
-        }
-    }
-
     fn state(&self) -> State {
         let is_sound = self.own().is_some_and(|own| own.eligible)
             && self.selection.notices.is_empty()
@@ -195,16 +150,7 @@ impl Standing<'_> {
         }
     }
 
-    fn notices(&self) -> Vec<Reason> {
-        let notices = self.selection.notices.iter();
-        let notice = |notice: &Notice| Reason {
-            code: code(notice.code).to_owned(),
-            detail: notice.detail.clone(),
-        };
-        notices.map(notice).collect()
-    }
-
-    fn summary(&self, action: Action) -> String {
+    fn summary(&self, waiting: Option<&Waiting>) -> String {
         let id = self.id;
         let Some(selected) = &self.selection.selected else {
             return format!(
@@ -236,19 +182,10 @@ impl Standing<'_> {
         } else if let Some(refusal) = self.own().and_then(|own| own.reasons.first()) {
             sentence.push_str(&format!(", although: {}", refusal.detail));
         }
-        if let (Some(waiting), true) = (self.waiting(action), action != Action::None) {
-            sentence.push_str(&format!("; {waiting}"));
+        if let Some(waiting) = waiting {
+            sentence.push_str(&format!("; {}", waiting.detail));
         }
         sentence
-    }
-}
-
-const fn code(code: NoticeCode) -> &'static str {
-    match code {
-        NoticeCode::PinHurts => "pin_hurts",
-        NoticeCode::FreezeHurts => "freeze_hurts",
-        NoticeCode::Conflict => "conflict",
-        NoticeCode::Stuck => "stuck",
     }
 }
 

@@ -69,15 +69,18 @@ pub fn regions_status<'a>(moment: &'a Moment<'_>) -> impl Iterator<Item = Region
 
 /// Every agent that is doubted.
 pub fn doubts<'a>(moment: &'a Moment<'_>) -> impl Iterator<Item = Doubt> + 'a {
-    let doubted = moment
-        .view
-        .agents
-        .iter()
-        .filter(|(_, agent)| agent.vote == Vote::AtFault);
-    doubted.map(|(id, agent)| Doubt {
-        agent_id: id.clone(),
-        region_id: agent.region.clone(),
-        doubted: true,
+    moment.view.agents.iter().filter_map(|(id, agent)| {
+        let code = match agent.vote {
+            Vote::AtFault => "at_fault",
+            Vote::Suspect => "suspect",
+            Vote::Counts | Vote::Silent => return None,
+        };
+        Some(Doubt {
+            agent_id: id.clone(),
+            region_id: agent.region.clone(),
+            doubted: true,
+            code: code.to_owned(),
+        })
     })
 }
 

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use leeward_common::{
-    api::v1::{Doubt, FailoverState, Moved, RegionStatus, Reset, Sentence, ServiceState, Snapshot},
+    api::v1::{
+        Doubt, FailoverState, Hesitation, Moved, RegionStatus, Reset, Sentence, ServiceState,
+        Snapshot,
+    },
     time::Timestamp,
 };
 use leeward_engine::{intent::Owner, view::View};
@@ -68,6 +71,7 @@ pub(in crate::http) enum Event {
     Service(ServiceState),
     Region(RegionStatus),
     Doubt(Doubt),
+    Hesitation(Hesitation),
     Overview(Sentence),
 }
 
@@ -93,6 +97,10 @@ impl Event {
             }),
             Self::Failover(state) => Some(Owner::Region(state.line.primary_region.clone())),
             Self::Service(state) => Some(Owner::Service(state.service_id.clone())),
+            Self::Hesitation(own) => {
+                let service = own.service_id.clone().map(Owner::Service);
+                service.or_else(|| own.primary_region.clone().map(Owner::Region))
+            }
             _ => None,
         }
     }
@@ -107,6 +115,7 @@ impl Event {
             Self::Service(_) => "service",
             Self::Region(_) => "region",
             Self::Doubt(_) => "doubt",
+            Self::Hesitation(_) => "hesitation",
             Self::Overview(_) => "overview",
         }
     }
@@ -123,6 +132,7 @@ impl Event {
             Self::Service(data) => json(data, into),
             Self::Region(data) => json(data, into),
             Self::Doubt(data) => json(data, into),
+            Self::Hesitation(data) => json(data, into),
             Self::Overview(data) => json(data, into),
         }
         into.extend_from_slice(b"\n\n");

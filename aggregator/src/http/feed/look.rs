@@ -125,6 +125,11 @@ impl Look {
             .filter(|decision| decision.id > known)
             .map(|decision| Event::Decision(convert::moved(decision)))
             .collect();
+        // Those that were noted after the last one that the earlier look knew; of one instant it knew all or none.
+        let noted = before.glance.view.hesitations.back().map(|own| own.at);
+        let hesitations = self.glance.view.hesitations.iter();
+        let hesitations = hesitations.filter(|own| Some(own.at) > noted);
+        events.extend(hesitations.map(|own| Event::Hesitation(convert::hesitation(own))));
         let regions = self.regions.iter().filter(|(id, region)| {
             let then = before.regions.get(*id);
             then.is_none_or(|then| then.state != region.state)

@@ -45,6 +45,7 @@ use crate::{
 mod browser;
 mod defined;
 mod failover;
+mod faults;
 mod network;
 mod overview;
 mod past;

@@ -13,7 +13,7 @@ use axum::{
 use leeward_common::{
     api::{
         problem::{Code, Problem},
-        v1::{Explanation, Failover, FailoverConfiguration, Failovers},
+        v1::{Explanation, Failover, FailoverConfiguration, Failovers, ServiceExplanation},
     },
     id::RegionId,
 };
@@ -105,6 +105,28 @@ pub(in crate::http) async fn explanation(
     let now = Now::of(&shared);
     let primary = names::region(&now.view.policy, &primary)?;
     answer(&headers, &convert::explanation(&now.moment(), primary))
+}
+
+/// Where a service should run, and what would change that.
+#[utoipa::path(
+    get, path = "/v1/services/{service_id}/explanation", tag = "services",
+    params(("service_id" = String, Path, description = "The service")),
+    responses(
+        (status = 200, description = "The answer, and what would change it", body = ServiceExplanation),
+        (status = 404, description = "No such service; lists near names", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(in crate::http) async fn service_explanation(
+    State(shared): State<Shared>,
+    Path(service): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let now = Now::of(&shared);
+    let service = names::service(&now.view.intents, &service)?;
+    answer(
+        &headers,
+        &convert::service_explanation(&now.moment(), service),
+    )
 }
 
 /// Judges a failover configuration now, without remembering it.

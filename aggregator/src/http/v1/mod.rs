@@ -6,6 +6,7 @@ pub(super) mod capacity;
 pub(super) mod decisions;
 mod define;
 pub(super) mod failover;
+pub(super) mod faults;
 pub(super) mod network;
 pub(super) mod noun;
 pub(super) mod overrides;

@@ -35,7 +35,8 @@ pub(in crate::http) async fn overview(
 ) -> Result<Response, Refused> {
     let wait = Wait::only(&uri, &headers)?;
     app.answer(&headers, client, wait, |app| {
-        ready(app.page().overview(&app.shared.name))
+        let audit = app.shared.view.audit();
+        ready(app.page().overview(&app.shared.name, &audit))
     })
     .await
 }

@@ -17,7 +17,7 @@ pub struct AuditEntry {
     pub who: String,
     /// Why, in their words.
     pub why: String,
-    /// What was done: `put`, `remove`, `policy`, `decision`, `refused`; `unreadable` if the store's bytes are no entry.
+    /// What was done: `put`, `remove`, `policy`, `decision`, `expired`, `refused`; `unreadable` if the store's bytes are no entry.
     pub what: String,
     /// To what: its kind and its id.
     pub about: String,

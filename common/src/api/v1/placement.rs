@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, CheckStanding, Perspective, Previous, Reason, State, Time};
+use super::{
+    Candidate, CheckStanding, FailStatic, Perspective, Previous, Reason, State, Time, Waiting,
+    WouldChange,
+};
 use crate::id::{OverrideId, RegionId, ResourceId, ServiceId};
 
 /// Where a service should run, and why.
@@ -28,7 +31,10 @@ pub struct ServiceFailover {
     /// The answer in one sentence.
     pub summary: String,
     /// What a move waits for; `null` if nothing is waited for.
-    pub waiting: Option<String>,
+    pub waiting: Option<Waiting>,
+    /// Why nothing moves by itself, while the observers are cut off; `null` while they are not.
+    #[serde(default)]
+    pub fail_static: Option<FailStatic>,
     /// When the selection was made; for one that was never moved, when it was first heard of.
     pub decided_at: Option<Time>,
     /// The decision that made it; `null` if there was none yet.
@@ -69,19 +75,33 @@ pub struct ServiceFailover {
     pub stale: bool,
 }
 
+/// An answer about a service, and what would change it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceExplanation {
+    /// The answer.
+    #[serde(flatten)]
+    pub failover: ServiceFailover,
+    /// What would change it: the selected region's measures first, then those of the other candidates.
+    pub would_change_if: Vec<WouldChange>,
+}
+
 /// What is being done about a better region.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Nothing: it is where it is best, or another is not better by enough.
+    /// Nothing: it is where it is best, or another is not better by enough, beyond doubt.
+    #[default]
     None,
-    /// It is about to move, once the other has been better for long enough.
+    /// It is about to move, once the other has been better, or its own region silent, for long enough.
     Switch,
-    /// It would move, but it moved lately.
+    /// It would move, and something holds it: it moved lately or too often, or going back is an operator's to say.
     Hold,
     /// It stays by an override, whatever is better.
     Frozen,
+    /// It stays since the observers are cut off: nothing is known.
+    FailStatic,
 }
 
 impl Action {
@@ -93,6 +113,7 @@ impl Action {
             Self::Switch => "switch",
             Self::Hold => "hold",
             Self::Frozen => "frozen",
+            Self::FailStatic => "fail_static",
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `service`  | [`ServiceState`]  | where a service should run changed, or a hold of it                          |
 //! | `region`   | [`RegionStatus`]  | a region went down, came back, or nobody can tell any more                    |
 //! | `doubt`    | [`Doubt`]         | an agent's view stopped counting because the fault is its own, or counts again |
+//! | `hesitation` | [`Hesitation`]   | a move is waited for, or is not made after all: what was refused beside what was done |
 //! | `overview` | [`Sentence`]      | the sentence changed in more than its figures                                 |
 //!
 //! Decisions are a log: after a reconnect those that were missed are told, oldest first. The others are states: after
@@ -125,8 +126,12 @@ pub struct Doubt {
     pub agent_id: AgentId,
     /// Its region.
     pub region_id: RegionId,
-    /// Whether it is doubted: it sees everything fail that others see well.
+    /// Whether it is doubted.
     pub doubted: bool,
+    /// Why, or why it was: `at_fault`, everything fails to it that others see well; `suspect`, it says itself that it
+    /// could not probe as it should.
+    #[serde(default)]
+    pub code: String,
 }
 
 /// What matters most, in one sentence.
