@@ -1,6 +1,10 @@
 //! One evaluation: whose fault, how good each candidate, whether to move.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use leeward_common::{
     id::{RegionId, ServiceId},

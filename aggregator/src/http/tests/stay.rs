@@ -168,7 +168,9 @@ async fn every_answer_that_changes_can_be_waited_for() {
     );
     let overview: Overview = overview.await.unwrap().json().await;
     assert!(
-        overview.summary.contains("virginia to frankfurt"),
+        overview
+            .summary
+            .contains("irginia now fails over to frankfurt"),
         "{}",
         overview.summary
     );
