@@ -181,6 +181,7 @@ fn combine(
             rtt_p99_us: of(|estimates| estimates.rtt_p99_us),
             jitter_us: of(|estimates| estimates.jitter_us),
             loss: of(|estimates| estimates.loss),
+            loss_lately: of(|estimates| estimates.loss_lately),
             // Between clients and the region that they are in there is no bandwidth to speak of.
             bandwidth_bps: mean(
                 &sights

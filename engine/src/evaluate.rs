@@ -22,6 +22,7 @@ use crate::{
     overrides,
     placement::Placed,
     policy::Policy,
+    predict::Predictions,
     readiness::Readiness,
     select::{self, Appraisal, Picture, Ranking, Request},
     selection::{Move, Rules, STORM_SPAN, Selection},
@@ -74,6 +75,10 @@ impl State {
             self.graph.forget_old(at, &policy);
         }
         let fresh_until = self.judge_faults(at);
+        if sweep {
+            let predictions = Predictions::new(at, &policy, self.graph.pairs());
+            self.predictions = Arc::new(predictions);
+        }
         if self.intents.next_expiry().is_some_and(|until| until <= at) {
             let ended = Arc::make_mut(&mut self.intents).expire(at).into_iter();
             effects.extend(ended.map(|ended| Effect::Expired {
@@ -327,6 +332,7 @@ impl State {
             policy: Arc::clone(&self.policy),
             regions: Arc::clone(&self.regions),
             pairs: Arc::clone(self.graph.pairs()),
+            predictions: Arc::clone(&self.predictions),
             signals: Arc::clone(self.signals.active()),
             checks: Arc::clone(&self.checks),
             intents: Arc::clone(&self.intents),
@@ -343,6 +349,7 @@ struct Parts {
     policy: Arc<Policy>,
     regions: Arc<BTreeMap<RegionId, RegionView>>,
     pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
+    predictions: Arc<Predictions>,
     signals: Arc<Vec<ActiveSignal>>,
     checks: Arc<Checks>,
     intents: Arc<Intents>,
@@ -358,6 +365,7 @@ impl Parts {
             policy: &self.policy,
             regions: &self.regions,
             pairs: &self.pairs,
+            predictions: &self.predictions,
             signals: &self.signals,
             checks: &self.checks,
             intents: &self.intents,

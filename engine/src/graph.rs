@@ -34,6 +34,7 @@ pub mod doubt;
 mod pool;
 
 use arrival::Arrivals;
+pub(crate) use combine::Z;
 use pool::Pool;
 
 /// Evidence older than this is forgotten whatever the policy says.
@@ -665,6 +666,11 @@ impl WindowEvidence {
             histogram: report.rtt.histogram.clone(),
             min_us: report.rtt.min_us,
         }
+    }
+
+    /// Probes whose end is known.
+    fn probes(&self) -> u64 {
+        self.answered + self.overdue + self.rejected
     }
 
     /// Probes that were answered at all.

@@ -45,6 +45,7 @@ mod pairs;
 pub mod placement;
 pub mod plan;
 pub mod policy;
+pub mod predict;
 pub mod readiness;
 mod restraint;
 pub mod route;

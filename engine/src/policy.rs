@@ -137,6 +137,9 @@ pub struct Evidence {
     pub down_probes: u32,
     /// Fewer probes than this are no estimate of a link.
     pub min_probes: u32,
+    /// Whether a candidate whose link to the primary nobody measures may be selected by what is expected of it
+    /// ([`crate::predict`]).
+    pub predict: bool,
 }
 
 /// What an agent may notice about itself in a window and still have a vote
@@ -285,6 +288,7 @@ pub mod defaults {
             down_after: Duration::from_millis(500),
             down_probes: 4,
             min_probes: 5,
+            predict: true,
         }
     }
 

@@ -26,6 +26,7 @@ use crate::{
     intent::{Intents, Owner, Service},
     overrides::{self, Rules},
     policy::{Policy, Weights},
+    predict::Predictions,
     readiness::{Limit, Readiness},
     signal::{self, ActiveSignal},
     view::{Estimate, Estimates, Knowledge, Pair, PairView, RegionState, RegionView},
@@ -45,6 +46,8 @@ pub struct Picture<'a> {
     pub regions: &'a BTreeMap<RegionId, RegionView>,
     /// What is known between two regions.
     pub pairs: &'a BTreeMap<Pair, Arc<PairView>>,
+    /// What is expected of links that nobody measured.
+    pub predictions: &'a Predictions,
     /// What others said.
     pub signals: &'a [ActiveSignal],
     /// What agents found when they asked services for an answer.
@@ -203,6 +206,10 @@ pub struct Candidate {
     pub data_age: Option<Duration>,
     /// Whose link to the candidate was judged; `None` if it was not a single region's.
     pub seen_from: Option<RegionId>,
+    /// Whether nobody measures the link, so that its round-trip time is what is expected of it and the rest is what other
+    /// regions see.
+    #[serde(default)]
+    pub predicted: bool,
 }
 
 /// One addend of a score's logarithm.
@@ -336,6 +343,8 @@ pub(crate) struct Appraisal {
     network: Option<Sum>,
     pair: Option<Arc<PairView>>,
     seen_from: Option<RegionId>,
+    /// Whether its round-trip time is expected and not measured.
+    pub(crate) predicted: bool,
 }
 
 /// Appraises candidates and puts them in order: those that may be selected first, best first; then by id.
@@ -414,20 +423,12 @@ fn perspective(picture: &Picture<'_>, primary: &RegionId) -> Perspective {
     }
     let fresh =
         |pair: &PairView| pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh;
-    let mut any = false;
-    for (pair, view) in picture.pairs {
-        let (a, b) = pair.regions();
-        if fresh(view) {
-            if a == primary || b == primary {
-                return Perspective::Primary;
-            }
-            any = true;
-        }
-    }
-    if any {
-        Perspective::Survivors
-    } else {
+    let others = picture.regions.keys().filter(|other| *other != primary);
+    let mut own = others.filter_map(|other| picture.pairs.get(&Pair::new(primary, other)));
+    if own.any(|pair| fresh(pair)) || !picture.pairs.values().any(|pair| fresh(pair)) {
         Perspective::Primary
+    } else {
+        Perspective::Survivors
     }
 }
 
@@ -454,6 +455,7 @@ fn appraise_one(
         network: None,
         pair: None,
         seen_from: None,
+        predicted: false,
     };
     let policy = picture.policy;
     if let (Some(home), Some(region)) = (policy.regions.get(primary), policy.regions.get(candidate))
@@ -467,7 +469,13 @@ fn appraise_one(
         );
     }
     if let Some(observed) = match perspective {
-        Perspective::Primary => observe(picture, &request.weights, primary, candidate),
+        Perspective::Primary => {
+            observe(picture, &request.weights, primary, candidate).or_else(|| {
+                let predicted = predict(picture, &request.weights, primary, candidate);
+                own.predicted = predicted.is_some();
+                predicted
+            })
+        }
         Perspective::Survivors => {
             observe_by_survivors(picture, &request.weights, primary, candidate)
         }
@@ -545,6 +553,40 @@ fn observe_by_clients(
     })
 }
 
+/// A candidate whose link to the primary nobody measures: its round-trip time is the one that is expected, and the rest is
+/// what other regions see of it.
+fn predict(
+    picture: &Picture<'_>,
+    weights: &Weights,
+    primary: &RegionId,
+    candidate: &RegionId,
+) -> Option<Observed> {
+    let expected = picture.predictions.rtt_us(&Pair::new(primary, candidate))?;
+    let mut pair = seen_by_others(picture, primary, candidate)?;
+    let (Some(p50), Some(p99)) = (pair.estimates.rtt_p50_us, pair.estimates.rtt_p99_us) else {
+        return None;
+    };
+    let tail = (p99.value - p50.value).max(0.0);
+    pair.estimates.rtt_p50_us = Some(expected);
+    pair.estimates.rtt_p99_us = Some(Estimate {
+        value: expected.value + tail,
+        low: expected.low + tail,
+        high: expected.high + tail,
+        n: expected.n,
+    });
+    let staleness = pair.estimates.staleness(picture.now, picture.policy);
+    let mut network = weight::network(weights, &pair.estimates, staleness);
+    if let Some(network) = &mut network {
+        network.say_expected();
+        signal::pull(picture.policy, picture.signals, primary, candidate, network);
+    }
+    Some(Observed {
+        from: None,
+        pair: Arc::new(pair),
+        network,
+    })
+}
+
 /// What the regions that are left see, put together; signals about links count as seen from the primary.
 fn observe_by_survivors(
     picture: &Picture<'_>,
@@ -552,16 +594,7 @@ fn observe_by_survivors(
     primary: &RegionId,
     candidate: &RegionId,
 ) -> Option<Observed> {
-    let is_left = |(id, region): &(&RegionId, &RegionView)| {
-        *id != primary && *id != candidate && region.state != RegionState::Down
-    };
-    let regions = picture.regions.iter().filter(is_left);
-    let pairs = regions.filter_map(|(from, _)| picture.pairs.get(&Pair::new(from, candidate)));
-    let is_fresh = |pair: &&Arc<PairView>| {
-        pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh
-    };
-    let pairs: Vec<_> = pairs.filter(is_fresh).collect();
-    let pair = Arc::new(PairView::combined(&pairs)?);
+    let pair = Arc::new(seen_by_others(picture, primary, candidate)?);
     let staleness = pair.estimates.staleness(picture.now, picture.policy);
     let mut network = weight::network(weights, &pair.estimates, staleness);
     if let Some(network) = &mut network {
@@ -572,6 +605,24 @@ fn observe_by_survivors(
         pair,
         network,
     })
+}
+
+/// What all regions but the primary see of a candidate, put together.
+fn seen_by_others(
+    picture: &Picture<'_>,
+    primary: &RegionId,
+    candidate: &RegionId,
+) -> Option<PairView> {
+    let is_left = |(id, region): &(&RegionId, &RegionView)| {
+        *id != primary && *id != candidate && region.state != RegionState::Down
+    };
+    let regions = picture.regions.iter().filter(is_left);
+    let pairs = regions.filter_map(|(from, _)| picture.pairs.get(&Pair::new(from, candidate)));
+    let is_fresh = |pair: &&Arc<PairView>| {
+        pair.estimates.knowledge(picture.now, picture.policy) == Knowledge::Fresh
+    };
+    let pairs: Vec<_> = pairs.filter(is_fresh).collect();
+    PairView::combined(&pairs)
 }
 
 impl Appraisal {
@@ -653,6 +704,7 @@ impl Appraisal {
             vantage_points: estimates.map_or(0, |all| all.vantage_points(now, policy)),
             data_age: estimates.and_then(|all| all.age(now)),
             seen_from: self.seen_from.clone(),
+            predicted: self.predicted,
         }
     }
 }

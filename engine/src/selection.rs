@@ -23,9 +23,13 @@
 //! `switching_cost` is what a move costs in seconds of full service and `dwell` how long one expects to stay, so that
 //! their ratio is the share of the service that the move costs, which is a difference of logarithms.
 //!
-//! There are two ways to win: lead by `margin` for the period `confirm`, or by `failback_margin` for the period
-//! `failback_confirm`, which is longer: what lasts may be small. A region that something bad has driven us from can
+//! There are two ways to win: lead by `margin` in every evaluation of the period `confirm`, or by `failback_margin` on the
+//! average of the period `failback_confirm`, which is longer: what lasts may be small, and what is small is often less than
+//! the noise of a moment. A region that something bad has driven us from can
 //! win by the second way only, or not at all if `failback` is `manual`.
+//!
+//! Who has won by the first way has not if it was by loss which in the newest windows is less beyond doubt: that trouble
+//! has passed, and nobody is saved by a move now.
 //!
 //! Who has won must still pass the restraints of [`crate::restraint`] and the hold; each that refuses is a
 //! [`Waiting`]. None of this applies to leaving a region that cannot serve.
@@ -43,8 +47,9 @@ use crate::{
     policy::{Failback, Steadiness},
     restraint::{Budget, Flaps},
     select::Appraisal,
-    view::SelectionView,
+    view::{Estimates, SelectionView},
     waiting::{Waiting, WaitingCode},
+    weight::percent,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -77,11 +82,20 @@ pub struct Selection {
     wake_at: Option<Timestamp>,
 }
 
-/// Since when a challenger leads: by the margin, and by that of those who are patient.
+/// How a challenger leads: since when by the margin, and what is remembered for those who are patient.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 struct Lead {
     clearly: Option<Timestamp>,
-    slightly: Option<Timestamp>,
+    slightly: Option<Patience>,
+}
+
+/// The mean of a challenger's lead, while it is above 0 and the challenger not clearly behind.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+struct Patience {
+    since: Timestamp,
+    /// Over the time since then, at most over the last `failback_confirm` or so.
+    mean: f64,
+    at: Timestamp,
 }
 
 /// What is remembered of a region that was left.
@@ -380,12 +394,12 @@ impl Selection {
         candidates: &[Appraisal],
     ) -> Option<Wanted> {
         let own = incumbent.log_score()?;
-        let better = candidates
+        let others = candidates
             .iter()
-            .take_while(|challenger| challenger.region != incumbent.region);
+            .filter(|challenger| challenger.region != incumbent.region);
         let mut before = std::mem::take(&mut self.leads);
         let mut wanted = None;
-        for challenger in better.filter(|challenger| challenger.refusal.is_none()) {
+        for challenger in others.filter(|challenger| challenger.refusal.is_none()) {
             let Some(score) = challenger.log_score() else {
                 continue;
             };
@@ -396,10 +410,10 @@ impl Selection {
             if is != Lead::default() {
                 self.leads.insert(challenger.region.clone(), is);
             }
-            if wanted.is_some() {
+            if wanted.is_some() || lead <= 0.0 {
                 continue;
             }
-            match self.verdict(now, rules, challenger, is, (lead, doubt)) {
+            match self.verdict(now, rules, incumbent, challenger, is, (lead, doubt)) {
                 Ok(()) => wanted = Some((challenger, lead)),
                 Err(Some(waiting)) => self.wait(waiting),
                 Err(None) => {}
@@ -419,6 +433,7 @@ impl Selection {
         &self,
         now: Timestamp,
         rules: &Rules<'_>,
+        incumbent: &Appraisal,
         challenger: &Appraisal,
         is: Lead,
         (lead, doubt): (f64, f64),
@@ -433,10 +448,14 @@ impl Selection {
             })
         };
         let times = format!("{:.2} times the score", lead.exp());
+        let slightly = is.slightly.filter(|own| {
+            let thin = thin(rules, steadiness.failback_confirm);
+            own.mean - doubt * thin > needed(steadiness, steadiness.failback_margin)
+        });
         let left = self.left.get(&challenger.region);
         let driven_from = left.is_some_and(|left| is_driven(left, now, steadiness));
         if driven_from && steadiness.failback == Failback::Manual {
-            return Err(match is.clearly.or(is.slightly) {
+            return Err(match is.clearly.or(slightly.map(|own| own.since)) {
                 None => None,
                 Some(_) => wait(
                     WaitingCode::FailbackManual,
@@ -446,7 +465,7 @@ impl Selection {
             });
         }
         let clearly = is.clearly.map(|since| since + steadiness.confirm);
-        let slightly = is.slightly.map(|since| since + steadiness.failback_confirm);
+        let slightly = slightly.map(|own| own.since + steadiness.failback_confirm);
         let driven = clearly.is_some_and(|at| at <= now) && !driven_from;
         let patiently = slightly.is_some_and(|at| at <= now);
         if !driven && !patiently {
@@ -481,6 +500,16 @@ impl Selection {
                 }
                 _ => None,
             });
+        }
+        if !patiently
+            && let Some((loss, lately)) = incumbent.estimates().and_then(Estimates::subsided)
+        {
+            let detail = format!(
+                "{times} by the loss of {}, which lately was {}",
+                percent(loss),
+                percent(lately)
+            );
+            return Err(wait(WaitingCode::Subsiding, detail, None));
         }
         match self.restraint(now, rules, challenger) {
             Some(waiting) => Err(Some(waiting)),
@@ -538,20 +567,43 @@ impl Lead {
     /// As of now, with this lead and this doubt about it.
     fn go_on(self, now: Timestamp, rules: &Rules<'_>, lead: f64, doubt: f64) -> Self {
         let steadiness = rules.steadiness;
-        let since = |was: Option<Timestamp>, margin: f64, period: Duration| {
-            let looks = period.as_secs_f64() / rules.memory.as_secs_f64().max(1e-3);
-            let thin = looks.max(1.0).sqrt().recip();
-            (lead - doubt * thin > needed(steadiness, margin)).then(|| was.unwrap_or(now))
+        let sure = lead - doubt * thin(rules, steadiness.confirm);
+        let clearly = sure > needed(steadiness, steadiness.margin);
+        let first = Patience {
+            since: now,
+            mean: lead,
+            at: now,
+        };
+        let patience = match self.slightly {
+            Some(was) => was.go_on(now, lead, steadiness.failback_confirm),
+            None => first,
         };
         Self {
-            clearly: since(self.clearly, steadiness.margin, steadiness.confirm),
-            slightly: since(
-                self.slightly,
-                steadiness.failback_margin,
-                steadiness.failback_confirm,
-            ),
+            clearly: clearly.then(|| self.clearly.unwrap_or(now)),
+            // Who falls clearly behind begins anew.
+            slightly: (patience.mean > 0.0 && lead > -needed(steadiness, steadiness.margin))
+                .then_some(patience),
         }
     }
+}
+
+impl Patience {
+    fn go_on(self, now: Timestamp, lead: f64, period: Duration) -> Self {
+        let span = now.since(self.since).min(period).as_secs_f64();
+        let new = now.since(self.at).as_secs_f64();
+        let weight = if new < span { new / span } else { 1.0 };
+        Self {
+            since: self.since,
+            mean: self.mean + (lead - self.mean) * weight,
+            at: now,
+        }
+    }
+}
+
+/// By how much what holds for a period is surer than what holds in an evaluation: it was measured as often anew.
+fn thin(rules: &Rules<'_>, period: Duration) -> f64 {
+    let looks = period.as_secs_f64() / rules.memory.as_secs_f64().max(1e-3);
+    looks.max(1.0).sqrt().recip()
 }
 
 /// The lead that a move needs beyond doubt.
@@ -594,13 +646,14 @@ const fn is_unfit(code: RefusalCode) -> bool {
 }
 
 fn is_unknown(own: &Appraisal) -> bool {
-    own.refusal.as_ref().is_some_and(|refusal| {
-        matches!(
-            refusal.code,
-            RefusalCode::NoEvidence
-                | RefusalCode::Stale
-                | RefusalCode::TooFewProbes
-                | RefusalCode::Unchecked
-        )
-    })
+    own.predicted
+        || own.refusal.as_ref().is_some_and(|refusal| {
+            matches!(
+                refusal.code,
+                RefusalCode::NoEvidence
+                    | RefusalCode::Stale
+                    | RefusalCode::TooFewProbes
+                    | RefusalCode::Unchecked
+            )
+        })
 }

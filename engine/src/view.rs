@@ -23,6 +23,7 @@ use crate::{
     graph::combine::{Levels, Measured, combine},
     intent::{Intents, Owner},
     policy::Policy,
+    predict::Predictions,
     readiness::{Readiness, ReadinessChange},
     select::{Picture, Ranking, Request},
     signal::ActiveSignal,
@@ -70,6 +71,8 @@ pub struct View {
     pub links: Arc<BTreeMap<Link, Arc<LinkView>>>,
     /// What was measured between two regions, whoever measured; what scores are made from.
     pub pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
+    /// What is expected of links that nobody measured.
+    pub predictions: Arc<Predictions>,
     /// Selections by primary.
     pub selections: Arc<BTreeMap<RegionId, Arc<SelectionView>>>,
     /// Selections by service: where each should run now.
@@ -118,6 +121,7 @@ impl View {
             policy: &self.policy,
             regions: &self.regions,
             pairs: &self.pairs,
+            predictions: &self.predictions,
             signals: &self.signals,
             checks: &self.checks,
             intents: &self.intents,
@@ -198,6 +202,8 @@ pub struct Estimates {
     pub jitter_us: Option<Estimate>,
     /// Share of probes without a reply, with Wilson bounds.
     pub loss: Option<Estimate>,
+    /// The same in the newest windows alone.
+    pub loss_lately: Option<Estimate>,
     /// Bits per second, where known.
     pub bandwidth_bps: Option<Estimate>,
     /// Probes behind it.
@@ -215,8 +221,16 @@ impl Estimates {
             rtt_p99_us: self.rtt_p99_us,
             jitter_us: self.jitter_us,
             loss: self.loss,
+            loss_lately: self.loss_lately,
             n: self.n,
         }
+    }
+
+    /// The loss and that of the newest windows, where these are better beyond doubt: what was wrong has passed.
+    #[must_use]
+    pub fn subsided(&self) -> Option<(f64, f64)> {
+        let (loss, lately) = (self.loss?, self.loss_lately?);
+        (lately.high < loss.value).then_some((loss.value, lately.value))
     }
 
     /// Age of the newest evidence; `None` without any.
@@ -332,6 +346,7 @@ impl PairView {
                 rtt_p99_us: all.rtt_p99_us,
                 jitter_us: all.jitter_us,
                 loss: all.loss,
+                loss_lately: all.loss_lately,
                 bandwidth_bps: None,
                 n: all.n,
                 newest_at,

@@ -64,6 +64,8 @@ pub enum WaitingCode {
     Silence,
     /// A challenger leads, but by less than the doubt about both.
     Doubt,
+    /// A challenger leads by loss that the selected region had, and has no more.
+    Subsiding,
     /// A challenger leads beyond doubt, but not for long enough.
     Confirming,
     /// A challenger leads by little, or something bad has driven us from it: it must lead for longer.
@@ -88,6 +90,7 @@ impl WaitingCode {
             Self::CutOff => "cut_off",
             Self::Silence => "silence",
             Self::Doubt => "doubt",
+            Self::Subsiding => "subsiding",
             Self::Confirming => "confirming",
             Self::Patience => "patience",
             Self::FailbackManual => "failback_manual",

@@ -63,6 +63,8 @@ pub enum Fact {
     Factor(f64),
     /// A round-trip time or jitter.
     Us(f64),
+    /// A round-trip time that nobody measured.
+    ExpectedUs(f64),
     /// A share lost.
     Loss(f64),
     /// A bandwidth.
@@ -97,6 +99,16 @@ impl Sum {
         self.squares_below += (addend.log_value - addend.log_low).powi(2);
         self.squares_above += (addend.log_high - addend.log_value).powi(2);
         self.addends.push(addend);
+    }
+
+    /// Its round-trip times are expected, not measured.
+    pub(crate) fn say_expected(&mut self) {
+        let latency = |own: &&mut Addend| matches!(own.term, Term::LatencyP50 | Term::LatencyP99);
+        for own in self.addends.iter_mut().filter(latency) {
+            if let Fact::Us(us) = own.fact {
+                own.fact = Fact::ExpectedUs(us);
+            }
+        }
     }
 
     /// The sum of the logarithms, added up in order.
@@ -241,6 +253,10 @@ impl Addend {
             Fact::Capacity(capacity) => format!("capacity {capacity}"),
             Fact::Factor(factor) => format!("configured weight {factor}"),
             Fact::Us(us) => format!("{:.1} ms", us / 1_000.0),
+            Fact::ExpectedUs(us) => format!(
+                "{:.1} ms expected from links of regions nearby: nobody measures this one",
+                us / 1_000.0
+            ),
             Fact::Loss(loss) => format!("{} lost", percent(*loss)),
             Fact::Bps(bps) => format!("{:.1} Mbit/s", bps / 1e6),
             Fact::UnknownBps(bps) => format!("unknown, counted as {:.0} Mbit/s", bps / 1e6),

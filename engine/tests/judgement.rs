@@ -105,6 +105,56 @@ fn silence_is_unknown_and_not_down() {
     assert_eq!(vote(&view, "b1"), Some(Vote::Silent));
 }
 
+/// Between a and b nobody measures; others answer after 20 ms, and b after 80.
+const WITHOUT_AB: Rule = |from, to| {
+    let ends = [&from[..1], &to[..1]];
+    match (ends.contains(&"a"), ends.contains(&"b")) {
+        (true, true) => None,
+        (false, true) => Some((10, 80_000)),
+        _ => Some((10, 20_000)),
+    }
+};
+
+#[test]
+fn a_link_that_nobody_measures_is_judged_by_what_is_expected_of_it() {
+    let mut bench = Bench::four();
+    let view = bench.run(30, WITHOUT_AB);
+    let expected = candidate(&view, "a", "b");
+    assert!(expected.eligible && expected.predicted, "{expected:?}");
+    let rtt = expected.rtt_p50_us.unwrap();
+    assert!((60_000.0..100_000.0).contains(&rtt.value), "{rtt:?}");
+    assert!(rtt.low < rtt.value && rtt.value < rtt.high, "{rtt:?}");
+    let mut contributions = expected.contributions.iter();
+    let latency = contributions.find(|own| own.term == Term::LatencyP50);
+    let words = &latency.unwrap().detail;
+    assert!(words.contains("nobody measures"), "{words}");
+    let measured = candidate(&view, "a", "c");
+    assert!(!measured.predicted && measured.log_low > expected.log_low);
+    // Once it is measured, that counts.
+    let view = bench.run(2, WELL);
+    assert!(!candidate(&view, "a", "b").predicted);
+}
+
+#[test]
+fn what_others_lose_is_not_expected_to_be_reached() {
+    let mut bench = Bench::four();
+    bench.run(20, WITHOUT_AB);
+    let view = bench.run(3, |from, to| {
+        WITHOUT_AB(from, to).map(|own| if to.starts_with('b') { (0, 0) } else { own })
+    });
+    assert_eq!(refusal(&view, "a", "b"), Some(RefusalCode::Down));
+}
+
+#[test]
+fn a_policy_may_insist_on_measurements() {
+    let mut policy = bench::policy(&["a", "b", "c", "d"]);
+    policy.evidence.predict = false;
+    let mut bench = Bench::four();
+    bench.engine = leeward_engine::Engine::new(policy);
+    let view = bench.run(30, WITHOUT_AB);
+    assert_eq!(refusal(&view, "a", "b"), Some(RefusalCode::NoEvidence));
+}
+
 #[test]
 fn an_agent_to_whom_everything_fails_is_itself_at_fault() {
     let mut bench = Bench::four();

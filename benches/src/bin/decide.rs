@@ -307,16 +307,9 @@ fn azure(args: &Args, data: &Recordings, figures: &mut Figures) -> anyhow::Resul
         percent(judged.half_distance),
         3.0,
     );
-    push(
-        "as above, the rest by kriging",
-        percent(judged.half_kriged),
-        "distance for the rest",
-        percent(judged.half_distance),
-        3.0,
-    );
-    let mean = figures.figure("Azure: cost of that", judged.half_kriged.mean_ms, "ms");
+    let mean = figures.figure("Azure: cost of that", judged.half.mean_ms, "ms");
     figures.push(mean.beside("distance", judged.distance.mean_ms));
-    let p99 = figures.figure("Azure: cost of that, p99", judged.half_kriged.p99_ms, "ms");
+    let p99 = figures.figure("Azure: cost of that, p99", judged.half.p99_ms, "ms");
     figures.push(p99.beside("distance", judged.distance.p99_ms));
     let detours = judged.detours;
     let shares = [

@@ -8,7 +8,7 @@
 //!   [`setup`] words into the engine's policy.
 //! - [`judge`]: flips, false moves, delays, regret; [`clairvoyant`] says which flips nobody could have avoided.
 //! - [`trace`]: all contestants on one trace.
-//! - [`recorded`]: where recordings lie; [`atlas`], [`azure`] and [`planetlab`] judge on them. [`krige`]: what nobody measured.
+//! - [`recorded`]: where recordings lie; [`atlas`], [`azure`] and [`planetlab`] judge on them.
 //!
 //! Everything is seeded: the same arguments print the same figures.
 
@@ -16,7 +16,6 @@ pub mod atlas;
 pub mod azure;
 pub mod clairvoyant;
 pub mod judge;
-pub mod krige;
 pub mod noise;
 pub mod observer;
 pub mod ours;

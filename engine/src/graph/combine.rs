@@ -23,6 +23,8 @@ pub(crate) struct Measured {
     pub(crate) rtt_p99_us: Option<Estimate>,
     pub(crate) jitter_us: Option<Estimate>,
     pub(crate) loss: Option<Estimate>,
+    /// In the newest windows alone.
+    pub(crate) loss_lately: Option<Estimate>,
     /// Probes.
     pub(crate) n: u64,
 }
@@ -46,6 +48,7 @@ pub(crate) fn combine(all: &[Measured], levels: Levels) -> Measured {
         rtt_p99_us: rtt(|own| own.rtt_p99_us),
         jitter_us: rtt(|own| own.jitter_us),
         loss: Values::new(all, levels, |own| own.loss).share(),
+        loss_lately: Values::new(all, levels, |own| own.loss_lately).share(),
         n: all.iter().map(|own| own.n).sum(),
     }
 }

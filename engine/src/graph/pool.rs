@@ -10,6 +10,9 @@ use super::{
 };
 use crate::view::{Estimate, Estimates};
 
+/// How many windows of a path are its newest.
+const LATELY_WINDOWS: u32 = 2;
+
 /// What each path measured.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pool {
@@ -51,6 +54,7 @@ impl Pool {
             rtt_p99_us: all.rtt_p99_us,
             jitter_us: all.jitter_us,
             loss: all.loss,
+            loss_lately: all.loss_lately,
             bandwidth_bps: None,
             n: all.n,
             newest_at: self.newest_at,
@@ -62,6 +66,7 @@ impl Pool {
 /// One path's windows that ended after `cut`.
 fn measured(counted: &Counted<'_>, cut: Timestamp) -> Measured {
     let (mut answered, mut late, mut overdue, mut rejected) = (0, 0, 0, 0);
+    let mut lately = (0, 0);
     let mut all: Option<Histogram> = None;
     let mut min_us = u32::MAX;
     for (window, _) in counted.windows().filter(|(_, at)| *at > cut) {
@@ -69,6 +74,11 @@ fn measured(counted: &Counted<'_>, cut: Timestamp) -> Measured {
         late += window.late;
         overdue += window.overdue;
         rejected += window.rejected;
+        let measured_at = window.measured_at(counted.quickest_us);
+        if measured_at + window.window.length * LATELY_WINDOWS > counted.newest_at {
+            let lost = window.overdue.saturating_sub(window.late) + window.rejected;
+            lately = (lately.0 + lost, lately.1 + window.probes());
+        }
         if window.histogram.is_empty() {
             continue;
         }
@@ -96,6 +106,7 @@ fn measured(counted: &Counted<'_>, cut: Timestamp) -> Measured {
             n: p99.n,
         }),
         loss: wilson(unanswered as f64, n as f64),
+        loss_lately: wilson(lately.0 as f64, lately.1 as f64),
         n,
     }
 }

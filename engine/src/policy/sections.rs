@@ -117,6 +117,7 @@ pub struct EvidenceSection {
     pub down_after: Option<Spanned<Span>>,
     pub down_probes: Option<Spanned<u32>>,
     pub min_probes: Option<Spanned<u32>>,
+    pub predict: Option<bool>,
 }
 
 /// `[policy.doubt]`; see [`Doubt`].
@@ -398,6 +399,7 @@ impl Check<'_> {
             )?,
             down_probes: self.number(section.down_probes, standard.down_probes, 1..=1_000)?,
             min_probes: self.number(section.min_probes, standard.min_probes, 1..=100_000)?,
+            predict: section.predict.unwrap_or(standard.predict),
         })
     }
 
