@@ -281,8 +281,14 @@ fn hesitations(client: &Client, out: &Output, limit: u32) -> Result<Exit, Failur
         .left("code")
         .left("why");
     for own in &told.hesitations {
-        let primary = own.primary_region.as_ref().map(|region| region.as_str());
-        let service = own.service_id.as_ref().map(|service| service.as_str());
+        let primary = own
+            .primary_region
+            .as_ref()
+            .map(leeward_common::id::RegionId::as_str);
+        let service = own
+            .service_id
+            .as_ref()
+            .map(leeward_common::id::ServiceId::as_str);
         let name = |region: Option<&RegionId>| region.map_or("-", |own| own.as_str()).to_owned();
         table.row(vec![
             words::date_time(own.at).into(),

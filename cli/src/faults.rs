@@ -82,8 +82,8 @@ fn table(faults: &Faults) -> Table {
 }
 
 fn row(fault: &LocatedFault) -> Vec<Cell> {
-    let agent = fault.agent_id.as_ref().map(|agent| agent.to_string());
-    let target = fault.target_id.as_ref().map(|target| target.to_string());
+    let agent = fault.agent_id.as_ref().map(ToString::to_string);
+    let target = fault.target_id.as_ref().map(ToString::to_string);
     let link = fault.to_region_id.as_ref();
     let link = link.map(|to| format!("{} - {to}", fault.region_id));
     let place = agent.or(target).or(link);

@@ -37,7 +37,7 @@ impl Waiting {
             WaitingCode::Silence => {
                 format!("{stays}{until} and then goes to {there}, unless {here} is heard of: {why}")
             }
-            WaitingCode::Doubt | WaitingCode::FailbackManual => {
+            WaitingCode::Doubt | WaitingCode::Subsiding | WaitingCode::FailbackManual => {
                 format!("{stays} although {there} has {why}")
             }
             WaitingCode::Confirming => {

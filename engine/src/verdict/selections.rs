@@ -131,7 +131,10 @@ fn selection(
     }
     let waiting = own.waiting.as_ref()?;
     // A lead that may as well be none is no news: it comes and goes.
-    if matches!(waiting.code, WaitingCode::CutOff | WaitingCode::Doubt) {
+    if matches!(
+        waiting.code,
+        WaitingCode::CutOff | WaitingCode::Doubt | WaitingCode::Subsiding
+    ) {
         return None;
     }
     let rival = waiting.to.as_ref().and_then(|to| ranking.candidate(to));
