@@ -33,8 +33,8 @@ const SCALE_KM: f64 = 5_000.0;
 const NOISE_MS2: f64 = 1.0;
 /// How many links are asked about one.
 const NEIGHBOURS: usize = 64;
-/// Of each of the two regions, so many links must have been measured.
-const LEAST_LINKS: usize = 2;
+/// Fewer measured links in all teach nothing.
+const LEAST_LINKS: usize = 3;
 
 /// What is expected of links that nobody measured.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -66,10 +66,10 @@ impl Predictions {
                 })
             })
             .collect();
-        let mut links = vec![0; regions.len()];
+        // A region that nobody measures at all may not be there.
+        let mut is_known = vec![false; regions.len()];
         for own in &known {
-            links[own.a] += 1;
-            links[own.b] += 1;
+            (is_known[own.a], is_known[own.b]) = (true, true);
         }
         let samples = known.len() as u64;
         let places: Vec<_> = policy.regions.values().collect();
@@ -81,11 +81,9 @@ impl Predictions {
             return Self::default();
         };
         let mut rtt_us = BTreeMap::new();
-        let enough: Vec<usize> = (0..regions.len())
-            .filter(|&own| links[own] >= LEAST_LINKS)
-            .collect();
-        for (at, &a) in enough.iter().enumerate() {
-            for &b in &enough[at + 1..] {
+        let ends: Vec<usize> = (0..regions.len()).filter(|&own| is_known[own]).collect();
+        for (at, &a) in ends.iter().enumerate() {
+            for &b in &ends[at + 1..] {
                 let pair = Pair::new(regions[a], regions[b]);
                 if pairs.contains_key(&pair) {
                     continue;

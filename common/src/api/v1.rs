@@ -305,6 +305,9 @@ pub struct Candidate {
     /// Upper bound of the score at 95 % confidence; `null` if unknown. The selected region is compared by this one.
     #[serde(default)]
     pub score_high: Option<f64>,
+    /// Whether nobody measures the link to it: the round-trip time is what is expected of it, the rest what other regions see.
+    #[serde(default)]
+    pub predicted: bool,
     /// Score over the best one, 0 to 1; `null` unless eligible.
     pub normalised_score: Option<f64>,
     /// Median round-trip time, microseconds.

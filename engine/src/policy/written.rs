@@ -197,7 +197,7 @@ mod tests {
     use crate::scenario::Scenario;
 
     fn policy(sections: &str) -> Policy {
-        let text = format!("description = \"\"\nduration = \"1s\"\n{sections}");
+        let text = format!("name = \"two\"\ndescription = \"\"\nduration = \"1s\"\n{sections}");
         Scenario::parse("policy.toml", &text).unwrap().policy
     }
 
@@ -210,6 +210,9 @@ mod tests {
         id = 'dub'
         latitude = 53.3
         longitude = -6.3
+        [[link]]
+        between = ['iad', 'dub']
+        rtt = '80ms'
     ";
 
     #[test]
@@ -237,7 +240,7 @@ mod tests {
         assert_eq!(one.differences(&one), []);
         let other = policy(&format!(
             "{}\n[policy.steadiness]\nmargin = 1.3",
-            TWO.replace("id = 'dub'", "id = 'fra'")
+            TWO.replace("'dub'", "'fra'")
         ));
         let differences = one.differences(&other);
         let margin = Difference {

@@ -301,6 +301,7 @@ fn candidate(
         network_weight: candidate.network,
         score: candidate.score,
         score_low: candidate.log_low.map(f64::exp),
+        predicted: candidate.predicted,
         score_high: candidate.log_high.map(f64::exp),
         normalised_score: candidate.normalised,
         latency_p50_us: value(candidate.rtt_p50_us),
