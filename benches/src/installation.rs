@@ -228,14 +228,15 @@ impl Files {
     }
 
     fn agent(&self, region: &str, at: usize) -> anyhow::Result<String> {
+        // Ports that the kernel gives to nobody by itself.
         let first_port = 61_000 + 8 * at;
+        let answer_port = 62_000 + at;
         Ok(format!(
             "region = \"{region}\"\nagent = \"{region}\"\nallowed_networks = [\"127.0.0.0/8\"]\n\
-             addresses = [\"127.9.0.{}\"]\nmax_probes_per_second = 100000\nanswer_port = {}\n\
+             addresses = [\"127.9.0.{}\"]\nmax_probes_per_second = 100000\nanswer_port = {answer_port}\n\
              syn_source_ports = [{first_port}, {}]\nstatus_listen = \"{}\"\n{}\
              [[aggregator]]\naddress = \"{}\"\nname = \"bench\"\n",
             at + 1,
-            tcp()?.port(),
             first_port + 7,
             tcp()?,
             self.credentials(&format!("agent-{region}")),
