@@ -117,8 +117,12 @@ impl Values {
         })
     }
 
+    /// Of two regions the one that sees less of it counts: what one alone sees may be its own path.
     fn share(&self) -> Option<Estimate> {
-        let kept = self.kept();
+        let kept = match (&self.0[..], self.1) {
+            ([less, _], Levels::Own) => std::slice::from_ref(less),
+            _ => self.kept(),
+        };
         let weight = kept.iter().map(|&(_, weight)| weight).sum::<f64>();
         if weight <= 0.0 {
             return None;
@@ -195,6 +199,16 @@ mod tests {
         assert_eq!(loss(&[0, 0, 90]).value, 0.0);
         assert_eq!(loss(&[0, 0, 90, 0, 0]), loss(&[0, 0, 0, 0, 0]));
         assert_eq!(loss(&[50, 50, 50, 0, 50]).value, 0.5);
+    }
+
+    #[test]
+    fn of_two_regions_one_alone_proves_no_loss() {
+        let of = |lost: [u64; 2]| {
+            let both = lost.map(|lost| lossy(lost, 100));
+            combine(&both, Levels::Own).loss.unwrap().value
+        };
+        assert_eq!(of([0, 90]), 0.0);
+        assert_eq!(of([8, 10]), 0.08);
     }
 
     #[test]
