@@ -203,7 +203,7 @@ pub struct Steadiness {
     pub dwell: Duration,
     /// Whether a selection goes back by itself to where something bad has driven it from.
     pub failback: Failback,
-    /// For how long a region must be better to be gone back to, or by only `failback_margin`.
+    /// The time on whose average a region must be better to be gone back to, or to win by only `failback_margin`.
     pub failback_confirm: Duration,
     /// How much better it must be then, as a factor of at least 1.
     pub failback_margin: f64,

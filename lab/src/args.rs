@@ -43,7 +43,7 @@ pub struct RunOptions {
     pub transcript: Option<PathBuf>,
     /// Take what comes up to so many seconds after its deadline for met, and say that it was late: a whole wide-area
     /// network on one busy host is slower than the real one.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub grace: Duration,
 }
 

@@ -172,7 +172,7 @@ impl Story {
 
     /// Judges an expectation whose time is over, and tells how it came out.
     ///
-    /// What comes within `grace` after its deadline of `new` counts as met, and is told as late.
+    /// What comes within the grace after its deadline counts as met, and is told as late.
     pub fn judge(&mut self, at: Duration, expectation: &Expectation) {
         let mut verdict = judge(expectation, &self.record);
         let mut late = "";
