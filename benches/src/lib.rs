@@ -10,5 +10,6 @@ pub mod http;
 pub mod installation;
 pub mod measure;
 pub mod plan;
+pub mod probe;
 pub mod process;
 pub mod samples;

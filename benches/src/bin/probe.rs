@@ -1,71 +1,111 @@
-//! What a probe costs and how true its RTT is, on loopback, beside fping probing the same targets as often.
+//! What a probe costs, how true its RTT is, and how exact what is merged stays; beside other probers, and beside the
+//! least that the kernel lets a probe cost. Peers and rounds take turns in one run.
 //!
-//! Loopback has no network to wait for, so that all there is to measure is the probing itself. Both programs pay for
-//! the kernel's echo reply as well, which answers within the call that sends.
+//! `--probes N` sends so many for the count of false losses (default 200,000).
 
 use std::{
     collections::BTreeMap,
-    io::Read as _,
-    net::{IpAddr, Ipv4Addr},
-    process::{Command, Stdio},
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
-use leeward_agent::prober::{
-    ClosedWindow, Plan, PlannedPath, Prober, ProberConfig, ProberHandle, Sockets,
-};
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use leeward_agent::prober::Sockets;
 use leeward_benches::{
     figure::{Figures, Target},
     measure::{median, quantile},
+    probe::{self, Round, capture::Capture, peers},
     process,
+    samples::Random,
 };
-use leeward_common::{
-    histogram::Schema,
-    id::TargetId,
-    report::{Class, Path, ProbeKind},
-};
-use tokio::sync::mpsc;
+use leeward_common::histogram::{Histogram, Schema};
 
 /// Probes of each target per second: the default of a mesh.
 const HERTZ: u32 = 10;
-const INTERVAL: Duration = Duration::from_millis(1_000 / HERTZ as u64);
 
 /// How long a round of each program lasts, and how many rounds there are. They take turns.
 const SECONDS: u32 = 4;
 const ROUNDS: usize = 3;
 
+/// surge-ping and the blackbox exporter cost much more, so fewer targets and probes tell as much.
+const SURGE_TARGETS: u32 = 100;
+const BLACKBOX_PROBES: u32 = 1_000;
+const BARE_PROBES: u32 = 300_000;
+
+#[derive(Parser)]
+struct Options {
+    /// How many probes to send for the count of false losses.
+    #[arg(long, default_value_t = 200_000)]
+    probes: u64,
+    /// One JSON object per line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
     let mut figures = Figures::new("probe");
-    if let Err(error) = Sockets::open(&config()) {
+    if let Err(error) = Sockets::open(&probe::config()) {
         let why = format!("{error}; run as root");
         figures.skip("CPU per ICMP probe", "us", &why);
         figures.print();
         return Ok(());
     }
-    for (targets, target) in [(100, None), (1_000, Some(Target::AtMost(12.0)))] {
+    // First, while nothing else has taken memory.
+    many_targets(&mut figures)?;
+    for (targets, target) in [(100, None), (1_000, Some(Target::AtMost(10.0)))] {
         cost(&mut figures, targets, target)?;
     }
-    truth(&mut figures)?;
+    beside_others(&mut figures);
+    rate(&mut figures, options.probes)?;
+    truth(&mut figures, false)?;
+    truth(&mut figures, true)?;
+    merging(&mut figures);
+    binary(&mut figures)?;
     figures.print();
     Ok(())
 }
 
-fn config() -> ProberConfig {
-    ProberConfig {
-        max_probes_per_second: 100_000,
-        ..ProberConfig::new([7; 16], 1)
-    }
+fn hertz(hertz: u32) -> Duration {
+    Duration::from_secs(1) / hertz
+}
+
+/// 10,000 targets once a second: share of a core and memory, of the prober alone.
+fn many_targets(figures: &mut Figures) -> anyhow::Result<()> {
+    const TARGETS: u32 = 10_000;
+    let own = std::process::id();
+    let before = process::resident(own)?;
+    let round = probe::round(TARGETS, hertz(1), 10)?;
+    let after = process::resident(own)?;
+    let share = round.cpu.as_secs_f64() / round.lasted.as_secs_f64() * 100.0;
+    let name = format!("CPU, {TARGETS} targets at 1 Hz");
+    let figure = figures.figure(name, share, "% of a core");
+    figures.push(figure.target(Target::AtMost(10.0)));
+    let name = format!("resident memory, {TARGETS} targets at 1 Hz, prober alone");
+    let figure = figures.figure(name, after as f64 / f64::from(1 << 20), "MiB");
+    figures.push(figure.target(Target::AtMost(16.0)));
+    let each = after.saturating_sub(before) as f64 / f64::from(TARGETS);
+    let name = "memory per target, of all that the prober took";
+    let figure = figures.figure(name, each, "B");
+    figures.push(figure.target(Target::AtMost(512.0)));
+    Ok(())
 }
 
 /// CPU time per probe, from its place in the schedule to its place in a histogram.
 fn cost(figures: &mut Figures, targets: u32, target: Option<Target>) -> anyhow::Result<()> {
     let (mut ours, mut theirs, mut lateness) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let round = probe(targets)?;
-        ours.push(round.us_per_probe);
+        let round = probe::round(targets, hertz(HERTZ), SECONDS)?;
+        ours.push(round.us_per_probe());
         lateness.push(round.late_p99_us);
-        match fping(targets) {
+        match peers::fping(targets, HERTZ, SECONDS) {
             Ok(us_per_probe) => theirs.push(us_per_probe),
             Err(error) => eprintln!("SKIPPED: probe: fping beside us: {error:#}"),
         }
@@ -79,132 +119,65 @@ fn cost(figures: &mut Figures, targets: u32, target: Option<Target>) -> anyhow::
         Some(target) => figure.target(target),
         None => figure,
     });
-    let name = format!("lateness of a probe, p99, {targets} targets");
-    figures.push(figures.figure(name, median(lateness).context("no rounds")?, "us"));
+    let name = format!("send-time error, p99, {targets} targets at {HERTZ} Hz");
+    let figure = figures.figure(name, median(lateness).context("no rounds")?, "us");
+    figures.push(figure.target(Target::AtMost(100.0)));
     Ok(())
 }
 
-struct Round {
-    us_per_probe: f64,
-    late_p99_us: f64,
-}
-
-fn probe(targets: u32) -> anyhow::Result<Round> {
-    let (prober, mut windows) = start()?;
-    prober.set_plan(plan(targets, INTERVAL, Duration::from_secs(1)))?;
-    // The first window is short and warms up; the account begins with the second.
-    windows.blocking_recv().context("the prober stopped")?;
-    let (began, lateness) = (
-        process::cpu(std::process::id())?,
-        prober.counters().lateness,
-    );
-    let mut replied = 0u64;
-    for _ in 0..SECONDS {
-        let window = windows.blocking_recv().context("the prober stopped")?;
-        replied += window
-            .rows
-            .iter()
-            .map(|(_, report)| u64::from(report.counts.of(Class::Replied)))
-            .sum::<u64>();
-    }
-    let spent = process::cpu(std::process::id())? - began;
-    let scheduled = u64::from(targets * HERTZ * SECONDS);
-    ensure!(
-        replied * 100 >= scheduled * 95,
-        "only {replied} of about {scheduled} probes were answered"
-    );
-    let late_p99_us = prober.counters().lateness.since(&lateness).quantile(0.99) as f64;
-    prober.stop();
-    Ok(Round {
-        us_per_probe: spent.as_secs_f64() * 1e6 / replied as f64,
-        late_p99_us,
-    })
-}
-
-fn start() -> anyhow::Result<(ProberHandle, mpsc::Receiver<ClosedWindow>)> {
-    // More windows than a bench leaves waiting.
-    let (out, windows) = mpsc::channel(64);
-    Ok((
-        Prober::start(Sockets::open(&config())?, config(), out)?,
-        windows,
-    ))
-}
-
-fn plan(targets: u32, interval: Duration, window: Duration) -> Plan {
-    let path = |at: u32| PlannedPath {
-        path: Path {
-            target: TargetId::parse(&format!("t{at}")).expect("a valid id"),
-            kind: ProbeKind::Icmp,
-            region: None,
-        },
-        address: address(at).into(),
-        port: 0,
-    };
-    Plan {
-        version: 1,
-        interval,
-        window,
-        expiry: Duration::from_secs(1),
-        schema: Schema::TwoDigits,
-        silence: None,
-        paths: (0..targets).map(path).collect(),
+/// Those that cost so much more, or do so much less, that they need not take turns with us.
+fn beside_others(figures: &mut Figures) {
+    let others: [(&str, anyhow::Result<f64>); 3] = [
+        (
+            "surge-ping, 100 targets at 10 Hz",
+            peers::surge_ping(SURGE_TARGETS, HERTZ, SECONDS),
+        ),
+        ("blackbox exporter", peers::blackbox(BLACKBOX_PROBES)),
+        ("the kernel alone, from C", peers::bare(BARE_PROBES)),
+    ];
+    for (name, figure) in others {
+        let name = format!("CPU per ICMP probe of others: {name}");
+        match figure {
+            Ok(us) => figures.push(figures.figure(name, us, "us")),
+            Err(error) => figures.skip(name, "us", &format!("{error:#}")),
+        }
     }
 }
 
-/// The whole of 127.0.0.0/8 answers.
-fn address(at: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + at)
-}
-
-/// CPU time per probe of fping, with a warm-up of nothing: its start costs it a few milliseconds of seconds.
-fn fping(targets: u32) -> anyhow::Result<f64> {
-    let rounds = HERTZ * SECONDS;
-    let spacing_ms = f64::from(1_000 / HERTZ) / f64::from(targets);
-    let before = process::children_cpu()?;
-    let output = Command::new("fping")
-        .args(["-q", "-B1", "-r0", "-t1000"])
-        .args([
-            "-c",
-            &rounds.to_string(),
-            "-p",
-            &(1_000 / HERTZ).to_string(),
-            "-i",
-            &spacing_ms.to_string(),
-        ])
-        .args((0..targets).map(|at| address(at).to_string()))
-        .output()
-        .context("fping cannot be run; it is in Debian's package fping")?;
-    let spent = process::children_cpu()? - before;
-    // "127.0.0.1 : xmt/rcv/%loss = 20/20/0%, …", on stderr.
-    let summary = String::from_utf8_lossy(&output.stderr);
-    let answered: u64 = summary
-        .lines()
-        .filter_map(|line| {
-            line.split_once("%loss = ")?
-                .1
-                .split('/')
-                .nth(1)?
-                .parse::<u64>()
-                .ok()
-        })
-        .sum();
-    if answered == 0 {
-        bail!(
-            "fping was not answered: {}",
-            summary.lines().next().unwrap_or_default()
-        );
+/// As many round trips as a core has time for, and whether any is lost that nobody lost.
+fn rate(figures: &mut Figures, probes: u64) -> anyhow::Result<()> {
+    let per_core = |round: &Round| round.answered as f64 / round.cpu.as_secs_f64();
+    let fast: Vec<Round> = (0..ROUNDS)
+        .map(|_| probe::round(1_000, hertz(50), SECONDS))
+        .collect::<anyhow::Result<_>>()?;
+    let ours = median(fast.iter().map(per_core).collect()).context("no rounds")?;
+    let mut figure = figures.figure("RTTs per second of CPU, at 50,000 a second", ours, "1/s");
+    if let Ok(us) = peers::bare(BARE_PROBES) {
+        figure = figure.beside("the kernel alone, from C", 1e6 / us);
     }
-    Ok(spent.as_secs_f64() * 1e6 / answered as f64)
+    figures.push(figure.target(Target::AtLeast(100_000.0)));
+    let seconds = u32::try_from(probes.div_ceil(20_000)).context("too many probes")?;
+    let round = probe::round(1_000, hertz(20), seconds)?;
+    let name = format!("false losses in {} probes", round.answered + round.lost);
+    let figure = figures.figure(name, round.lost as f64, "probes");
+    figures.push(figure.target(Target::AtMost(0.0)));
+    let figure = figures.figure("of these not sent in time", round.not_sent as f64, "probes");
+    figures.push(figure);
+    Ok(())
 }
 
-/// How far reported RTTs are from what a capture of the same packets shows.
+/// How far reported RTTs are from what a capture of the same packets shows, on an idle or a busy machine.
 ///
 /// Each window holds at most one probe of a path, so that its minimum is that probe's RTT. Both sides list the RTTs of
 /// a path in the order of its probes.
-fn truth(figures: &mut Figures) -> anyhow::Result<()> {
+fn truth(figures: &mut Figures, busy: bool) -> anyhow::Result<()> {
     const TARGETS: u32 = 50;
     const WINDOWS: usize = 80;
-    let name = "RTT reported - RTT captured, p99";
+    let (state, limit) = match busy {
+        false => ("idle", 1.0),
+        true => ("every core busy", 2.0),
+    };
+    let name = format!("RTT reported - RTT captured, p99, {state}");
     let capture = match Capture::start() {
         Ok(capture) => capture,
         Err(error) => {
@@ -212,18 +185,16 @@ fn truth(figures: &mut Figures) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let (prober, mut windows) = start()?;
-    prober.set_plan(plan(
-        TARGETS,
-        Duration::from_millis(100),
-        Duration::from_millis(100),
-    ))?;
+    let load = busy.then(Load::start);
+    let (prober, mut windows) = probe::start()?;
+    let window = Duration::from_millis(100);
+    prober.set_plan(probe::plan(TARGETS, window, window))?;
     let mut reported: BTreeMap<Ipv4Addr, Vec<f64>> = BTreeMap::new();
     for _ in 0..WINDOWS {
         let window = windows.blocking_recv().context("the prober stopped")?;
         for (row, report) in window.rows {
             // Jitter can put two probes into a window: the smaller and the larger are both exact, in unknown order.
-            let rtts = reported.entry(address(row)).or_default();
+            let rtts = reported.entry(probe::address(row)).or_default();
             match report.rtt.histogram.count() {
                 0 => {}
                 1 => rtts.push(f64::from(report.rtt.min_us)),
@@ -232,6 +203,7 @@ fn truth(figures: &mut Figures) -> anyhow::Result<()> {
         }
     }
     prober.stop();
+    drop(load);
     let captured = capture.finish()?;
     let mut errors = Vec::new();
     for (address, rtts) in &reported {
@@ -251,104 +223,78 @@ fn truth(figures: &mut Figures) -> anyhow::Result<()> {
     }
     ensure!(errors.len() > 100, "only {} RTTs to compare", errors.len());
     let p99 = quantile(&mut errors, 0.99).context("no RTTs")?;
-    figures.push(figures.figure(name, p99, "us").target(Target::AtMost(2.0)));
+    let figure = figures.figure(name, p99, "us");
+    figures.push(figure.target(Target::AtMost(limit)));
     Ok(())
 }
 
-/// tcpdump writing echo requests and replies of loopback into a pipe.
-struct Capture {
-    tcpdump: std::process::Child,
-    reader: std::thread::JoinHandle<std::io::Result<Vec<u8>>>,
-}
+/// One thread for each core that does nothing but keep it busy, until dropped.
+struct Load(Arc<AtomicBool>);
 
-impl Capture {
-    fn start() -> anyhow::Result<Self> {
-        let mut tcpdump = Command::new("tcpdump")
-            .args([
-                "-i",
-                "lo",
-                "-U",
-                "--immediate-mode",
-                "-w",
-                "-",
-                "--time-stamp-precision=nano",
-                "-s",
-                "64",
-                "-B",
-                "16384",
-            ])
-            .arg("icmp and net 127.1.0.0/16")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("tcpdump cannot be run; it is in Debian's package tcpdump")?;
-        let mut pipe = tcpdump.stdout.take().context("tcpdump has no output")?;
-        // The header of the file comes once the capture runs.
-        let mut bytes = vec![0; 24];
-        pipe.read_exact(&mut bytes)
-            .context("tcpdump ended at once; run as root")?;
-        let reader = std::thread::spawn(move || pipe.read_to_end(&mut bytes).map(|_| bytes));
-        Ok(Self { tcpdump, reader })
-    }
-
-    /// RTTs by address, in the order of the requests.
-    fn finish(mut self) -> anyhow::Result<BTreeMap<Ipv4Addr, Vec<f64>>> {
-        Command::new("kill")
-            .args(["-INT", &self.tcpdump.id().to_string()])
-            .status()
-            .context("run kill")?;
-        self.tcpdump.wait()?;
-        let bytes = self
-            .reader
-            .join()
-            .map_err(|_| anyhow::anyhow!("the reader of tcpdump panicked"))??;
-        round_trips(&bytes)
-    }
-}
-
-/// Reads a pcap file of nanosecond stamps in this machine's byte order.
-fn round_trips(bytes: &[u8]) -> anyhow::Result<BTreeMap<Ipv4Addr, Vec<f64>>> {
-    let word =
-        |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    ensure!(
-        word(bytes, 0) == Some(0xa1b2_3c4d),
-        "tcpdump wrote no nanosecond pcap file"
-    );
-    let mut requests: BTreeMap<(IpAddr, [u8; 12]), (usize, f64)> = BTreeMap::new();
-    let mut round_trips: BTreeMap<Ipv4Addr, Vec<f64>> = BTreeMap::new();
-    let mut rest = &bytes[24..];
-    while let (Some(seconds), Some(nanoseconds), Some(length)) =
-        (word(rest, 0), word(rest, 4), word(rest, 8))
-    {
-        let Some(packet) = rest.get(16..16 + length as usize) else {
-            break;
-        };
-        rest = &rest[16 + length as usize..];
-        let at_us = f64::from(seconds % 10_000) * 1e6 + f64::from(nanoseconds) / 1e3;
-        // Ethernet (14 bytes), IPv4 without options (20), ICMP: type, code, checksum, identifier, sequence, our token.
-        let Some(icmp) = packet.get(34..34 + 16) else {
-            continue;
-        };
-        let address = |at: usize| {
-            Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).expect("four bytes"))
-        };
-        let identity: [u8; 12] = icmp[4..16].try_into().expect("twelve bytes");
-        match icmp[0] {
-            8 => {
-                let rtts = round_trips.entry(address(30)).or_default();
-                requests.insert((address(30).into(), identity), (rtts.len(), at_us));
-                rtts.push(f64::NAN);
-            }
-            0 => {
-                let request = requests.remove(&(address(26).into(), identity));
-                if let (Some((at, sent_us)), Some(rtts)) =
-                    (request, round_trips.get_mut(&address(26)))
-                {
-                    rtts[at] = at_us - sent_us;
+impl Load {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
                 }
-            }
-            _ => {}
+            });
         }
+        Self(stop)
     }
-    Ok(round_trips)
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Percentiles of an hour, merged from its windows, against those of all samples.
+fn merging(figures: &mut Figures) {
+    for (schema, limit) in [(Schema::ThreeDigits, 0.1), (Schema::TwoDigits, 1.0)] {
+        let mut random = Random::new(5);
+        let (mut merged, mut all) = (Histogram::new(schema), Vec::new());
+        for _ in 0..3_600 {
+            let mut window = Histogram::new(schema);
+            for _ in 0..10 {
+                let rtt_us = (80_000.0 * (0.2 * random.normal()).exp()) as u32;
+                window.record(rtt_us);
+                all.push(f64::from(rtt_us));
+            }
+            merged.merge(&window).expect("one schema");
+        }
+        let worst = [0.01, 0.5, 0.9, 0.99, 0.999]
+            .into_iter()
+            .filter_map(|q| {
+                let exact = quantile(&mut all, q)?;
+                Some((f64::from(merged.quantile(q)?) / exact - 1.0).abs() * 100.0)
+            })
+            .fold(0.0, f64::max);
+        let name = format!("error of a percentile of an hour, merged, {schema:?}");
+        let figure = figures.figure(name, worst, "%");
+        figures.push(figure.target(Target::AtMost(limit)));
+    }
+}
+
+/// The agent's binary without symbols.
+fn binary(figures: &mut Figures) -> anyhow::Result<()> {
+    let name = "agent binary, stripped";
+    let agent: PathBuf = std::env::current_exe()?.with_file_name("leeward-agent");
+    let copy = tempfile::NamedTempFile::new()?;
+    let stripped = Command::new("strip")
+        .arg("-o")
+        .arg(copy.path())
+        .arg(&agent)
+        .status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        figures.skip(name, "MiB", &format!("cannot strip {}", agent.display()));
+        return Ok(());
+    }
+    let bytes = copy.path().metadata()?.len();
+    let figure = figures.figure(name, bytes as f64 / f64::from(1 << 20), "MiB");
+    figures.push(figure.target(Target::AtMost(8.0)));
+    Ok(())
 }
