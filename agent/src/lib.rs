@@ -15,6 +15,7 @@
 //! - [`uplink`]: one connection to each aggregator.
 //! - [`reflector`]: the UDP port that answers other agents' STAMP probes.
 //! - [`checks`]: asking services in other regions for an answer, on a thread of its own.
+//! - [`errands`]: what may be ordered beside the mesh, and the way to those who find it out.
 //! - [`answer`]: the open port that meets other agents' SYN probes.
 //! - [`status`] and [`metrics`]: how the agent fares, for the host it runs on. [`process`]: what it uses.
 //! - [`random`]: jitter and keys.
@@ -24,6 +25,7 @@ pub mod answer;
 pub mod checks;
 pub mod config;
 pub mod credentials;
+pub mod errands;
 mod limiter;
 pub mod mesh;
 pub mod metrics;

@@ -36,6 +36,7 @@ use crate::{
     checks::{self, Checker},
     config::{Config, Stamp},
     credentials::Credentials,
+    errands::{self, Errands},
     metrics, privilege,
     probe::stamp::Key,
     prober::{ClosedWindow, Prober, ProberConfig, ProberHandle},
@@ -179,6 +180,11 @@ async fn serve(
     let (credentials, believed) = watch::channel(Arc::new(credentials));
     let prober = Arc::new(prober);
     let checker = Checker::start(&config.checks)?;
+    let (_found, found) = mpsc::channel(errands::FOUND_MAX);
+    let errands = Errands {
+        traces: None,
+        found,
+    };
     let uplink = Uplink::start(Setup {
         config: config.clone(),
         boot_epoch: u64::from_be_bytes(random::bytes()),
@@ -186,6 +192,7 @@ async fn serve(
         prober: Arc::downgrade(&prober),
         reflector: reflector.clone(),
         checker,
+        errands,
     });
     let vitals = Arc::new(Vitals {
         agent: config.agent.clone(),

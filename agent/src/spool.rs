@@ -1,4 +1,4 @@
-//! Batches that wait until every aggregator has stored them.
+//! Batches that wait until every aggregator has stored them; findings wait among them.
 //!
 //! The spool numbers batches, remembers which aggregator has stored which, frees a batch when all have it, and gives
 //! up the oldest when its memory is full. Today it lives in memory and dies with the process: sequences begin anew with
@@ -14,6 +14,9 @@ use leeward_common::time::Timestamp;
 
 /// The most aggregators: one bit each in a batch's account.
 pub const AGGREGATORS_MAX: usize = 16;
+
+/// The table of what refers to none: findings. Tables count from 1.
+pub const NO_TABLE: u32 = 0;
 
 /// What a waiting batch costs beside its bytes: two allocations and its share of a tree node.
 const ENTRY_BYTES: usize = 128;
@@ -161,6 +164,15 @@ impl Spool {
         for sequence in below {
             self.durable(aggregator, sequence);
         }
+    }
+
+    /// Sequences of findings that an aggregator has not stored, ascending.
+    pub fn findings_missing_at(&self, aggregator: usize) -> impl Iterator<Item = u64> {
+        let is_finding = |sequence: &u64| {
+            let waiting = self.waiting.get(sequence);
+            waiting.is_some_and(|own| own.table == NO_TABLE)
+        };
+        self.missing_at(aggregator).filter(is_finding)
     }
 
     /// One waiting batch.

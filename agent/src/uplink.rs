@@ -42,18 +42,19 @@ use crate::{
     checks::{self, Allowed, Checker, Done},
     config::Config,
     credentials::Credentials,
+    errands::Errands,
     mesh::{Admitted, Union},
     prober::{
         ClosedWindow, Counters, Plan, PlanError, PlannedPath, ProberHandle, counters::StampSource,
     },
     process::Usage,
     reflector::Reflector,
-    spool::Spool,
+    spool::{NO_TABLE, Spool},
 };
 use connection::{Connection, Live, QueueFull, Table};
 use delivery::Delivery;
 use figures::{AggregatorFigures, AggregatorFiguresOf, UplinkFigures};
-use findings::Findings;
+use results::Results;
 use session::{Command, Event, Identity, Session};
 
 pub mod backoff;
@@ -61,7 +62,8 @@ mod connection;
 pub mod delivery;
 pub mod failure;
 pub mod figures;
-mod findings;
+mod orders;
+mod results;
 pub mod session;
 
 #[cfg(test)]
@@ -139,6 +141,8 @@ pub struct Setup<P> {
     pub reflector: Option<Arc<Reflector>>,
     /// The thread that asks services.
     pub checker: Checker,
+    /// Those that find out what is ordered.
+    pub errands: Errands,
 }
 
 /// Owns what waits to be sent and decides what is sent next. Ends when the prober's windows end.
@@ -159,7 +163,8 @@ pub struct Uplink<P> {
     seen_plan: u32,
     identity: Arc<Identity>,
     spool: Spool,
-    findings: Findings,
+    results: Results,
+    errands: Errands,
     aggregators: Vec<Connection>,
     events: mpsc::Receiver<(usize, Event)>,
     sessions: JoinSet<()>,
@@ -179,6 +184,7 @@ impl<P: Probing> Uplink<P> {
             prober,
             reflector,
             checker,
+            errands,
         } = setup;
         let identity = Arc::new(Identity {
             agent: config.agent,
@@ -228,7 +234,8 @@ impl<P: Probing> Uplink<P> {
                 config.aggregators.len(),
                 config.uplink.waiting_bytes,
             ),
-            findings: Findings::new(checker, config.checks.allowed),
+            results: Results::new(checker, config.checks.allowed),
+            errands,
             aggregators: config
                 .aggregators
                 .into_iter()
@@ -258,7 +265,7 @@ impl<P: Probing> Uplink<P> {
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (meshes_due, unapplied) = (self.meshes_due(), !self.unapplied.is_empty());
-            let results_due = self.findings.send_at();
+            let results_due = self.results.send_at();
             tokio::select! {
                 // Fresh windows before everything else: the graph waits for them.
                 biased;
@@ -270,7 +277,8 @@ impl<P: Probing> Uplink<P> {
                 Some(Order::Admit(admission, allowed)) = orders.recv() => self.on_admission(admission, allowed),
                 _ = status.tick() => self.on_tick(),
                 () = sleep_until(meshes_due), if unapplied => self.apply_meshes(),
-                done = self.findings.next() => self.on_checked(done),
+                done = self.results.next() => self.on_checked(done),
+                Some(finding) = self.errands.found.recv() => self.on_finding(finding),
                 () = sleep_until(results_due.unwrap_or(meshes_due)), if results_due.is_some() => self.send_results(),
             }
         }
@@ -369,6 +377,10 @@ impl<P: Probing> Uplink<P> {
         let given_up = self.spool.push(table, until, frame);
         self.figures.batches.fetch_add(1, Relaxed);
         for index in 0..self.aggregators.len() {
+            if table == NO_TABLE && self.takes_no_findings(index) {
+                self.spool.durable(index, sequence);
+                continue;
+            }
             self.with_live(index, |live| {
                 live.delivery.on_push(sequence);
                 for &sequence in &given_up {
@@ -384,7 +396,9 @@ impl<P: Probing> Uplink<P> {
             Event::Connected {
                 commands,
                 durable_below,
-            } => self.on_connected(index, commands, durable_below),
+                findings,
+            } => self.on_connected(index, commands, durable_below, findings),
+            Event::Order(order) => self.on_order(&order),
             Event::Disconnected => self.aggregators[index].live = None,
             Event::Mesh(mesh) => self.on_mesh(index, mesh),
             Event::TableDurable(table) => self.with_live(index, |live| {
@@ -414,12 +428,22 @@ impl<P: Probing> Uplink<P> {
         self.publish();
     }
 
-    fn on_connected(&mut self, index: usize, commands: mpsc::Sender<Command>, durable_below: u64) {
+    fn on_connected(
+        &mut self,
+        index: usize,
+        commands: mpsc::Sender<Command>,
+        durable_below: u64,
+        findings: bool,
+    ) {
         self.spool.durable_below(index, durable_below);
+        if !findings {
+            self.pass_findings_over(index);
+        }
         let delivery = Delivery::new(index, &self.spool);
         self.aggregators[index].live = Some(Live {
             commands,
             delivery,
+            findings,
             acknowledged_at: Instant::now(),
         });
         self.with_live(index, |_| Ok(()));
@@ -439,11 +463,11 @@ impl<P: Probing> Uplink<P> {
 
     fn on_checked(&mut self, done: Done) {
         self.figures.on_checked(done.outcome);
-        self.findings.on_done(done);
+        self.results.on_done(done);
     }
 
     fn send_results(&mut self) {
-        let unsent = self.findings.take_unsent();
+        let unsent = self.results.take_unsent();
         for index in 0..self.aggregators.len() {
             self.tell_results(index, Some(&unsent));
         }
@@ -452,14 +476,14 @@ impl<P: Probing> Uplink<P> {
     /// Tells an aggregator what came of the checks that it asked for.
     fn tell_results(&mut self, index: usize, of: Option<&BTreeSet<checks::Key>>) {
         let mesh = self.union.mesh_of(index);
-        if let Some(message) = mesh.and_then(|mesh| self.findings.message(mesh, of)) {
+        if let Some(message) = mesh.and_then(|mesh| self.results.message(mesh, of)) {
             self.with_live(index, |live| live.control(message));
         }
     }
 
     fn on_admission(&mut self, admission: Admission, allowed: Allowed) {
         self.admission = admission;
-        self.findings.allow(allowed);
+        self.results.allow(allowed);
         self.unapplied.extend(0..self.aggregators.len());
         self.apply_meshes();
     }
@@ -488,7 +512,7 @@ impl<P: Probing> Uplink<P> {
         if changed {
             self.set_plan(&admitted);
         }
-        let checks = self.findings.plan(&self.union, self.aggregators.len());
+        let checks = self.results.plan(&self.union, self.aggregators.len());
         self.figures.checks.store(checks as u64, Relaxed);
         let refused = admitted.refused.len() as u64;
         self.figures.targets_refused.store(refused, Relaxed);

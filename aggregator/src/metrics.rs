@@ -128,6 +128,8 @@ pub struct Ingest {
     pub windows: Family<Agent, Counter>,
     /// Path tables by agent.
     pub tables: Family<Agent, Counter>,
+    /// Findings of agents.
+    pub findings: Counter,
     /// Meshes sent.
     pub meshes: Counter,
     /// Granted size of the UDP socket's receive buffer.
@@ -432,6 +434,7 @@ impl Metrics {
             ingest.windows.clone(),
         );
         registry.register("path_tables", "Path tables received", ingest.tables.clone());
+        registry.register("findings", "Findings received", ingest.findings.clone());
         registry.register("meshes_sent", "Meshes sent", ingest.meshes.clone());
         registry.register_with_unit(
             "receive_buffer",

@@ -7,11 +7,16 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
-use leeward_common::{config::Document, report::Path, time::Timestamp, wire::batch};
+use leeward_common::{
+    config::Document,
+    report::Path,
+    time::Timestamp,
+    wire::{self, batch},
+};
 use leeward_engine::{
     Engine,
     inherit::Inheritance,
-    input::{Input, Reports},
+    input::{Findings, Input, Reports},
 };
 use tracing::{info, warn};
 
@@ -343,6 +348,7 @@ impl<'a> Reading<'a> {
             }
             v1::Record::Signal(signal) => Input::Signal(signal.into()),
             v1::Record::CheckResults(checked) => Input::CheckResults(checked.into()),
+            v1::Record::Findings(record) => Input::Findings(findings(record)?),
             v1::Record::Change(changed) => Input::Change(Box::new(changed.into())),
         };
         Ok(Told::Input(input))
@@ -367,6 +373,18 @@ impl<'a> Reading<'a> {
         let table = table.ok_or_else(|| malformed(format!("its path table {number} is gone")))?;
         resolve(batch, record.region, &table).map_err(|error| malformed(error.to_string()))
     }
+}
+
+fn findings(record: v1::Batch) -> Result<Findings, StoreError> {
+    let found = wire::findings::decode(&record.bytes).map_err(|error| StoreError::Malformed {
+        what: "findings",
+        why: error.to_string(),
+    })?;
+    Ok(Findings {
+        agent: found.agent,
+        region: record.region,
+        findings: found.findings,
+    })
 }
 
 /// A row beyond its table.

@@ -183,6 +183,7 @@ impl Running {
             view: Arc::clone(&view),
             store: reader,
             roster: members,
+            orders: roster.clone(),
             shadow,
             turn: turn_handle.clone(),
             metrics: Arc::clone(&metrics),

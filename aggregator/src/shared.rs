@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::{Api, Token},
-    ingest::roster::Roster,
+    ingest::roster::{Roster, RosterHandle},
     metrics::Metrics,
     shadow::Window,
     store::Read,
@@ -34,6 +34,8 @@ pub struct Shared {
     pub store: Arc<dyn Read>,
     /// The agents that registered: their sessions, and how each fares by its own account.
     pub roster: Arc<ArcSwap<Roster>>,
+    /// The way to the agents, for orders.
+    pub orders: RosterHandle,
     /// The shadow policy, and how it stands.
     pub shadow: Window,
     /// The way to the turn thread, for signals.

@@ -8,6 +8,7 @@
 //! - [`report`]: what one path did in one window.
 //! - [`deadline`]: when a missing reply becomes overdue.
 //! - [`check`]: what agents of other regions ask of a service, and what came of it.
+//! - [`finding`]: what an agent found out beside its windows, such as a route.
 //! - [`silence`]: how long nothing was answered, and when that is news.
 //! - [`wire`]: how an agent and an aggregator talk.
 //! - [`api`]: the JSON that the aggregator serves.
@@ -23,6 +24,7 @@ pub mod check;
 pub mod config;
 pub mod deadline;
 pub mod definitions;
+pub mod finding;
 pub mod histogram;
 pub mod id;
 pub mod ratio;

@@ -14,8 +14,8 @@ use leeward_common::{
         limits,
         v1::{
             AgentStatus, Check, CheckResult, CheckResults, Durable, FromAgent, FromAggregator,
-            Hello, Mesh, MeshApplied, Paths, PathsDurable, Refuse, RefuseCode, RefusedTarget,
-            Target, Welcome,
+            Hello, Mesh, MeshApplied, Order, Paths, PathsDurable, Refuse, RefuseCode,
+            RefusedTarget, Target, TraceOrder, Welcome,
         },
     },
 };
@@ -67,6 +67,7 @@ fn hello() -> Hello {
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         answer_port: 4_000,
         stamp_port: None,
+        orders: false,
         build: "0.1.0".to_owned(),
     }
 }
@@ -176,10 +177,10 @@ fn from_agent() -> [(FromAgent, &'static str); 5] {
     ]
 }
 
-fn from_aggregator() -> [(FromAggregator, &'static str); 6] {
+fn from_aggregator() -> [(FromAggregator, &'static str); 8] {
     [
         (
-            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5 }),
+            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5, findings: false }),
             "{2 'aggregator' 'agg-1' 'durable_below' 05",
         ),
         (
@@ -202,6 +203,17 @@ fn from_aggregator() -> [(FromAggregator, &'static str); 6] {
         (
             FromAggregator::Durable(Durable { sequences: vec![17, 300] }),
             "{1 'sequences' [2 11 cd012c",
+        ),
+        (
+            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5, findings: true }),
+            "{3 'aggregator' 'agg-1' 'durable_below' 05 'findings' c3",
+        ),
+        (
+            FromAggregator::Order(Order {
+                order: 300,
+                trace: Some(TraceOrder { target: "dub-1".parse().unwrap(), kind: ProbeKind::TcpSyn, mtu: true }),
+            }),
+            "{2 'order' cd012c 'trace' {3 'target' 'dub-1' 'kind' 'tcp_syn' 'mtu' c3",
         ),
     ]
 }
@@ -230,7 +242,10 @@ fn golden_bytes_of_an_agent() {
 
 #[test]
 fn golden_bytes_of_an_aggregator() {
-    for ((message, text), number) in from_aggregator().into_iter().zip([17, 18, 19, 19, 20, 21]) {
+    for ((message, text), number) in from_aggregator()
+        .into_iter()
+        .zip([17, 18, 19, 19, 20, 21, 17, 22])
+    {
         let expected = with_header(number, &golden(text));
         assert_eq!(
             hex(&frame_from_aggregator(&message)),
@@ -272,8 +287,8 @@ fn a_header_is_refused_before_its_payload_is_read() {
         Err(WireError::UnknownType(0))
     ));
     assert!(matches!(
-        header(|header| header[1] = 34),
-        Err(WireError::UnknownType(34))
+        header(|header| header[1] = 35),
+        Err(WireError::UnknownType(35))
     ));
     assert!(matches!(
         header(|header| header[3] = 1),

@@ -8,6 +8,7 @@ use std::alloc::System;
 use bolero::TypeGenerator;
 use cap::Cap;
 use leeward_common::wire::{
+    findings,
     frame::{
         HEADER_BYTES, Header, MAGIC, frame_from_agent, frame_from_aggregator, parse_from_agent,
         parse_from_aggregator, parse_header,
@@ -22,7 +23,7 @@ static ALLOCATOR: Cap<System> = Cap::new(System, 32 << 20);
 
 const ROUNDS: usize = 20_000;
 
-const TYPES: [u8; 10] = [1, 2, 3, 4, 5, 17, 18, 19, 20, 21];
+const TYPES: [u8; 12] = [1, 2, 3, 4, 5, 17, 18, 19, 20, 21, 22, 34];
 
 fn accept(message_type: u8, payload: &[u8]) {
     let header = Header {
@@ -35,6 +36,12 @@ fn accept(message_type: u8, payload: &[u8]) {
     }
     if let Ok(message) = parse_from_aggregator(&header, payload) {
         assert_eq!(reread_aggregator(&frame_from_aggregator(&message)), message);
+    }
+    if let Ok(found) = findings::parse(&header, payload) {
+        let frame = findings::frame(&found);
+        let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
+        let header = parse_header(header).unwrap();
+        assert_eq!(findings::parse(&header, payload).unwrap(), found);
     }
 }
 
@@ -90,7 +97,7 @@ enum Piece {
     Raw(u8),
 }
 
-const FIELDS: [&str; 45] = [
+const FIELDS: [&str; 65] = [
     "agent",
     "region",
     "boot_epoch",
@@ -136,6 +143,26 @@ const FIELDS: [&str; 45] = [
     "latency_us",
     "age_us",
     "detail",
+    "order",
+    "trace",
+    "mtu",
+    "sequence",
+    "at",
+    "findings",
+    "declined",
+    "began",
+    "took_us",
+    "hops",
+    "end",
+    "strays",
+    "ttl",
+    "sent",
+    "answers",
+    "from",
+    "says",
+    "rtts_us",
+    "labels",
+    "reached",
 ];
 
 fn write(piece: &Piece, out: &mut Vec<u8>) {
@@ -181,7 +208,7 @@ fn almost_a_message() {
 /// Real messages with some bytes changed: most are still understood up to the change.
 #[test]
 fn almost_a_mesh() {
-    let seeds = [seed(1), seed(19), seed(2), seed(5)];
+    let seeds = [seed(1), seed(19), seed(2), seed(5), seed(22), seed(34)];
     bolero::check!()
         .with_iterations(ROUNDS)
         .with_type::<(u8, Vec<(u16, u8)>)>()
@@ -205,6 +232,15 @@ fn seed(message_type: u8) -> (u8, Vec<u8>) {
             r#"{"results":[{"service":"s","check":"c","region":"b","question":9,"outcome":"timeout","latency_us":1,
                 "age_us":2,"detail":"x"}]}"#
         }
+        22 => r#"{"order":9,"trace":{"target":"a","kind":"icmp","mtu":true}}"#,
+        34 => {
+            r#"{"agent":"a","boot_epoch":1,"sequence":2,"at":3,"findings":[{"declined":{"order":1,"reason":"x"}},
+                {"trace":{"order":7,"target":"a","region":"b","kind":"stamp","address":{"V4":[1,2,3,4]},"began":5,
+                "took_us":6,"hops":[{"ttl":1,"sent":3,"answers":[{"from":{"V4":[1,2,3,4]},"says":"time_exceeded",
+                "rtts_us":[1,2],"labels":[{"label":1,"class":2,"ttl":3}],"asn":4}]}],"end":"reached",
+                "mtu":{"bytes":1500,"local":9000,"hinted":{"bytes":1500,"from":{"V4":[1,2,3,4]}},
+                "black_hole":false,"probes":9},"strays":{"forged":1}}}]}"#
+        }
         _ => {
             r#"{"version":1,"interval_us":2,"window_us":3,"expiry_us":4,"schema":1,"targets":[
                 {"id":"a","region":"b","address":{"V4":[1,2,3,4]},"kinds":["icmp","tcp_syn"],"port":4000}],
@@ -222,6 +258,7 @@ fn seed(message_type: u8) -> (u8, Vec<u8>) {
     assert!(
         parse_from_agent(&header, &payload).is_ok()
             || parse_from_aggregator(&header, &payload).is_ok()
+            || findings::parse(&header, &payload).is_ok()
     );
     (message_type, payload)
 }

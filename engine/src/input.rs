@@ -4,6 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use leeward_common::{
     check::Outcome,
+    finding::Finding,
     id::{AgentId, CheckId, RegionId, ServiceId, SourceId},
     report::{LocalHealth, Path, Report, Window},
     time::Timestamp,
@@ -31,6 +32,8 @@ pub enum Input {
     Policy(Box<crate::policy::Policy>),
     /// What came of an agent's checks.
     CheckResults(CheckResults),
+    /// What an agent found out beside its windows.
+    Findings(Findings),
     /// Somebody changed a service, an offer, a reservation or an override.
     Change(Box<crate::intent::Change>),
 }
@@ -77,6 +80,17 @@ pub struct CheckResults {
     pub region: RegionId,
     /// One by one.
     pub results: Vec<CheckResult>,
+}
+
+/// What an agent found out beside its windows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Findings {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its region.
+    pub region: RegionId,
+    /// One by one.
+    pub findings: Vec<Finding>,
 }
 
 /// What came of one check.

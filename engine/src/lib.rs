@@ -13,6 +13,7 @@
 //! - [`baseline`], [`weight`]: geography and capacity; the live quality of a link.
 //! - [`signal`]: measurements that others inject.
 //! - [`checks`]: what agents of other regions found when they asked a service for an answer.
+//! - [`found`]: what agents found out beside their windows, such as routes; nothing is decided upon it.
 //! - [`gate`], [`select`]: what a candidate must pass; then its score.
 //! - [`capacity`], [`readiness`]: what regions offer and what is taken of it; who could run where today.
 //! - [`placement`]: where services go together when regions fail.
@@ -33,6 +34,7 @@ pub mod decision;
 pub mod effect;
 mod evaluate;
 pub mod fault;
+pub mod found;
 pub mod gate;
 pub mod graph;
 pub mod holddown;
@@ -120,6 +122,7 @@ impl Engine {
             Input::Signal(signal) => self.state.on_signal(now, signal),
             Input::Policy(policy) => self.state.on_policy(now, policy),
             Input::CheckResults(results) => self.state.on_check_results(now, results),
+            Input::Findings(findings) => self.state.on_findings(now, findings),
             Input::Change(change) => self.state.on_change(now, change),
         }
         effects

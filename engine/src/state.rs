@@ -17,9 +17,10 @@ use crate::{
     checks::Checks,
     decision::{Decision, Share, Unserved},
     fault::Fault,
+    found::Found,
     graph::{Exclusions, Graph},
     inherit::Inheritance,
-    input::{AgentConnected, CheckResults, Reports, Signal},
+    input::{AgentConnected, CheckResults, Findings, Reports, Signal},
     intent::{Change, Intents, Owner},
     policy::Policy,
     predict::Predictions,
@@ -60,6 +61,8 @@ pub struct State {
     pub(crate) signals: Signals,
     #[serde(default)]
     pub(crate) checks: Arc<Checks>,
+    #[serde(default)]
+    pub(crate) found: Arc<Found>,
     pub(crate) regions: Arc<BTreeMap<RegionId, RegionView>>,
     pub(crate) exclusions: Exclusions,
     pub(crate) predictions: Arc<Predictions>,
@@ -130,6 +133,7 @@ impl State {
             agents: BTreeMap::new(),
             signals: Signals::default(),
             checks: Arc::default(),
+            found: Arc::default(),
             regions: Arc::default(),
             exclusions: Exclusions::default(),
             predictions: Arc::default(),
@@ -279,6 +283,11 @@ impl State {
         Arc::make_mut(&mut self.checks).on_results(now, &self.intents, results);
     }
 
+    pub(crate) fn on_findings(&mut self, now: Timestamp, findings: &Findings) {
+        self.on_input(now);
+        Arc::make_mut(&mut self.found).on_findings(now, findings);
+    }
+
     pub(crate) fn on_policy(&mut self, now: Timestamp, policy: &Policy) {
         self.on_input(now);
         self.policy = Arc::new(policy.clone());
@@ -351,6 +360,7 @@ impl State {
             faults: Arc::clone(&self.faults),
             signals: Arc::clone(self.signals.active()),
             checks: Arc::clone(&self.checks),
+            found: Arc::clone(&self.found),
             capacity: Arc::clone(&self.capacity),
             readiness: Arc::clone(&self.readiness),
             readiness_changes: Arc::clone(&self.readiness_changes),

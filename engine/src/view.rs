@@ -20,6 +20,7 @@ use crate::{
     checks::Checks,
     decision::{Decision, Share, Unserved},
     fault::Fault,
+    found::Found,
     graph::combine::{Levels, Measured, combine},
     intent::{Intents, Owner},
     policy::Policy,
@@ -93,6 +94,8 @@ pub struct View {
     pub signals: Arc<Vec<ActiveSignal>>,
     /// What agents found when they asked services for an answer.
     pub checks: Arc<Checks>,
+    /// What agents found out beside their windows.
+    pub found: Arc<Found>,
     /// By which shares each service runs where.
     pub running: Arc<BTreeMap<ServiceId, Vec<Share>>>,
     /// What each region offers, and what is taken of it.

@@ -31,6 +31,8 @@ pub(super) struct Connection {
 pub(super) struct Live {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) delivery: Delivery,
+    /// Whether the aggregator takes findings.
+    pub(super) findings: bool,
     /// When something was last acknowledged, or nothing was under way.
     pub(super) acknowledged_at: Instant,
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::spool::Spool;
+use crate::spool::{NO_TABLE, Spool};
 
 /// Backlog batches that may be under way at once. Enough to fill a path of 100 ms with batches of 20 kB at 25 Mbit/s,
 /// and few enough that a fresh batch never waits for a stream.
@@ -149,11 +149,11 @@ impl Delivery {
             .then_some((sequence, Urgency::Backlog))
     }
 
-    /// Rows mean nothing before their table is stored.
+    /// Rows mean nothing before their table is stored. Findings have neither.
     fn may_be_sent(&self, spool: &Spool, sequence: u64) -> bool {
         spool
             .get(sequence)
-            .is_some_and(|batch| self.tables_durable.contains(&batch.table))
+            .is_some_and(|own| own.table == NO_TABLE || self.tables_durable.contains(&own.table))
     }
 }
 
@@ -225,6 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn a_finding_needs_no_table_and_takes_its_turn() {
+        let mut spool = Spool::new(1, 1, 1 << 20);
+        spool.push(NO_TABLE, Timestamp::EPOCH, vec![0; 10]);
+        let mut delivery = Delivery::new(0, &spool);
+        push(&mut spool, &mut delivery, 1);
+        push(&mut spool, &mut delivery, NO_TABLE);
+        assert_eq!(delivery.begin_next(&spool), Some((2, Urgency::Fresh)));
+        assert_eq!(delivery.begin_next(&spool), Some((0, Urgency::Backlog)));
+        assert_eq!(delivery.begin_next(&spool), None);
+        assert_eq!(spool.findings_missing_at(0).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
     fn a_fresh_window_of_a_new_table_does_not_hold_up_those_of_the_old_one() {
         let (mut spool, mut delivery) = backlog(0);
         push(&mut spool, &mut delivery, 1);
@@ -287,7 +300,8 @@ mod tests {
             let mut sent = Vec::new();
             for step in steps {
                 match step {
-                    0 => push(&mut spool, &mut delivery, 1),
+                    // Findings wait among the batches.
+                    0 => push(&mut spool, &mut delivery, sent.len() as u32 % 2),
                     1 => sent.extend(delivery.begin_next(&spool).map(|(sequence, _)| sequence)),
                     _ => if let Some(&sequence) = sent.last() {
                         spool.durable(0, sequence);

@@ -9,12 +9,14 @@ use std::{
 };
 
 use leeward_common::{
+    finding::Finding,
     id::{AgentId, RegionId, TargetId},
     report::{Counts, ProbeKind, Report, Rtt, Window},
     time::{Clock as _, SystemClock, Timestamp},
     wire::{
         ALPN_V1,
         batch::{self, Batch},
+        findings::{self, Findings},
         frame, v1,
     },
 };
@@ -41,6 +43,7 @@ use crate::{
     checks::{Allowed, Checker},
     config::{self, Config, CredentialPaths},
     credentials::Credentials,
+    errands::{self, Errands, TraceErrand},
     prober::{ClosedWindow, Counters, Plan, PlanError},
 };
 
@@ -257,11 +260,7 @@ impl FakeAggregator {
     /// Accepts and welcomes.
     pub(crate) async fn welcome(&self, durable_below: u64) -> Peer {
         let (mut peer, _) = self.accept().await;
-        let welcome = v1::Welcome {
-            aggregator: "main".to_owned(),
-            durable_below,
-        };
-        peer.say(&v1::FromAggregator::Welcome(welcome)).await;
+        peer.welcomed(durable_below, true).await;
         peer
     }
 
@@ -307,6 +306,15 @@ impl Peer {
         frame::parse_from_agent(&header, &payload).unwrap()
     }
 
+    pub(crate) async fn welcomed(&mut self, durable_below: u64, findings: bool) {
+        let welcome = v1::Welcome {
+            aggregator: "main".to_owned(),
+            durable_below,
+            findings,
+        };
+        self.say(&v1::FromAggregator::Welcome(welcome)).await;
+    }
+
     pub(crate) async fn paths(&mut self) -> v1::Paths {
         match self.next().await {
             v1::FromAgent::Paths(paths) => paths,
@@ -346,12 +354,23 @@ impl Peer {
     }
 
     pub(crate) async fn batch(&self) -> Batch {
+        let (header, payload) = self.stream().await;
+        batch::decode(frame::parse_batch(&header, &payload).unwrap()).unwrap()
+    }
+
+    pub(crate) async fn findings(&self) -> Findings {
+        let (header, payload) = self.stream().await;
+        findings::parse(&header, &payload).unwrap()
+    }
+
+    /// The next frame on a stream of its own.
+    pub(crate) async fn stream(&self) -> (frame::Header, Vec<u8>) {
         soon("a batch", async {
             let mut stream = self.connection.accept_uni().await.unwrap();
             let bytes = stream.read_to_end(2 << 20).await.unwrap();
             let (header, payload) = bytes.split_at(frame::HEADER_BYTES);
             let header = frame::parse_header(header.try_into().unwrap()).unwrap();
-            batch::decode(frame::parse_batch(&header, payload).unwrap()).unwrap()
+            (header, payload.to_vec())
         })
         .await
     }
@@ -448,6 +467,8 @@ pub(crate) struct Rig {
     pub(crate) credentials: watch::Sender<Arc<Credentials>>,
     pub(crate) figures: Arc<UplinkFigures>,
     pub(crate) running: JoinHandle<()>,
+    pub(crate) errands: mpsc::Receiver<TraceErrand>,
+    pub(crate) found: mpsc::Sender<Finding>,
     closed: u64,
     _files: Files,
 }
@@ -469,9 +490,15 @@ impl Rig {
         let (credentials, believed) = watch::channel(Arc::new(files.load().unwrap()));
         let (plan, plans) = mpsc::unbounded_channel();
         let config = config(&files.paths, aggregators, waiting_bytes);
+        let (traces, errands) = mpsc::channel(errands::TRACES_MAX);
+        let (found, findings) = mpsc::channel(errands::FOUND_MAX);
         let uplink = Uplink::start(Setup {
             reflector: None,
             checker: Checker::start(&config.checks).unwrap(),
+            errands: Errands {
+                traces: Some(traces),
+                found: findings,
+            },
             config,
             boot_epoch: BOOT_EPOCH,
             credentials: believed,
@@ -488,6 +515,8 @@ impl Rig {
             credentials,
             figures,
             running,
+            errands,
+            found,
             closed: 0,
             _files: files,
         }

@@ -96,6 +96,7 @@ impl Identity {
             addresses,
             answer_port: self.answer_port,
             stamp_port: Some(self.stamp_port),
+            orders: true,
             build: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -139,6 +140,8 @@ pub enum Event {
         commands: mpsc::Sender<Command>,
         /// Of this boot epoch every sequence below this is durable.
         durable_below: u64,
+        /// Whether the aggregator takes findings.
+        findings: bool,
     },
     /// A mesh, already checked for sense.
     Mesh(v1::Mesh),
@@ -146,6 +149,8 @@ pub enum Event {
     TableDurable(u32),
     /// Batches are durable.
     Durable(Vec<u64>),
+    /// Something to find out.
+    Order(v1::Order),
     /// The connection has ended.
     Disconnected,
 }
@@ -269,6 +274,7 @@ impl Session {
         self.tell(Event::Connected {
             commands,
             durable_below: welcome.durable_below,
+            findings: welcome.findings,
         })
         .await;
         let ended = self.converse(connection, send, receive, queue).await;
@@ -315,6 +321,7 @@ impl Session {
                         .on_durable(durable.sequences.len(), connection.rtt());
                     Event::Durable(durable.sequences)
                 }
+                v1::FromAggregator::Order(order) => Event::Order(order),
                 other => return Err(unexpected(other)),
             };
             self.tell(event).await;
@@ -334,6 +341,7 @@ fn unexpected(message: v1::FromAggregator) -> Failure {
         v1::FromAggregator::Mesh(_) => "mesh",
         v1::FromAggregator::PathsDurable(_) => "path table acknowledgement",
         v1::FromAggregator::Durable(_) => "batch acknowledgement",
+        v1::FromAggregator::Order(_) => "order",
     })
 }
 

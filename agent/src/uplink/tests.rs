@@ -36,6 +36,7 @@ async fn a_mesh_becomes_a_plan_and_windows_become_durable_batches() {
     let welcome = v1::Welcome {
         aggregator: "main".to_owned(),
         durable_below: 0,
+        findings: true,
     };
     peer.say(&v1::FromAggregator::Welcome(welcome)).await;
 
@@ -119,6 +120,7 @@ async fn a_new_connection_begins_with_exactly_what_is_not_durable() {
     let welcome = v1::Welcome {
         aggregator: "main".to_owned(),
         durable_below: 1,
+        findings: true,
     };
     peer.say(&v1::FromAggregator::Welcome(welcome)).await;
     let paths = peer.paths().await;
@@ -162,6 +164,7 @@ async fn the_oldest_batches_are_given_up_when_the_memory_is_full() {
     let welcome = v1::Welcome {
         aggregator: "main".to_owned(),
         durable_below: 0,
+        findings: true,
     };
     peer.say(&v1::FromAggregator::Welcome(welcome)).await;
     let table = peer.paths().await.table;
@@ -450,6 +453,7 @@ async fn messages_where_none_belong_end_the_connection() {
     let welcome = v1::FromAggregator::Welcome(v1::Welcome {
         aggregator: "main".to_owned(),
         durable_below: 0,
+        findings: true,
     });
     let reason = told_about(async |peer| peer.say(&welcome).await, "protocol").await;
     assert_eq!(reason, "the aggregator sent a welcome where none belongs");

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //!   control in     path tables ─▶ turn;  status, applied mesh ─▶ roster
-//!   batches in     one task per stream: header, room, payload, checks ─▶ turn
-//!   control out    ◀─ durable batches and tables, a new mesh, a refusal
+//!   batches in     one task per stream: header, room, payload, checks ─▶ turn; findings come in the same way
+//!   control out    ◀─ durable batches and tables, a new mesh, an order, a refusal
 //! ```
 //!
 //! What a session may have in flight is bounded by [`IN_FLIGHT_BYTES`]; beyond that, and while the turn's channel is
@@ -19,10 +19,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use leeward_common::{
+    id::AgentId,
     report::{Path, Window},
     wire::{
-        batch::{self, BatchKey},
-        frame, limits,
+        batch,
+        frame::{self, Header},
+        limits,
         v1::{self, FromAgent, FromAggregator, RefuseCode},
     },
 };
@@ -74,13 +76,13 @@ pub(super) type Tables = BTreeMap<u32, Arc<[Path]>>;
 
 /// What the tasks of a session share.
 pub(super) struct Conversation {
-    ingest: Ingest,
+    pub(super) ingest: Ingest,
     connection: Connection,
-    identity: Identity,
-    epoch: Epoch,
+    pub(super) identity: Identity,
+    pub(super) epoch: Epoch,
     tables: ArcSwap<Tables>,
     in_flight: Arc<Semaphore>,
-    settled: mpsc::Sender<Settled>,
+    pub(super) settled: mpsc::Sender<Settled>,
 }
 
 /// What a conversation begins with.
@@ -264,7 +266,10 @@ impl Conversation {
 
     async fn read_batch(self: Arc<Self>, mut stream: RecvStream) -> Result<(), Ending> {
         match timeout(STREAM_TIMEOUT, self.read_batch_bytes(&mut stream)).await {
-            Ok(Ok((bytes, permit))) => self.take_batch(bytes, permit).await,
+            Ok(Ok((header, bytes, permit))) => match header.message_type {
+                frame::number::FINDINGS => self.take_findings(&header, bytes, permit).await,
+                _ => self.take_batch(&header, bytes, permit).await,
+            },
             // The agent thought better of it and reset the stream, or the connection is gone.
             Ok(Err(NoFrame::Ended)) => Ok(()),
             Ok(Err(NoFrame::Refused(refusal))) => Err(refusal.into()),
@@ -281,9 +286,12 @@ impl Conversation {
     async fn read_batch_bytes(
         &self,
         stream: &mut RecvStream,
-    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), NoFrame> {
+    ) -> Result<(Header, Vec<u8>, OwnedSemaphorePermit), NoFrame> {
         let header = frames::header(stream).await?;
-        if header.message_type != frame::number::BATCH {
+        if !matches!(
+            header.message_type,
+            frame::number::BATCH | frame::number::FINDINGS
+        ) {
             let reason = format!(
                 "message type {} does not belong on a batch's stream",
                 header.message_type
@@ -295,15 +303,20 @@ impl Conversation {
         let permit = permit.expect("nobody closes this semaphore");
         let bytes = frames::payload(stream, &header).await?;
         frames::end(stream).await?;
-        frame::parse_batch(&header, &bytes)?;
-        Ok((bytes, permit))
+        Ok((header, bytes, permit))
     }
 
     /// Checks a batch and hands it to the turn.
-    async fn take_batch(&self, bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<(), Ending> {
+    async fn take_batch(
+        &self,
+        header: &Header,
+        bytes: Vec<u8>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), Ending> {
         let received = Instant::now();
+        frame::parse_batch(header, &bytes).map_err(Refusal::from)?;
         let key = batch::peek(&bytes).map_err(Refusal::from)?;
-        self.check_key(&key)?;
+        self.check_owner("batch", &key.agent, key.boot_epoch)?;
         let settle = Settle {
             session: self.settled.clone(),
             permit,
@@ -356,20 +369,21 @@ impl Conversation {
     }
 
     /// An agent may report for itself and this start of its process only.
-    fn check_key(&self, key: &BatchKey) -> Result<(), Refusal> {
+    pub(super) fn check_owner(
+        &self,
+        what: &str,
+        whose: &AgentId,
+        boot_epoch: u64,
+    ) -> Result<(), Refusal> {
         let Epoch { agent, boot } = &self.epoch;
-        if key.agent != *agent {
+        if whose != agent {
             let reason = format!(
-                "the certificate is that of agent {agent}, the batch is one of agent {}",
-                key.agent
+                "the certificate is that of agent {agent}, the {what} is one of agent {whose}"
             );
             return Err(Refusal::identity(reason));
         }
-        if key.boot_epoch != *boot {
-            let reason = format!(
-                "the hello says boot epoch {boot}, the batch {}",
-                key.boot_epoch
-            );
+        if boot_epoch != *boot {
+            let reason = format!("the hello says boot epoch {boot}, the {what} {boot_epoch}");
             return Err(Refusal::malformed(reason));
         }
         Ok(())
@@ -411,6 +425,7 @@ impl Conversation {
                 Some(table) = tables.recv() => {
                     control.write(&FromAggregator::PathsDurable(v1::PathsDurable { table })).await
                 }
+                Some(order) = seat.orders.recv() => control.write(&FromAggregator::Order(order)).await,
                 Ok(()) = seat.mesh.changed() => {
                     let mesh = seat.mesh.borrow_and_update().clone();
                     match mesh {

@@ -23,6 +23,7 @@ use crate::{
 mod control;
 mod conversation;
 pub mod endpoint;
+mod findings;
 mod frames;
 pub mod identity;
 mod refusal;

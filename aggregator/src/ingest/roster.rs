@@ -12,7 +12,7 @@ use leeward_common::{
     time::{Clock, Timestamp},
     wire::{
         limits,
-        v1::{AgentStatus, Mesh, MeshApplied},
+        v1::{AgentStatus, Mesh, MeshApplied, Order},
     },
 };
 use leeward_engine::{intent::Intents, policy::Policy};
@@ -81,6 +81,8 @@ pub struct Session {
 pub struct Seat {
     /// The agent's mesh, as soon as there is one, and whenever it changes.
     pub mesh: watch::Receiver<Option<Arc<Mesh>>>,
+    /// What the agent is to find out; nothing ever for one that takes no orders.
+    pub orders: mpsc::Receiver<Order>,
     /// Fires when a newer session of the same agent takes over.
     pub superseded: oneshot::Receiver<()>,
 }
@@ -94,6 +96,8 @@ pub enum Change {
         registration: Registration,
         /// The session's number.
         session: u64,
+        /// Whether the agent takes orders.
+        takes_orders: bool,
         /// Where it comes from.
         remote: SocketAddr,
         /// Gets its place.
@@ -120,11 +124,43 @@ pub enum Change {
         /// Which, and what it refused.
         applied: MeshApplied,
     },
+    /// An agent is to find something out.
+    Order {
+        /// The agent.
+        agent: AgentId,
+        /// What.
+        order: Order,
+        /// Told whether the order is on its way.
+        sent: oneshot::Sender<Result<(), NotOrdered>>,
+    },
     /// Another policy is in force.
     Policy(Arc<Policy>),
     /// Services changed, and with them perhaps what is to be checked.
     Intents(Arc<Intents>),
 }
+
+/// Why an order is not on its way to an agent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotOrdered {
+    /// It is not registered.
+    #[error("no such agent is registered")]
+    Unknown,
+    /// It has no session now.
+    #[error("the agent is not connected; try again when it is")]
+    Away,
+    /// Its build takes none.
+    #[error("the agent's build takes no orders; update it")]
+    TakesNone,
+    /// It has not taken those of before yet.
+    #[error("the agent has not taken the orders of before yet; try again later")]
+    Busy,
+    /// The process ends.
+    #[error("the aggregator is stopping; try again later")]
+    Stopping,
+}
+
+/// Orders on the way to one session. They are small and rare; while the control stream is not read none is taken.
+const ORDERS: usize = 16;
 
 /// The way to the roster's task. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -133,6 +169,13 @@ pub struct RosterHandle {
 }
 
 impl RosterHandle {
+    /// A handle and the other end, for the roster's task or for a test that plays it.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<Change>) {
+        let (changes, receiver) = mpsc::channel(CHANGES);
+        (Self { changes }, receiver)
+    }
+
     /// Hands a change over. When the roster's task is gone the process ends, and nobody needs to know.
     pub async fn send(&self, change: Change) {
         let _ = self.changes.send(change).await;
@@ -143,17 +186,30 @@ impl RosterHandle {
         &self,
         registration: Registration,
         session: u64,
+        takes_orders: bool,
         remote: SocketAddr,
     ) -> Option<Seat> {
         let (seat, answer) = oneshot::channel();
         self.send(Change::Join {
             registration,
             session,
+            takes_orders,
             remote,
             seat,
         })
         .await;
         answer.await.ok()
+    }
+
+    /// Sends an order to an agent.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it is not on its way.
+    pub async fn order(&self, agent: AgentId, order: Order) -> Result<(), NotOrdered> {
+        let (sent, answer) = oneshot::channel();
+        self.send(Change::Order { agent, order, sent }).await;
+        answer.await.unwrap_or(Err(NotOrdered::Stopping))
     }
 }
 
@@ -191,6 +247,8 @@ pub struct Keeper {
 struct Line {
     session: u64,
     mesh: watch::Sender<Option<Arc<Mesh>>>,
+    /// `None` if the agent takes no orders.
+    orders: Option<mpsc::Sender<Order>>,
     supersede: oneshot::Sender<()>,
 }
 
@@ -203,7 +261,7 @@ impl Keeper {
         intents: Arc<Intents>,
         clock: Arc<dyn Clock>,
     ) -> (Self, RosterHandle, Arc<ArcSwap<Roster>>) {
-        let (changes, receiver) = mpsc::channel(CHANGES);
+        let (handle, receiver) = RosterHandle::channel();
         let member = |(registration, last_seen): (Registration, Timestamp)| {
             let agent = registration.agent.clone();
             let member = Member {
@@ -231,7 +289,7 @@ impl Keeper {
             clock,
             due: Some(Instant::now()),
         };
-        (keeper, RosterHandle { changes }, published)
+        (keeper, handle, published)
     }
 
     /// Keeps the roster until every handle is dropped.
@@ -259,10 +317,11 @@ impl Keeper {
             Change::Join {
                 registration,
                 session,
+                takes_orders,
                 remote,
                 seat,
             } => {
-                let place = self.join(registration, session, remote);
+                let place = self.join(registration, session, takes_orders, remote);
                 // A session that is gone by now says so with a leave of its own.
                 let _ = seat.send(place);
             }
@@ -275,6 +334,10 @@ impl Keeper {
                 debug!(%agent, version = applied.version, refused = applied.refused.len(), "mesh in force");
                 self.change(&agent, |member| member.mesh_applied = Some(applied));
             }
+            Change::Order { agent, order, sent } => {
+                // Whoever is gone by now does not need to know.
+                let _ = sent.send(self.order(&agent, order));
+            }
             Change::Policy(policy) => {
                 self.policy = policy;
                 self.due = Some(Instant::now());
@@ -286,13 +349,33 @@ impl Keeper {
         }
     }
 
-    fn join(&mut self, registration: Registration, session: u64, remote: SocketAddr) -> Seat {
+    fn order(&self, agent: &AgentId, order: Order) -> Result<(), NotOrdered> {
+        if !self.roster.members.contains_key(agent) {
+            return Err(NotOrdered::Unknown);
+        }
+        let line = self.lines.get(agent).ok_or(NotOrdered::Away)?;
+        let orders = line.orders.as_ref().ok_or(NotOrdered::TakesNone)?;
+        orders.try_send(order).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotOrdered::Busy,
+            mpsc::error::TrySendError::Closed(_) => NotOrdered::Away,
+        })
+    }
+
+    fn join(
+        &mut self,
+        registration: Registration,
+        session: u64,
+        takes_orders: bool,
+        remote: SocketAddr,
+    ) -> Seat {
         let agent = registration.agent.clone();
         let (supersede, superseded) = oneshot::channel();
         let known = self.meshes.of(&agent).cloned();
         let (mesh, receiver) = watch::channel(known);
+        let (orders, ordered) = mpsc::channel(ORDERS);
         let seat = Seat {
             mesh: receiver,
+            orders: ordered,
             superseded,
         };
         if self
@@ -326,6 +409,7 @@ impl Keeper {
             Line {
                 session,
                 mesh,
+                orders: takes_orders.then_some(orders),
                 supersede,
             },
         ) {

@@ -62,7 +62,10 @@ impl Session {
         let mut control = ControlOut::new(send);
         let (agent, remote) = (&self.identity.agent, self.connection.remote_address());
         let ending = match self.hello(&mut receive).await {
-            Ok(registration) => self.attend(registration, &mut control, receive).await,
+            Ok((registration, takes_orders)) => {
+                self.attend(registration, takes_orders, &mut control, receive)
+                    .await
+            }
             Err(ending) => ending,
         };
         match ending {
@@ -83,12 +86,15 @@ impl Session {
         }
     }
 
-    async fn hello(&self, receive: &mut RecvStream) -> Result<Registration, Ending> {
+    /// What the agent registers, and whether it takes orders.
+    async fn hello(&self, receive: &mut RecvStream) -> Result<(Registration, bool), Ending> {
         let Ok(hello) = timeout(HELLO_TIMEOUT, read_hello(receive)).await else {
             let reason = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
             return Err(Refusal::malformed(reason).into());
         };
-        Ok(self.check(hello?)?)
+        let hello = hello?;
+        let takes_orders = hello.orders;
+        Ok((self.check(hello)?, takes_orders))
     }
 
     /// What the agent may register: itself and nothing else.
@@ -101,6 +107,7 @@ impl Session {
             answer_port,
             stamp_port,
             build,
+            orders: _,
         } = hello;
         let Identity {
             agent: certified,
@@ -147,6 +154,7 @@ impl Session {
     async fn attend(
         &self,
         registration: Registration,
+        takes_orders: bool,
         control: &mut ControlOut,
         receive: RecvStream,
     ) -> Ending {
@@ -155,7 +163,7 @@ impl Session {
         let seat = self
             .ingest
             .roster
-            .join(registration.clone(), session, remote)
+            .join(registration.clone(), session, takes_orders, remote)
             .await;
         let ending = match seat {
             Some(seat) => self.seated(registration, seat, control, receive).await,
@@ -212,6 +220,7 @@ impl Session {
         let welcome = FromAggregator::Welcome(v1::Welcome {
             aggregator,
             durable_below,
+            findings: true,
         });
         let ending = match control.write(&welcome).await {
             Ok(()) => {

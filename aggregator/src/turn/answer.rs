@@ -20,6 +20,11 @@ pub(super) enum Answer {
         oneshot::Sender<Result<Result<u64, Conflict>, TurnError>>,
         Result<u64, Conflict>,
     ),
+    Findings {
+        settle: Settle,
+        sequence: u64,
+        outcome: Outcome,
+    },
     Batch {
         settle: Settle,
         sequence: u64,
@@ -37,6 +42,11 @@ impl Answer {
             Self::Known(known, answer) => drop(known.send(answer)),
             Self::Done(done, answer) => drop(done.send(answer)),
             Self::Changed(done, answer) => drop(done.send(Ok(answer))),
+            Self::Findings {
+                settle,
+                sequence,
+                outcome,
+            } => settle.with(sequence, outcome),
             Self::Batch {
                 settle,
                 sequence,

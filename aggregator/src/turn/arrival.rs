@@ -6,7 +6,7 @@ use leeward_common::{
     id::{AgentId, RegionId},
     report::Path,
 };
-use leeward_engine::input::{CheckResults, Reports, Signal};
+use leeward_engine::input::{CheckResults, Findings, Reports, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
@@ -32,6 +32,8 @@ pub enum Arrival {
     Paths(NewPaths),
     /// An agent's reports of one window.
     Batch(Box<NewBatch>),
+    /// What an agent found out beside its windows.
+    Findings(Box<NewFindings>),
     /// What came of an agent's checks. Nobody waits for it: an agent asks and tells again.
     CheckResults(CheckResults),
     /// A signal from the API.
@@ -145,7 +147,22 @@ pub struct NewBatch {
     pub settle: Settle,
 }
 
-/// Who wants to know what became of a batch.
+/// What an agent found out beside its windows.
+#[derive(Debug)]
+pub struct NewFindings {
+    /// Whose.
+    pub epoch: Epoch,
+    /// Its sequence within the epoch: that of the batches.
+    pub sequence: u64,
+    /// The message, as it came.
+    pub bytes: Vec<u8>,
+    /// The same, as the engine reads it.
+    pub findings: Findings,
+    /// Who wants to know what became of it.
+    pub settle: Settle,
+}
+
+/// Who wants to know what became of a batch, or of findings.
 #[derive(Debug)]
 pub struct Settle {
     /// The session. As many places as there can be permits, so it is never full.

@@ -62,8 +62,8 @@ mod shadow;
 mod upkeep;
 
 pub use arrival::{
-    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewPaths, Outcome, Refusal,
-    Settle, Settled, TurnError, TurnHandle,
+    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewFindings, NewPaths,
+    Outcome, Refusal, Settle, Settled, TurnError, TurnHandle,
 };
 pub use clock::TurnClock;
 
@@ -404,19 +404,25 @@ impl Turn {
                 true
             }
             Arrival::Batch(batch) => {
-                let seen = staged
-                    .epochs
-                    .entry(batch.epoch.clone())
-                    .or_insert_with(|| self.epochs.get(&batch.epoch).cloned().unwrap_or_default());
-                if !seen.arrived.insert(batch.sequence) {
+                if !self.is_first(&batch.epoch, batch.sequence, staged) {
                     return false;
                 }
-                seen.at = staged.now;
                 let record = v1::Batch {
                     region: batch.region.clone(),
                     bytes: batch.bytes.clone(),
                 };
                 staged.journal(&v1::Record::Batch(record));
+                true
+            }
+            Arrival::Findings(found) => {
+                if !self.is_first(&found.epoch, found.sequence, staged) {
+                    return false;
+                }
+                let record = v1::Batch {
+                    region: found.findings.region.clone(),
+                    bytes: found.bytes.clone(),
+                };
+                staged.journal(&v1::Record::Findings(record));
                 true
             }
             Arrival::CheckResults(results) => {
@@ -448,6 +454,17 @@ impl Turn {
             }
             Arrival::Stop => false,
         }
+    }
+
+    /// Notes that a sequence of an epoch arrived; `false` if it had already.
+    fn is_first(&self, epoch: &Epoch, sequence: u64, staged: &mut Staged) -> bool {
+        let known = || self.epochs.get(epoch).cloned().unwrap_or_default();
+        let seen = staged.epochs.entry(epoch.clone()).or_insert_with(known);
+        let is_first = seen.arrived.insert(sequence);
+        if is_first {
+            seen.at = staged.now;
+        }
+        is_first
     }
 
     /// Notes a change for the journal and the audit log, if its condition holds of what is staged so far.
@@ -556,11 +573,7 @@ impl Turn {
                     settle,
                     ..
                 } = *batch;
-                let outcome = if fresh {
-                    Outcome::Durable
-                } else {
-                    Outcome::Repeated
-                };
+                let outcome = durable(fresh);
                 let window_end = reports.window.end();
                 (
                     fresh.then_some(Input::Reports(reports)),
@@ -570,6 +583,23 @@ impl Turn {
                         outcome,
                         received,
                         window_end,
+                    },
+                )
+            }
+            Arrival::Findings(found) => {
+                let NewFindings {
+                    sequence,
+                    findings,
+                    settle,
+                    ..
+                } = *found;
+                let outcome = durable(fresh);
+                (
+                    fresh.then_some(Input::Findings(findings)),
+                    Answer::Findings {
+                        settle,
+                        sequence,
+                        outcome,
                     },
                 )
             }
@@ -640,6 +670,7 @@ impl Turn {
                     let _ = done.send(Err(TurnError::StoreFailed));
                 }
                 Arrival::Batch(batch) => batch.settle.with(batch.sequence, Outcome::NotStored),
+                Arrival::Findings(found) => found.settle.with(found.sequence, Outcome::NotStored),
                 Arrival::CheckResults(_) | Arrival::Refused(_) | Arrival::Stop => {}
             }
         }
@@ -811,6 +842,13 @@ pub(crate) fn decision_position(decided: &v1::Decided) -> Position {
     Position {
         time: Timestamp::from_unix_us(decided.at_us),
         counter: decided.id as u32,
+    }
+}
+
+const fn durable(fresh: bool) -> Outcome {
+    match fresh {
+        true => Outcome::Durable,
+        false => Outcome::Repeated,
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use leeward_aggregator::{config::Config, run::Running, store::Store};
 use leeward_common::{
+    finding::{Finding, trace},
     histogram::Schema,
     id::{AgentId, RegionId, TargetId},
     report::{Class, Counts, Path, ProbeKind, Report, Rtt, Window},
@@ -19,6 +20,7 @@ use leeward_common::{
     wire::{
         ALPN_V1,
         batch::{self, Batch},
+        findings::{self, Findings},
         frame::{self, HEADER_BYTES},
         v1::{self, FromAgent, FromAggregator, Hello, Refuse},
     },
@@ -289,6 +291,7 @@ impl Agent {
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             answer_port: 8620,
             stamp_port: None,
+            orders: true,
             build: "test".to_owned(),
         }
     }
@@ -373,6 +376,23 @@ impl Agent {
     pub async fn send_batch(&self, batch: &Batch) {
         self.send_stream(&frame::frame_batch(&batch::encode(batch).unwrap()))
             .await;
+    }
+
+    /// A message of one finding, a trace that answers this order.
+    pub fn finding(&self, sequence: u64, order: u64, hops: &[&str]) -> Findings {
+        let mut found = trace::sample(hops);
+        found.order = Some(order);
+        Findings {
+            agent: self.agent.clone(),
+            boot_epoch: self.boot_epoch,
+            sequence,
+            at: now(),
+            findings: vec![Finding::Trace(Box::new(found))],
+        }
+    }
+
+    pub async fn send_findings(&self, found: &Findings) {
+        self.send_stream(&findings::frame(found)).await;
     }
 
     pub async fn send_stream(&self, bytes: &[u8]) {

@@ -48,8 +48,12 @@ pub mod number {
     pub const PATHS_DURABLE: u8 = 20;
     /// [`super::v1::Durable`].
     pub const DURABLE: u8 = 21;
+    /// [`super::v1::Order`].
+    pub const ORDER: u8 = 22;
     /// [`crate::wire::batch::Batch`].
     pub const BATCH: u8 = 33;
+    /// [`crate::wire::findings::Findings`].
+    pub const FINDINGS: u8 = 34;
 }
 
 /// The header of a frame, its length already within the limit of its type.
@@ -76,7 +80,9 @@ const fn kind(message_type: u8) -> Option<(&'static str, usize)> {
         number::MESH => ("mesh", limits::CONTROL_BYTES),
         number::PATHS_DURABLE => ("path table acknowledgement", limits::SMALL_CONTROL_BYTES),
         number::DURABLE => ("batch acknowledgement", limits::DURABLE_BYTES),
+        number::ORDER => ("order", limits::SMALL_CONTROL_BYTES),
         number::BATCH => ("batch", limits::BATCH_BYTES),
+        number::FINDINGS => ("findings", limits::FINDINGS_BYTES),
         _ => return None,
     })
 }
@@ -144,6 +150,7 @@ pub fn frame_from_aggregator(message: &v1::FromAggregator) -> Vec<u8> {
         From::Mesh(mesh) => frame_map(number::MESH, mesh),
         From::PathsDurable(durable) => frame_map(number::PATHS_DURABLE, durable),
         From::Durable(durable) => frame_map(number::DURABLE, durable),
+        From::Order(order) => frame_map(number::ORDER, order),
     }
 }
 
@@ -199,6 +206,7 @@ pub fn parse_from_aggregator(
             From::PathsDurable(parse_map("path table acknowledgement", payload)?)
         }
         number::DURABLE => From::Durable(parse_map("batch acknowledgement", payload)?),
+        number::ORDER => From::Order(parse_map("order", payload)?),
         other => return Err(WireError::UnknownType(other)),
     };
     message.check_limits()?;
@@ -216,14 +224,14 @@ fn frame(message_type: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn frame_map<T: Serialize>(message_type: u8, message: &T) -> Vec<u8> {
+pub(super) fn frame_map<T: Serialize>(message_type: u8, message: &T) -> Vec<u8> {
     let payload = rmp_serde::to_vec_named(message).expect(
         "a control message holds texts, numbers and lists only, all of which MessagePack can write",
     );
     frame(message_type, &payload)
 }
 
-fn check_payload(header: &Header, payload: &[u8]) -> Result<(), WireError> {
+pub(super) fn check_payload(header: &Header, payload: &[u8]) -> Result<(), WireError> {
     if payload.len() < header.length {
         return Err(WireError::Truncated {
             what: "frame payload",
@@ -247,7 +255,10 @@ fn check_payload(header: &Header, payload: &[u8]) -> Result<(), WireError> {
     Ok(())
 }
 
-fn parse_map<T: DeserializeOwned>(what: &'static str, mut payload: &[u8]) -> Result<T, WireError> {
+pub(super) fn parse_map<T: DeserializeOwned>(
+    what: &'static str,
+    mut payload: &[u8],
+) -> Result<T, WireError> {
     // A struct would be read from a list as well; the names are what lets a message grow.
     if !matches!(payload, [0x80..=0x8f | 0xde | 0xdf, ..]) {
         return Err(malformed(what, "it is not a MessagePack map"));

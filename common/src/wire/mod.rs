@@ -16,14 +16,18 @@
 //!    Batch ───────────── uni ─────────────────▶        table 1, sequence 17
 //!      ◀──────────────── control ───────────── Durable  17
 //!    CheckResults ────── control ─────────────▶        what came of asking
+//!      ◀──────────────── control ───────────── Order    find something out now
+//!    Findings ────────── uni ─────────────────▶        sequence 18, acknowledged as a batch is
 //! ```
 //!
 //! An agent that does not know of checks passes over that part of a mesh; one that does sends results only to an
-//! aggregator that asked for some. So builds with and without them talk to each other under one major version.
+//! aggregator that asked for some. Findings go to an aggregator whose welcome takes them, orders to an agent whose hello
+//! does. So builds with and without them talk to each other under one major version.
 
 pub mod batch;
 mod bits;
 mod column;
+pub mod findings;
 pub mod frame;
 mod rows;
 pub mod v1;
@@ -60,6 +64,10 @@ pub mod limits {
     /// Filled histogram buckets in one batch: 64 for each row of the largest table. It bounds what a small batch of
     /// constant columns can make a reader allocate to 8 MiB.
     pub const BATCH_BUCKETS: usize = 1 << 20;
+    /// A message of findings: a route of 64 hops with 16 answers each is 60 kB.
+    pub const FINDINGS_BYTES: usize = 256 << 10;
+    /// Findings in one message.
+    pub const FINDINGS: usize = 16;
     /// Addresses that an agent registers.
     pub const ADDRESSES: usize = 16;
     /// Probe kinds of one target.
@@ -122,4 +130,16 @@ pub enum WireError {
         /// The reason.
         why: String,
     },
+}
+
+/// Checks a length.
+pub(crate) const fn at_most(
+    what: &'static str,
+    have: usize,
+    limit: usize,
+) -> Result<(), WireError> {
+    if have > limit {
+        return Err(WireError::TooLarge { what, have, limit });
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{
     check::{MAX_BODY, MAX_URL, Outcome},
     id::{AgentId, CheckId, RegionId, ServiceId, TargetId},
     report::{Path, ProbeKind},
-    wire::{WireError, limits},
+    wire::{WireError, at_most, limits},
 };
 
 /// What an agent says on the control stream.
@@ -41,6 +41,8 @@ pub enum FromAggregator {
     PathsDurable(PathsDurable),
     /// Batches are durable: the agent may forget them.
     Durable(Durable),
+    /// Something to find out now. Sent only to an agent whose hello takes orders.
+    Order(Order),
 }
 
 /// Who connects.
@@ -60,6 +62,9 @@ pub struct Hello {
     /// would not understand a mesh with such probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp_port: Option<u16>,
+    /// Whether it takes orders, and answers each by a finding.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub orders: bool,
     /// Build of the agent, for people.
     #[serde(default, serialize_with = "text")]
     pub build: String,
@@ -73,6 +78,9 @@ pub struct Welcome {
     pub aggregator: String,
     /// Of this boot epoch every sequence below this is durable; 0 if none.
     pub durable_below: u64,
+    /// Whether it takes findings.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub findings: bool,
 }
 
 /// The connection ends.
@@ -246,6 +254,28 @@ pub struct Durable {
     pub sequences: Vec<u64>,
 }
 
+/// Something to find out now. An agent that does not know what is asked declines, as it does when its own limits forbid it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Order {
+    /// Its number, sent back with the finding that answers it.
+    pub order: u64,
+    /// Trace a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceOrder>,
+}
+
+/// Trace the route of a path.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TraceOrder {
+    /// The target, one of the agent's mesh.
+    pub target: TargetId,
+    /// By which probes; one of the kinds that the mesh asks for.
+    pub kind: ProbeKind,
+    /// Whether to look for the largest packet that comes through as well.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mtu: bool,
+}
+
 /// How the agent itself fares. Counters run since its start.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
@@ -335,7 +365,7 @@ impl FromAggregator {
                     at_most("URL of a check", check.url.len(), MAX_URL)
                 })
             }
-            Self::PathsDurable(_) => Ok(()),
+            Self::PathsDurable(_) | Self::Order(_) => Ok(()),
             Self::Durable(durable) => at_most(
                 "acknowledgement",
                 durable.sequences.len(),
@@ -350,15 +380,13 @@ fn is_zero(port: &u16) -> bool {
     *port == 0
 }
 
-fn at_most(what: &'static str, have: usize, limit: usize) -> Result<(), WireError> {
-    if have > limit {
-        return Err(WireError::TooLarge { what, have, limit });
-    }
-    Ok(())
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The start of a text that fits into `limit` bytes.
-fn cut(text: &str, limit: usize) -> &str {
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
     let fits = |end: &usize| text.is_char_boundary(*end);
     let end = (0..=limit.min(text.len())).rev().find(fits).unwrap_or(0);
     &text[..end]

@@ -34,7 +34,7 @@ use tower::ServiceExt;
 use super::{App, router};
 use crate::{
     config::{Api, Role, Token},
-    ingest::roster::Roster,
+    ingest::roster::{Roster, RosterHandle},
     metrics::Metrics,
     shadow::Window,
     shared::{Published, Readiness, Shared, State},
@@ -142,6 +142,7 @@ impl Aggregator {
             view: Arc::new(Published::new(view)),
             store: Memory::default().reader(),
             roster: Arc::new(ArcSwap::from_pointee(Roster::default())),
+            orders: RosterHandle::channel().0,
             shadow: Window {
                 setting: watch::channel(Arc::default()).1,
                 standing: watch::channel(Arc::default()).1,

@@ -73,6 +73,9 @@ pub enum Record {
     Change(Changed),
     /// Results of checks came from an agent.
     CheckResults(Checked),
+    /// An agent told what it found out beside its windows: its region and the message's own bytes,
+    /// [`leeward_common::wire::findings`].
+    Findings(Batch),
 }
 
 /// A change. A definition is kept in the form of the API, which only ever grows by optional members.
@@ -614,6 +617,14 @@ mod tests {
         let bytes = b"\x81\xa5batch\x82\xa6region\xa3iad\xa5bytes\xc4\x03\x01\x02\xff";
         assert_eq!(encode(&batch), bytes);
         assert_eq!(decode::<Record>("record", bytes).unwrap(), batch);
+
+        let found = Record::Findings(Batch {
+            region: region("iad"),
+            bytes: vec![1, 2, 0xff],
+        });
+        let bytes = b"\x81\xa8findings\x82\xa6region\xa3iad\xa5bytes\xc4\x03\x01\x02\xff";
+        assert_eq!(encode(&found), bytes);
+        assert_eq!(decode::<Record>("record", bytes).unwrap(), found);
 
         let gone = Record::Disconnected(Disconnected {
             agent: AgentId::parse("iad-1").unwrap(),

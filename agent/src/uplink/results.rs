@@ -24,7 +24,7 @@ const GATHER: Duration = Duration::from_millis(250);
 
 /// What is asked, and what came of it.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub(super) struct Results {
     checker: Checker,
     allowed: Allowed,
     newest: BTreeMap<Key, Done>,
@@ -33,7 +33,7 @@ pub(super) struct Findings {
     send_at: Option<Instant>,
 }
 
-impl Findings {
+impl Results {
     pub(super) fn new(checker: Checker, allowed: Allowed) -> Self {
         Self {
             checker,

@@ -1,0 +1,197 @@
+//! Findings on the wire: golden bytes, kinds of later builds, and what is refused.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use leeward_common::{
+    finding::{
+        Declined, Finding,
+        trace::{self, Answer, End, HOPS, Hint, Hop, Label, PathMtu, Says, Strays},
+    },
+    time::Timestamp,
+    wire::{
+        WireError,
+        findings::{Findings, decode, frame, parse},
+        frame::{HEADER_BYTES, parse_batch, parse_header},
+        limits,
+    },
+};
+use proptest::prelude::*;
+
+fn findings(found: Vec<Finding>) -> Findings {
+    Findings {
+        agent: "iad-1".parse().unwrap(),
+        boot_epoch: 7,
+        sequence: 18,
+        at: Timestamp::from_unix_us(300),
+        findings: found,
+    }
+}
+
+fn reread(findings: &Findings) -> Result<Findings, WireError> {
+    let frame = frame(findings);
+    let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
+    parse(&parse_header(header)?, payload)
+}
+
+fn declined() -> Finding {
+    Finding::Declined(Declined {
+        order: 9,
+        reason: "no".to_owned(),
+    })
+}
+
+/// What is journaled today must be readable for ever: these bytes never change.
+#[test]
+fn golden_bytes() {
+    let mut trace = trace::sample(&["10.0.0.1"]);
+    trace.hops[0].answers[0].labels = vec![Label {
+        label: 5,
+        class: 1,
+        ttl: 9,
+    }];
+    trace.mtu = Some(PathMtu {
+        bytes: 1_400,
+        local: 1_500,
+        hinted: Some(Hint {
+            bytes: 1_400,
+            from: "10.0.0.1".parse().unwrap(),
+        }),
+        black_hole: false,
+        probes: 6,
+    });
+    let findings = findings(vec![Finding::Trace(Box::new(trace)), declined()]);
+    let payload = b"\x85\xa5agent\xa5iad-1\xaaboot_epoch\x07\xa8sequence\x12\xa2at\xcd\x01\x2c\xa8findings\x92\
+        \x81\xa5trace\x8b\xa5order\x07\xa6target\xa8dub-1.v4\xa6region\xa3dub\xa4kind\xa4icmp\
+        \xa7address\x81\xa2V4\x94\xcc\xc0\x00\x02\x09\xa5began\xce\x00\x0f\x42\x40\xa7took_us\xcd\x01\xf4\
+        \xa4hops\x91\x83\xa3ttl\x01\xa4sent\x03\xa7answers\x91\x84\xa4from\x81\xa2V4\x94\x0a\x00\x00\x01\
+        \xa4says\xa7reached\xa7rtts_us\x92\xcd\x01\x2c\xcc\xc8\xa6labels\x91\x83\xa5label\x05\xa5class\x01\xa3ttl\x09\
+        \xa3end\xa7reached\xa3mtu\x85\xa5bytes\xcd\x05\x78\xa5local\xcd\x05\xdc\
+        \xa6hinted\x82\xa5bytes\xcd\x05\x78\xa4from\x81\xa2V4\x94\x0a\x00\x00\x01\xaablack_hole\xc2\xa6probes\x06\
+        \xa6strays\x83\xa9truncated\x00\xa7foreign\x00\xa6forged\x00\
+        \x81\xa8declined\x82\xa5order\x09\xa6reason\xa2no";
+    let frame = frame(&findings);
+    assert_eq!(
+        frame[HEADER_BYTES..].escape_ascii().to_string(),
+        payload.escape_ascii().to_string()
+    );
+    assert_eq!(frame[..2], *b"L\x22");
+    assert_eq!(decode(payload).unwrap(), findings);
+    assert_eq!(reread(&findings).unwrap(), findings);
+    let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
+    let refused = parse_batch(&parse_header(header).unwrap(), payload);
+    assert!(matches!(refused, Err(WireError::UnknownType(34))));
+}
+
+#[test]
+fn a_kind_of_a_later_build_is_passed_over() {
+    let mut payload =
+        b"\x85\xa5agent\xa5iad-1\xaaboot_epoch\x07\xa8sequence\x12\xa2at\x05\xa8findings\x92"
+            .to_vec();
+    payload.extend(b"\x81\xa6beacon\x82\xa1x\x01\xa1y\x93\x01\x02\x03");
+    payload.extend(b"\x81\xa8declined\x83\xa5order\x09\xa6reason\xa2no\xa5later\x01");
+    let found = decode(&payload).unwrap().findings;
+    assert_eq!(found, [Finding::Unknown, declined()]);
+    assert_eq!(found[0].order(), None);
+    assert_eq!(found[1].order(), Some(9));
+}
+
+#[test]
+fn what_is_too_long_is_refused() {
+    let refused = |found| reread(&findings(found)).unwrap_err().to_string();
+    let trace = |change: fn(&mut trace::Trace)| {
+        let mut trace = trace::sample(&["10.0.0.1"]);
+        change(&mut trace);
+        refused(vec![Finding::Trace(Box::new(trace))])
+    };
+    assert!(refused(vec![declined(); limits::FINDINGS + 1]).contains("list of findings of 17"));
+    assert!(
+        trace(|trace| trace.hops = vec![trace.hops[0].clone(); HOPS + 1]).contains("list of hops")
+    );
+    let answer = |change: fn(&mut Answer)| {
+        let mut trace = trace::sample(&["10.0.0.1"]);
+        change(&mut trace.hops[0].answers[0]);
+        refused(vec![Finding::Trace(Box::new(trace))])
+    };
+    assert!(answer(|answer| answer.rtts_us = vec![1; 17]).contains("round-trip times"));
+    assert!(
+        answer(|answer| answer.labels = vec![
+            Label {
+                label: 1,
+                class: 0,
+                ttl: 1
+            };
+            9
+        ])
+        .contains("label stack")
+    );
+    assert!(trace(|trace| trace.end = End::NotSent("x".repeat(300))).contains("error of 300"));
+    assert!(
+        trace(|trace| trace.hops[0].answers = vec![trace.hops[0].answers[0].clone(); 17])
+            .contains("answers")
+    );
+    let declined = Finding::Declined(Declined {
+        order: 1,
+        reason: "x".repeat(257),
+    });
+    assert!(refused(vec![declined]).contains("reason of 257"));
+}
+
+#[test]
+fn the_largest_finding_fits_its_frame() {
+    let answer = Answer {
+        from: "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+        says: Says::OtherUnreachable,
+        rtts_us: vec![u32::MAX; 1],
+        labels: vec![
+            Label {
+                label: 0xf_ffff,
+                class: 7,
+                ttl: 255
+            };
+            trace::LABELS
+        ],
+        asn: Some(u32::MAX),
+    };
+    let hop = Hop {
+        ttl: 255,
+        sent: 16,
+        answers: vec![answer; 3],
+    };
+    let mut trace = trace::sample(&["10.0.0.1"]);
+    trace.hops = vec![hop; HOPS];
+    let found = findings(vec![Finding::Trace(Box::new(trace))]);
+    let length = frame(&found).len();
+    assert!(length < limits::FINDINGS_BYTES, "{length}");
+    assert_eq!(reread(&found).unwrap(), found);
+}
+
+proptest! {
+    /// Any route within the limits is read as it was written.
+    #[test]
+    fn what_is_written_is_read(
+        rtts in prop::collection::vec(prop::collection::vec(any::<u32>(), 0..16), 0..64),
+        strays in any::<(u32, u32, u32)>(),
+        order in any::<Option<u64>>(),
+    ) {
+        let mut trace = trace::sample(&[]);
+        trace.order = order;
+        trace.strays = Strays { truncated: strays.0, foreign: strays.1, forged: strays.2 };
+        trace.hops = rtts
+            .into_iter()
+            .enumerate()
+            .map(|(at, rtts_us)| Hop {
+                ttl: at as u8,
+                sent: 16,
+                answers: vec![Answer {
+                    from: std::net::Ipv4Addr::from(at as u32).into(),
+                    says: Says::TimeExceeded,
+                    rtts_us,
+                    labels: Vec::new(),
+                    asn: None,
+                }],
+            })
+            .collect();
+        let found = findings(vec![Finding::Trace(Box::new(trace))]);
+        prop_assert_eq!(reread(&found).unwrap(), found);
+    }
+}
