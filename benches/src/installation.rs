@@ -32,7 +32,7 @@ const REGIONS: [(&str, f64, f64); 4] = [
 /// What is to be installed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Order {
-    /// How many regions have an agent, 1 to 4. All four are configured.
+    /// How many regions have an agent, 0 to 4. All four are configured.
     pub agents: usize,
     /// Outside targets that every agent probes too.
     pub targets: u32,
@@ -45,6 +45,7 @@ pub struct Order {
 pub struct Installation {
     directory: TempDir,
     api: SocketAddr,
+    listen: SocketAddr,
     aggregator: Child,
     agents: Vec<Child>,
 }
@@ -69,6 +70,7 @@ impl Installation {
         let mut installation = Self {
             directory,
             api: files.api,
+            listen: files.listen,
             aggregator,
             agents: Vec::new(),
         };
@@ -88,6 +90,18 @@ impl Installation {
     #[must_use]
     pub const fn api(&self) -> SocketAddr {
         self.api
+    }
+
+    /// Where agents connect.
+    #[must_use]
+    pub const fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where the authority is.
+    #[must_use]
+    pub fn pki(&self) -> PathBuf {
+        self.directory.path().join("pki")
     }
 
     /// The regions that have an agent.

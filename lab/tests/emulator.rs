@@ -35,6 +35,12 @@ fn skipped(test: &str) -> Option<()> {
     Some(())
 }
 
+/// By how much two passes through the emulator may be longer than asked, milliseconds: its own lateness, which it knows.
+/// On a machine with other work that is much, and no fault of the delays.
+fn late_ms(stats: &Stats, quantile: f64) -> f64 {
+    2.0 * stats.lateness.value_at_quantile(quantile) as f64 / 1e6
+}
+
 /// Two emulators on one machine would measure each other.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -132,8 +138,9 @@ fn delays_are_exact_in_both_families() {
                 least >= asked,
                 "{least} ms is less than the {asked} ms asked for"
             );
-            // Two kernels, two wake-ups of the router and of `ping` itself, on a machine that may be busy.
-            assert!(median <= asked + 0.6, "{median} ms instead of {asked} ms");
+            // Two kernels, two wake-ups of the router and of `ping` itself.
+            let most = asked + 0.6 + late_ms(&stats, 0.9);
+            assert!(median <= most, "{median} ms instead of {asked} ms");
         }
     }
 }
@@ -177,22 +184,15 @@ fn jitter_spreads_round_trips_and_reordering_swaps_them() {
         jitter: 4 * MS,
         ..delayed(20 * MS)
     };
-    let (seen, _) = ping(jittered, delayed(20 * MS), false, 200);
-    assert!(
-        (36.0..37.0).contains(&seen.quantile(0.0)),
-        "{}",
-        seen.quantile(0.0)
-    );
-    assert!(
-        (39.0..41.5).contains(&seen.quantile(0.5)),
-        "{}",
-        seen.quantile(0.5)
-    );
-    assert!(
-        (43.0..45.0).contains(&seen.quantile(0.99)),
-        "{}",
-        seen.quantile(0.99)
-    );
+    let (seen, stats) = ping(jittered, delayed(20 * MS), false, 200);
+    let late = late_ms(&stats, 1.0);
+    for (quantile, least, most) in [(0.0, 36.0, 37.0), (0.5, 39.0, 41.5), (0.99, 43.0, 45.0)] {
+        let rtt = seen.quantile(quantile);
+        assert!(
+            (least..most + late).contains(&rtt),
+            "{rtt} ms at {quantile}, not {least} to {most} and {late} of the emulator's own"
+        );
+    }
     assert!(
         seen.rtts.is_sorted_by_key(|(sequence, _)| *sequence),
         "jitter alone must not reorder"
@@ -235,18 +235,22 @@ fn a_rate_limits_what_passes() {
     for _ in 0..50 {
         sender.send_to(&[0; 972], to).unwrap();
     }
+    // On a busy machine even this takes a while, in which the queue empties.
+    let sending = start.elapsed();
     let mut arrivals = Vec::new();
     while receiver.recv(&mut [0; 1500]).is_ok() {
         arrivals.push(start.elapsed());
     }
     let stats = router.stop().unwrap();
     eprintln!("{arrivals:?}");
+    let more = sending.as_millis() as usize / 8;
     assert!(
-        (12..=14).contains(&arrivals.len()),
-        "{} passed",
+        (12..=14 + more).contains(&arrivals.len()),
+        "{} passed, sent within {sending:?}",
         arrivals.len()
     );
     assert_eq!(stats.lost, 50 - arrivals.len() as u64);
     let last = arrivals.last().unwrap();
-    assert!((85 * MS..125 * MS).contains(last), "{last:?}");
+    let most = 125 * MS + sending + Duration::from_nanos(stats.lateness.max());
+    assert!((85 * MS..most).contains(last), "{last:?}");
 }
