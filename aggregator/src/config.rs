@@ -48,6 +48,10 @@ pub mod defaults {
     pub const DATA_DIR: &str = "/var/lib/leeward-aggregator";
     /// How far back the journal reaches.
     pub const JOURNAL_RETENTION: Duration = Duration::from_secs(48 * 3600);
+    /// How far back rollups of minutes reach.
+    pub const MINUTE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+    /// How far back rollups of hours reach.
+    pub const HOUR_RETENTION: Duration = Duration::from_secs(400 * 86_400);
     /// How far ahead an override may end.
     pub const MAX_OVERRIDE: Duration = Duration::from_secs(30 * 86_400);
 }
@@ -61,8 +65,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the store is.
     pub data_dir: PathBuf,
-    /// How far back the journal reaches.
-    pub journal_retention: Duration,
+    /// How far back what it keeps reaches.
+    pub retention: Retention,
     /// TLS towards agents: our certificate, and the authority that theirs must come from.
     pub tls: Arc<rustls::ServerConfig>,
     /// The HTTP API.
@@ -73,6 +77,27 @@ pub struct Config {
     pub policy: PolicyText,
     /// Another policy, which only records what it would do.
     pub shadow: Option<ShadowFile>,
+}
+
+/// How far back what the aggregator keeps of measurements reaches, each at least as far as the one before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Retention {
+    /// The journal, with every window as it came. What is not in the rollups yet stays beyond it.
+    pub journal: Duration,
+    /// Rollups of minutes.
+    pub minutes: Duration,
+    /// Rollups of hours.
+    pub hours: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            journal: defaults::JOURNAL_RETENTION,
+            minutes: defaults::MINUTE_RETENTION,
+            hours: defaults::HOUR_RETENTION,
+        }
+    }
 }
 
 /// The HTTP API.
@@ -152,6 +177,8 @@ struct Raw {
     listen: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
     journal_retention: Option<Spanned<Span>>,
+    minute_retention: Option<Spanned<Span>>,
+    hour_retention: Option<Spanned<Span>>,
     definitions_dir: Option<PathBuf>,
     credentials: RawCredentials,
     #[serde(default)]
@@ -292,7 +319,12 @@ impl Config {
             data_dir: raw
                 .data_dir
                 .unwrap_or_else(|| PathBuf::from(defaults::DATA_DIR)),
-            journal_retention: retention(document, raw.journal_retention)?,
+            retention: retention(
+                document,
+                raw.journal_retention,
+                raw.minute_retention,
+                raw.hour_retention,
+            )?,
             tls: files.agent_tls(&raw.credentials, chain)?,
             api: api(document, &files, raw.api, &policy.policy)?,
             definitions_dir: raw.definitions_dir,
@@ -333,20 +365,35 @@ fn name(
 
 fn retention(
     document: &Document<'_>,
-    written: Option<Spanned<Span>>,
-) -> Result<Duration, ConfigError> {
+    journal: Option<Spanned<Span>>,
+    minutes: Option<Spanned<Span>>,
+    hours: Option<Spanned<Span>>,
+) -> Result<Retention, ConfigError> {
     const LEAST: Duration = Duration::from_secs(2 * 3600);
-    let Some(written) = written else {
-        return Ok(defaults::JOURNAL_RETENTION);
+    let at_least = |name, written: Option<Spanned<Span>>, least: Duration, default: Duration| {
+        let Some(written) = written else {
+            return Ok(default.max(least));
+        };
+        let span = written.get_ref().0;
+        if span >= least {
+            return Ok(span);
+        }
+        let message = format!(
+            "{name} is {}; the smallest allowed is \"{}\"",
+            Span(span),
+            Span(least)
+        );
+        Err(document.error(written.span(), message))
     };
-    let span = written.get_ref().0;
-    if span >= LEAST {
-        return Ok(span);
-    }
-    Err(document.error(
-        written.span(),
-        format!("journal_retention is {span:?}; the smallest allowed is \"2h\""),
-    ))
+    let default = Retention::default();
+    let journal = at_least("journal_retention", journal, LEAST, default.journal)?;
+    let minutes = at_least("minute_retention", minutes, journal, default.minutes)?;
+    let hours = at_least("hour_retention", hours, minutes, default.hours)?;
+    Ok(Retention {
+        journal,
+        minutes,
+        hours,
+    })
 }
 
 fn api(

@@ -10,6 +10,8 @@
 //! - [`definitions`]: the same from files.
 //! - [`turn`]: one thread owns the engine: journal, step, store, publish.
 //! - [`store`]: the journal and everything else that must survive.
+//! - [`rollup`]: exact sums of minutes and hours, from the journal.
+//! - [`history`]: what a link did over a span of time.
 //! - [`recover`]: back to the same state after a restart.
 //! - [`replay`]: the same for any stretch of the past, compared with what was decided then.
 //! - [`shadow`]: another policy beside the one in force, which only records what it would do.
@@ -20,6 +22,7 @@
 pub mod config;
 pub mod dedupe;
 pub mod definitions;
+pub mod history;
 pub mod http;
 pub mod ingest;
 pub mod intent;
@@ -27,6 +30,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod recover;
 pub mod replay;
+pub mod rollup;
 pub mod run;
 pub mod shadow;
 pub mod shared;

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::store::Health;
+
 /// One answered HTTP request.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct Request {
@@ -166,6 +168,27 @@ pub struct Store {
     pub skipped: Counter,
 }
 
+/// What the rollups do.
+#[derive(Debug, Default)]
+pub struct Rollup {
+    /// Reports added.
+    pub reports: Counter,
+    /// Rows written.
+    pub rows: Counter,
+    /// Records of the journal, and rows, that could not be read.
+    pub unreadable: Counter,
+    /// Steps that failed.
+    pub failures: Counter,
+    /// How far they are behind what could be in them; 0 while they keep up.
+    pub behind_seconds: Gauge<f64, AtomicU64>,
+    /// Background work of the store that failed.
+    background_errors: Gauge,
+    /// Whether the store takes no writes until background work has caught up.
+    stalled: Gauge,
+    /// Bytes in files, by column.
+    column_bytes: Family<Kind, Gauge>,
+}
+
 /// What clients of the API do that stay.
 #[derive(Debug)]
 pub struct Http {
@@ -196,6 +219,8 @@ pub struct Metrics {
     pub turn: Turn,
     /// What the store does.
     pub store: Store,
+    /// What the rollups do.
+    pub rollup: Rollup,
     /// Decisions by reason.
     pub decisions: Family<DecisionReason, Counter>,
     /// Whether the last reload of the config was a success.
@@ -244,6 +269,7 @@ impl Default for Metrics {
                 replayed: Counter::default(),
                 skipped: Counter::default(),
             },
+            rollup: Rollup::default(),
             decisions: Family::default(),
             config_reload_ok: Gauge::default(),
             definitions_disputed: Gauge::default(),
@@ -287,6 +313,7 @@ impl Metrics {
         registry.register("build_info", "The build", build);
         self.register_ingest(registry);
         self.register_turn(registry);
+        self.register_rollup(registry);
         registry.register(
             "decisions",
             "Decisions taken, by reason",
@@ -388,6 +415,65 @@ impl Metrics {
             Unit::Seconds,
             http.look_seconds.clone(),
         );
+    }
+
+    fn register_rollup(&self, registry: &mut Registry) {
+        let rollup = &self.rollup;
+        for (name, help, counter) in [
+            (
+                "rollup_reports",
+                "Reports added to rollups",
+                &rollup.reports,
+            ),
+            ("rollup_rows", "Rows of rollups written", &rollup.rows),
+            (
+                "rollup_unreadable",
+                "Records and rows that rollups could not read",
+                &rollup.unreadable,
+            ),
+            (
+                "rollup_failures",
+                "Steps of rollups that failed",
+                &rollup.failures,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register_with_unit(
+            "rollup_behind",
+            "How far rollups are behind, 0 while they keep up",
+            Unit::Seconds,
+            rollup.behind_seconds.clone(),
+        );
+        registry.register(
+            "store_background_errors",
+            "Background work of the store that failed since it was opened",
+            rollup.background_errors.clone(),
+        );
+        registry.register(
+            "store_stalled",
+            "1 while the store takes no writes until background work has caught up",
+            rollup.stalled.clone(),
+        );
+        registry.register_with_unit(
+            "store_column",
+            "Size of a column's files",
+            Unit::Bytes,
+            rollup.column_bytes.clone(),
+        );
+    }
+
+    /// Notes how the store fares.
+    pub fn store_health(&self, health: &Health) {
+        let rollup = &self.rollup;
+        rollup
+            .background_errors
+            .set(health.background_errors as i64);
+        rollup.stalled.set(i64::from(health.is_stalled));
+        for (column, size) in &health.columns {
+            let bytes = rollup.column_bytes.get_or_create(&column.name().into());
+            bytes.set(size.file_bytes as i64);
+        }
     }
 
     fn register_ingest(&self, registry: &mut Registry) {

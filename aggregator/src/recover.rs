@@ -489,7 +489,16 @@ pub fn tables(store: &dyn Read, epoch: &Epoch) -> Result<BTreeMap<u32, Arc<[Path
     malformed.map(|()| tables)
 }
 
-fn table(store: &dyn Read, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Path]>>, StoreError> {
+/// A path table of an epoch; `None` if it is gone.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when it cannot be read.
+pub(crate) fn table(
+    store: &dyn Read,
+    epoch: &Epoch,
+    number: u32,
+) -> Result<Option<Arc<[Path]>>, StoreError> {
     let wanted = epoch.table_key(number);
     let mut found = Ok(None);
     store.scan(Column::Tables, &wanted, &mut |key, value| {

@@ -41,6 +41,7 @@ use crate::{
     },
     metrics::Metrics,
     recover::recover,
+    rollup,
     shadow::{self, ShadowFile},
     shared::{Published, Readiness, Shared, State},
     store::{Store, rocks::Rocks},
@@ -88,6 +89,8 @@ pub struct Running {
     http: task::JoinHandle<()>,
     turn: JoinHandle<()>,
     shadow: JoinHandle<()>,
+    rollup: JoinHandle<()>,
+    end_rollup: watch::Sender<bool>,
     following: task::JoinHandle<()>,
     progress: Arc<AtomicU64>,
     stopping: watch::Sender<bool>,
@@ -122,7 +125,7 @@ impl Running {
             .await
             .with_context(|| format!("cannot listen on {} for the HTTP API", config.api.listen))?;
 
-        let reader = store.reader();
+        let (reader, aside) = (store.reader(), store.aside());
         let configured = config.policy.clone();
         let (store, recovered) = task::spawn_blocking(move || {
             let recovered = recover(&*store, &configured);
@@ -152,7 +155,7 @@ impl Running {
             store,
             recovered,
             Arc::clone(&clock),
-            config.journal_retention,
+            config.retention,
             outlets,
         );
         let runtime = Handle::current();
@@ -165,6 +168,18 @@ impl Running {
         let (shadow, shadow_thread) = shadow
             .start(runtime.clone(), turn.shadow())
             .context("cannot start the shadow's thread")?;
+        let (end_rollup, ends) = watch::channel(false);
+        let rollup = rollup::thread::Thread {
+            reader: Arc::clone(&reader),
+            aside: Arc::clone(&aside),
+            view: Arc::clone(&view),
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            dir: config.data_dir.clone(),
+        };
+        let rollup = rollup
+            .start(runtime.clone(), ends)
+            .context("cannot start the rollups' thread")?;
         let turn = std::thread::Builder::new()
             .name("turn".to_owned())
             .spawn(move || turn.run(&runtime, arrivals))
@@ -189,6 +204,7 @@ impl Running {
             metrics: Arc::clone(&metrics),
             tokens: Arc::new(ArcSwap::from_pointee(config.api.tokens.clone())),
             api: Arc::new(config.api.clone()),
+            retention: config.retention,
             readiness,
             clock: Arc::clone(&clock),
             name: Arc::clone(&name),
@@ -234,6 +250,8 @@ impl Running {
             http,
             turn,
             shadow: shadow_thread,
+            rollup,
+            end_rollup,
             following,
             progress,
             stopping,
@@ -325,7 +343,8 @@ impl Running {
         self.endpoint.wait_idle().await;
         self.following.abort();
         self.shared.turn.stop().await;
-        for thread in [self.turn, self.shadow] {
+        self.end_rollup.send_replace(true);
+        for thread in [self.turn, self.shadow, self.rollup] {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             let joined = task::spawn_blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -17,7 +17,7 @@ use leeward_engine::view::View;
 use tokio::sync::watch;
 
 use crate::{
-    config::{Api, Token},
+    config::{Api, Retention, Token},
     ingest::roster::{Roster, RosterHandle},
     metrics::Metrics,
     shadow::Window,
@@ -44,6 +44,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where to listen, TLS and limits, as of the start.
     pub api: Arc<Api>,
+    /// How far back histories reach.
+    pub retention: Retention,
     /// Who may do what; replaced as a whole when the config is read again.
     pub tokens: Arc<ArcSwap<Vec<Token>>>,
     /// Whether the aggregator can do its work.
@@ -119,7 +121,11 @@ impl Published {
 
 /// Whether the aggregator can do its work; `/readyz`.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    state: AtomicU8,
+    /// Whether the store failed in the background.
+    background: AtomicBool,
+}
 
 /// What keeps the aggregator from its work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -133,6 +139,8 @@ pub enum State {
     StoreFailed = 2,
     /// On the way out.
     Stopping = 3,
+    /// The store failed in the background, to write files out or to compact them.
+    Background = 4,
 }
 
 impl State {
@@ -146,6 +154,9 @@ impl State {
                 "the store refuses writes; answers come from memory and nothing is acknowledged"
             }
             Self::Stopping => "stopping",
+            Self::Background => {
+                "the store failed in the background; look at the disk, at the log and at LOG in data_dir"
+            }
         }
     }
 }
@@ -154,18 +165,30 @@ impl Readiness {
     /// The present state.
     #[must_use]
     pub fn state(&self) -> State {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             0 => State::Recovering,
+            1 if self.has_background_errors() => State::Background,
             1 => State::Ready,
             2 => State::StoreFailed,
             _ => State::Stopping,
         }
     }
 
+    /// Notes how often the store failed in the background since it was opened.
+    pub fn background_errors(&self, count: u64) {
+        self.background.store(count > 0, Ordering::Release);
+    }
+
+    /// Whether the store failed in the background.
+    #[must_use]
+    pub fn has_background_errors(&self) -> bool {
+        self.background.load(Ordering::Acquire)
+    }
+
     /// Moves to another state; nothing leaves [`State::Stopping`].
     pub fn set(&self, state: State) {
         let _ = self
-            .0
+            .state
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
                 (old != State::Stopping as u8).then_some(state as u8)
             });
@@ -186,5 +209,18 @@ mod tests {
         }
         readiness.set(State::Ready);
         assert_eq!(readiness.state(), State::Stopping);
+    }
+
+    #[test]
+    fn a_store_that_fails_in_the_background_is_not_ready() {
+        let readiness = Readiness::default();
+        readiness.set(State::Ready);
+        readiness.background_errors(1);
+        assert_eq!(readiness.state(), State::Background);
+        readiness.set(State::StoreFailed);
+        assert_eq!(readiness.state(), State::StoreFailed);
+        readiness.set(State::Ready);
+        readiness.background_errors(0);
+        assert_eq!(readiness.state(), State::Ready);
     }
 }

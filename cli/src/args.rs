@@ -113,12 +113,21 @@ pub enum Command {
         #[command(subcommand)]
         command: GraphCommand,
     },
-    /// One link, both directions, with its recent windows.
+    /// One link, both directions, with its recent windows; or what it did over a span of time.
     Link {
         /// Whose agents measure.
         from: RegionId,
         /// Whom they measure.
         to: RegionId,
+        /// What it did over the last 6h, 2d, …: loss and round-trip times point by point, exactly.
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        history: Option<Span>,
+        /// How long a point is, like 1s, 1m or 1h; a length that gives about 30 points if left out.
+        #[arg(long, value_name = "SPAN", value_parser = span, requires = "history")]
+        step: Option<Span>,
+        /// Until when: RFC 3339, or a span before now like -1d.
+        #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true, requires = "history")]
+        until: Option<When>,
     },
     /// The regions.
     Region {

@@ -346,7 +346,7 @@ impl Client {
 }
 
 /// A text as it stands in a query (RFC 3986, section 2.1).
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

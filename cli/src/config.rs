@@ -142,6 +142,8 @@ fn recognise(text: &str) -> Option<ConfigKind> {
         "data_dir",
         "listen",
         "journal_retention",
+        "minute_retention",
+        "hour_retention",
     ]) {
         return Some(ConfigKind::Aggregator);
     }

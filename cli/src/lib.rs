@@ -31,6 +31,7 @@ mod explain;
 pub mod failover;
 mod faults;
 pub mod graph;
+pub mod history;
 pub mod link;
 pub mod live;
 pub mod output;
@@ -65,7 +66,14 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Status => status::run(cli, &out),
         Command::Graph { command } => graph::run(cli, &out, command),
-        Command::Link { from, to } => link::run(cli, &out, from, to),
+        Command::Link {
+            from,
+            to,
+            history: Some(span),
+            step,
+            until,
+        } => history::run(cli, &out, (from, to), (*span, *step, *until)),
+        Command::Link { from, to, .. } => link::run(cli, &out, from, to),
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
         Command::Watch(options) => watch::run(cli, &out, options),

@@ -14,6 +14,7 @@
 //! - [`api`]: the JSON that the aggregator serves.
 //! - [`config`]: TOML to values, with errors that name file, line and column.
 //! - [`definitions`]: files of services, capacity and overrides.
+//! - [`varint`]: numbers of varying length, on the wire and on disk.
 //! - [`audit`]: how the entries of the audit log are tied to each other.
 //!
 //! Nothing in this crate does I/O; the one clock is [`time::SystemClock`], used at the rim.
@@ -31,4 +32,5 @@ pub mod ratio;
 pub mod report;
 pub mod silence;
 pub mod time;
+pub mod varint;
 pub mod wire;

@@ -84,7 +84,7 @@ fn the_sample_shows_the_defaults() {
         assert_eq!(config.name, "main");
         assert_eq!(config.listen, defaults::LISTEN);
         assert_eq!(config.data_dir, Path::new(defaults::DATA_DIR));
-        assert_eq!(config.journal_retention, defaults::JOURNAL_RETENTION);
+        assert_eq!(config.retention, Retention::default());
         assert_eq!(config.api.listen, defaults::API_LISTEN);
         assert_eq!(config.api.max_override, defaults::MAX_OVERRIDE);
         assert_eq!(config.definitions_dir, None);

@@ -24,11 +24,15 @@ pub(super) struct Lines(mpsc::Sender<Bytes>);
 
 /// The same as a response.
 pub(super) fn lines() -> (Lines, Response) {
+    stream("application/x-ndjson")
+}
+
+/// An answer of any media type that is written piece by piece.
+pub(super) fn stream(media_type: &'static str) -> (Lines, Response) {
     let (sender, receiver) = mpsc::channel(WAITING);
     let mut response = Response::new(Body::new(Reading(receiver)));
     let headers = response.headers_mut();
-    let ndjson = HeaderValue::from_static("application/x-ndjson");
-    headers.insert(header::CONTENT_TYPE, ndjson);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     let no_store = HeaderValue::from_static("no-store");
     headers.insert(header::CACHE_CONTROL, no_store);
     (Lines(sender), response)
@@ -48,6 +52,11 @@ impl Lines {
     /// Writes a line; waits for room. Whoever left does not need it.
     pub(super) fn write(&self, line: &impl Serialize) {
         let _ = self.0.blocking_send(text(line));
+    }
+
+    /// Writes a piece; waits for room. Whether whoever asked is still there.
+    pub(super) fn piece(&self, piece: Vec<u8>) -> bool {
+        self.0.blocking_send(piece.into()).is_ok()
     }
 }
 

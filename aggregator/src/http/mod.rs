@@ -9,7 +9,7 @@
 //!            ├ auth      bearer tokens, for writes
 //!            ├ body      JSON in, with the place of a fault
 //!            ├ answer    JSON out, ETag, 304
-//!            ├ lines     answers that grow, a JSON object per line
+//!            ├ lines     answers that grow, line by line or piece by piece
 //!            ├ cache     the answers of one view, written once
 //!            ├ wait      an answer that waits until it is another one
 //!            ├ feed/     what changed, told to all who stay
@@ -151,6 +151,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(v1::network::graph))
         .routes(routes!(v1::routes::routes))
         .routes(routes!(v1::network::link))
+        .routes(routes!(v1::history::history))
         .routes(routes!(v1::network::regions))
         .routes(routes!(v1::network::region))
         .routes(routes!(v1::agents::agents))

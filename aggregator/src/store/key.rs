@@ -10,9 +10,17 @@
 //! | `watermarks`    | agent, `00`, boot epoch `u64`              | `Watermark`: which batches arrived | 48 h after the last   |
 //! | `registrations` | agent                                      | `Registration`: where it answers   | 48 h after the last   |
 //! | `audit`         | sequence `u64`, from 1                     | `Audited`: who did what and why    | never                 |
+//! | `minutes`       | hour `u32`, path, minute of it `u8`        | [`crate::rollup::code`]            | 30 d, by file ranges  |
+//! | `hours`         | day `u32`, path, hour of it `u8`           | [`crate::rollup::code`]            | 400 d, by file ranges |
+//! | `late`          | window `u64` µs, position as in `journal`  | the agent's region                 | with the journal      |
 //!
 //! A position in the journal names the same moment in the other time-keyed columns: a snapshot at position P holds
-//! everything up to and including the record at P. An agent's id holds no zero byte, so `00` ends it.
+//! everything up to and including the record at P. No id holds a zero byte, so `00` ends it.
+//!
+//! A path in a key of `minutes` and `hours`: region, `00`, the target's region or nothing, `00`, agent, `00`, target, `00`,
+//! probe kind `u8`, histogram schema `u8` ([`path`]).
+
+pub mod path;
 
 use leeward_common::{id::AgentId, time::Timestamp};
 
@@ -35,11 +43,17 @@ pub enum Column {
     Registrations,
     /// Who did what and why.
     Audit,
+    /// Rollups of minutes.
+    Minutes,
+    /// Rollups of hours.
+    Hours,
+    /// Batches of the journal that did not arrive at about the time that they tell of.
+    Late,
 }
 
 impl Column {
     /// Every column.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Journal,
         Self::Decisions,
@@ -48,6 +62,9 @@ impl Column {
         Self::Watermarks,
         Self::Registrations,
         Self::Audit,
+        Self::Minutes,
+        Self::Hours,
+        Self::Late,
     ];
 
     /// The name on disk.
@@ -62,6 +79,9 @@ impl Column {
             Self::Watermarks => "watermarks",
             Self::Registrations => "registrations",
             Self::Audit => "audit",
+            Self::Minutes => "minutes",
+            Self::Hours => "hours",
+            Self::Late => "late",
         }
     }
 }
@@ -117,6 +137,23 @@ impl Position {
             counter: u32::from_be_bytes(counter),
         })
     }
+}
+
+/// The key in `late` of a batch whose window begins at `window`.
+#[must_use]
+pub fn late(window: Timestamp, position: Position) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..8].copy_from_slice(&window.as_unix_us().to_be_bytes());
+    key[8..].copy_from_slice(&position.key());
+    key
+}
+
+/// The window's start and the position of a key in `late`; `None` if it is none.
+#[must_use]
+pub fn from_late(key: &[u8]) -> Option<(Timestamp, Position)> {
+    let (window, position) = key.split_first_chunk::<8>()?;
+    let window = Timestamp::from_unix_us(u64::from_be_bytes(*window));
+    Some((window, Position::from_key(position)?))
 }
 
 /// One start of an agent's process.
@@ -228,6 +265,10 @@ mod tests {
         };
         assert_eq!(epoch.key(), b"a1\0\0\0\0\0\0\0\x01\x02");
         assert_eq!(epoch.table_key(5), b"a1\0\0\0\0\0\0\0\x01\x02\0\0\0\x05");
+        assert_eq!(
+            late(Timestamp::from_unix_us(0x0405), position(0x0102, 3)),
+            [0, 0, 0, 0, 0, 0, 4, 5, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3]
+        );
     }
 
     #[test]
@@ -237,6 +278,9 @@ mod tests {
             .for_each(|bytes: &[u8]| {
                 if let Some(position) = Position::from_key(bytes) {
                     assert_eq!(position.key(), bytes);
+                }
+                if let Some((window, position)) = from_late(bytes) {
+                    assert_eq!(late(window, position), bytes);
                 }
                 if let Some(epoch) = Epoch::from_key(bytes) {
                     assert_eq!(epoch.key(), bytes);

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Entry, Read, Store, StoreError, Visit, Writes, key::Column};
+use super::{Aside, AtOnce, Entry, Health, Read, Store, StoreError, Visit, Writes, key::Column};
 
 type Columns = BTreeMap<Column, BTreeMap<Vec<u8>, Vec<u8>>>;
 
@@ -66,14 +66,23 @@ impl Read for Memory {
         let last = columns.get(&column).and_then(|map| map.last_key_value());
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
-}
 
-impl Store for Memory {
-    fn reader(&self) -> Arc<dyn Read> {
-        Arc::new(self.clone())
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let columns = self.columns();
+        Ok(columns.get(&column).and_then(|map| map.get(key)).cloned())
     }
 
-    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
+    fn at_once(&self, read: AtOnce<'_>) -> Result<(), StoreError> {
+        let columns = self.columns().clone();
+        read(&Self {
+            columns: Arc::new(Mutex::new(columns)),
+            ..Self::default()
+        })
+    }
+}
+
+impl Aside for Memory {
+    fn write(&self, writes: &Writes) -> Result<(), StoreError> {
         if self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::Told);
         }
@@ -88,6 +97,29 @@ impl Store for Memory {
             columns.entry(*column).or_default().remove(key);
         }
         Ok(())
+    }
+
+    fn health(&self) -> Result<Health, StoreError> {
+        Ok(Health::default())
+    }
+
+    /// There are no files to share and no directory to copy to.
+    fn copy_to(&self, _: &std::path::Path) -> Result<(), StoreError> {
+        Err(StoreError::Told)
+    }
+}
+
+impl Store for Memory {
+    fn reader(&self) -> Arc<dyn Read> {
+        Arc::new(self.clone())
+    }
+
+    fn aside(&self) -> Arc<dyn Aside> {
+        Arc::new(self.clone())
+    }
+
+    fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
+        self.write(writes)
     }
 
     fn revive(&mut self) -> Result<(), StoreError> {

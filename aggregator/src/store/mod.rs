@@ -6,7 +6,12 @@
 //! here. One [`Writes`] is one atomic, synced write: the batches of a turn and the watermarks that say they arrived
 //! are on disk together or not at all.
 
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{self, PathBuf},
+    sync::Arc,
+};
 
 use leeward_common::{api::v1::AuditEntry, id::AgentId, report::Path, time::Timestamp};
 
@@ -16,8 +21,10 @@ pub mod memory;
 pub mod record;
 pub mod rocks;
 
-use key::{Column, Epoch, Position};
+use key::{Column, Epoch, Position, path::Grain};
 use record::v1;
+
+use crate::rollup::{code, sum::Sum};
 
 /// What `meta` holds under `format`.
 pub const FORMAT: &str = "leeward-aggregator 1";
@@ -27,6 +34,12 @@ const FORMAT_KEY: &[u8] = b"format";
 
 /// The key of the shadow policy.
 const SHADOW_KEY: &[u8] = b"shadow";
+
+/// The key of how far the rollups are.
+const MARK_KEY: &[u8] = b"rollup";
+
+/// How the keys of checksums begin; a file's name follows.
+const CHECKSUM_PREFIX: &[u8] = b"checksum/";
 
 /// Why the store did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -104,12 +117,82 @@ pub trait Read: Send + Sync {
     ///
     /// Returns [`StoreError`] when it cannot be read.
     fn last(&self, column: Column) -> Result<Option<Entry>, StoreError>;
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it cannot be read.
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Reads several things as they are at one moment, whatever is written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Returns what `read` does, or [`StoreError`] when there is nothing to read.
+    fn at_once(&self, read: AtOnce<'_>) -> Result<(), StoreError>;
+}
+
+/// What reads several things of one moment.
+pub type AtOnce<'a> = &'a mut dyn FnMut(&dyn Read) -> Result<(), StoreError>;
+
+/// The same store for what is done beside the turn, by threads that may block: the turn never waits for it.
+pub trait Aside: Send + Sync {
+    /// Writes everything, atomically, in one order with all other writes, and without waiting for the disk: a crash of the
+    /// machine may take the last of these writes back, whole, but none that a synced write follows.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it is not written.
+    fn write(&self, writes: &Writes) -> Result<(), StoreError>;
+
+    /// How the engine underneath fares.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when it cannot be asked.
+    fn health(&self) -> Result<Health, StoreError>;
+
+    /// Makes a copy of everything as it is now in a directory that does not exist yet. Files that never change are shared
+    /// where the file system can.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when there is no whole copy.
+    fn copy_to(&self, dir: &path::Path) -> Result<(), StoreError>;
+}
+
+/// How the engine underneath a store fares.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Health {
+    /// Work in the background that failed since the store was opened: a flush or a compaction.
+    pub background_errors: u64,
+    /// Whether it takes no writes until background work has caught up.
+    pub is_stalled: bool,
+    /// What each column takes.
+    pub columns: Vec<(Column, Size)>,
+    /// The files that never change: their names in the store's directory.
+    pub files: Vec<String>,
+}
+
+/// What a column takes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Size {
+    /// In files.
+    pub file_bytes: u64,
+    /// In memory, to be written out.
+    pub memory_bytes: u64,
+    /// Keys, roughly.
+    pub keys: u64,
 }
 
 /// An ordered map with columns and one writer.
 pub trait Store: Read {
     /// The same store, for others to read.
     fn reader(&self) -> Arc<dyn Read>;
+
+    /// The same store, for what is done beside the turn.
+    fn aside(&self) -> Arc<dyn Aside>;
 
     /// Writes everything, atomically; returns when it is on disk.
     ///
@@ -230,6 +313,32 @@ impl Writes {
         self.meta(SHADOW_KEY, &v1::encode(shadow));
     }
 
+    /// Keeps a rollup.
+    pub fn rollup(&mut self, grain: Grain, key: Vec<u8>, sum: &Sum) {
+        self.puts.push((grain.column(), key, code::encode(sum)));
+    }
+
+    /// Notes a batch of the journal that did not arrive at about the time that it tells of.
+    pub fn late(&mut self, window: Timestamp, position: Position, region: &str) {
+        let key = key::late(window, position).to_vec();
+        self.puts.push((Column::Late, key, region.into()));
+    }
+
+    /// Keeps how far the rollups are.
+    pub fn mark(&mut self, mark: &v1::Mark) {
+        self.meta(MARK_KEY, &v1::encode(mark));
+    }
+
+    /// Keeps the checksum of a file that never changes.
+    pub fn checksum(&mut self, file: &str, checksum: v1::Checksum) {
+        self.meta(&checksum_key(file), &v1::encode(&checksum));
+    }
+
+    /// Forgets the checksum of a file that is gone.
+    pub fn forget_checksum(&mut self, file: &str) {
+        self.deletes.push((Column::Meta, checksum_key(file)));
+    }
+
     /// Writes something that nobody reads, to learn whether anything can be written.
     pub fn probe(&mut self, now: Timestamp) {
         self.meta(b"probe", &now.as_unix_us().to_be_bytes());
@@ -337,14 +446,42 @@ pub fn audit_end(store: &dyn Read) -> Result<Option<AuditEntry>, StoreError> {
 ///
 /// Returns [`StoreError`] when it cannot be read.
 pub fn shadow(store: &dyn Read) -> Result<Option<v1::Shadow>, StoreError> {
-    let mut found = Ok(None);
-    store.scan(Column::Meta, SHADOW_KEY, &mut |key, value| {
-        if key == SHADOW_KEY {
-            found = v1::decode("shadow policy", value).map(Some);
+    let value = store.get(Column::Meta, SHADOW_KEY)?;
+    let read = |value: Vec<u8>| v1::decode("shadow policy", &value);
+    value.map(read).transpose()
+}
+
+/// How far the rollups are; `None` if none were ever made.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when it cannot be read.
+pub fn mark(store: &dyn Read) -> Result<Option<v1::Mark>, StoreError> {
+    let value = store.get(Column::Meta, MARK_KEY)?;
+    value.map(|value| v1::decode("mark", &value)).transpose()
+}
+
+/// The files whose checksums are known.
+///
+/// # Errors
+///
+/// Returns [`StoreError`] when they cannot be read.
+pub fn checksums(store: &dyn Read) -> Result<BTreeMap<String, v1::Checksum>, StoreError> {
+    let mut known = BTreeMap::new();
+    store.scan(Column::Meta, CHECKSUM_PREFIX, &mut |key, value| {
+        let Some(file) = key.strip_prefix(CHECKSUM_PREFIX) else {
+            return ControlFlow::Break(());
+        };
+        if let Ok(checksum) = v1::decode("checksum", value) {
+            known.insert(String::from_utf8_lossy(file).into_owned(), checksum);
         }
-        ControlFlow::Break(())
+        ControlFlow::Continue(())
     })?;
-    found
+    Ok(known)
+}
+
+fn checksum_key(file: &str) -> Vec<u8> {
+    [CHECKSUM_PREFIX, file.as_bytes()].concat()
 }
 
 /// Where the journal ends.
@@ -356,19 +493,6 @@ pub fn journal_end(store: &dyn Read) -> Result<Option<Position>, StoreError> {
     Ok(store
         .last(Column::Journal)?
         .and_then(|(key, _)| Position::from_key(&key)))
-}
-
-/// Drops what retention no longer covers from the columns that are keyed by time.
-///
-/// # Errors
-///
-/// Returns [`StoreError`] when it cannot be done.
-pub fn drop_before(
-    store: &mut dyn Store,
-    column: Column,
-    until: Timestamp,
-) -> Result<(), StoreError> {
-    store.drop_before(column, &Position::at(until).key())
 }
 
 #[cfg(test)]
@@ -441,8 +565,14 @@ pub(crate) mod tests {
             position(70_000).key()
         );
         assert_eq!(store.last(Column::Journal).unwrap(), None);
+        let found = store.get(Column::Decisions, &position(200).key()).unwrap();
+        assert_eq!(found, Some(v1::encode(&decided(200))));
+        assert_eq!(store.get(Column::Decisions, b"none").unwrap(), None);
+        sees_one_moment(store);
 
-        drop_before(store, Column::Decisions, Timestamp::from_unix_us(300)).unwrap();
+        store
+            .drop_before(Column::Decisions, &position(300).key())
+            .unwrap();
         assert_eq!(keys(store, 0), [300, 70_000]);
 
         let agent = AgentId::parse("a").unwrap();
@@ -468,6 +598,29 @@ pub(crate) mod tests {
         store.commit(&writes).unwrap();
         assert!(store.last(Column::Tables).unwrap().is_none());
         assert!(store.last(Column::Watermarks).unwrap().is_none());
+    }
+
+    /// What is written aside is there for all, but not for whoever reads things of one moment.
+    fn sees_one_moment(store: &dyn Store) {
+        let (aside, reader) = (store.aside(), store.reader());
+        let mut before = None;
+        let seen = &mut |picture: &dyn Read| {
+            for now in [1, 2] {
+                let mut writes = Writes::default();
+                writes.probe(Timestamp::from_unix_us(now));
+                aside.write(&writes)?;
+                let probe = picture.get(Column::Meta, b"probe")?;
+                assert_eq!(*before.get_or_insert_with(|| probe.clone()), probe);
+                picture.scan(Column::Meta, b"probe", &mut |_, value| {
+                    assert_eq!(Some(value), probe.as_deref());
+                    ControlFlow::Break(())
+                })?;
+            }
+            Ok(())
+        };
+        reader.at_once(seen).unwrap();
+        let probe = reader.get(Column::Meta, b"probe").unwrap();
+        assert_eq!(probe, Some(2u64.to_be_bytes().to_vec()));
     }
 
     #[test]

@@ -8,16 +8,24 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    Direction, IteratorMode, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint, properties,
 };
 
-use super::{Entry, FORMAT, FORMAT_KEY, Read, Store, StoreError, Visit, Writes, key::Column};
+use super::{
+    Aside, AtOnce, Entry, FORMAT, FORMAT_KEY, Health, Read, Size, Store, StoreError, Visit, Writes,
+    key::Column,
+};
 
 /// Memory before a column is written out as a file: the journal in big steps, so that few files cover an hour.
 const JOURNAL_BUFFER_BYTES: usize = 16 << 20;
+/// The same for rollups: each path has two a minute, and those of an hour are written over every minute.
+const ROLLUP_BUFFER_BYTES: usize = 8 << 20;
 /// The same for the small columns.
 const BUFFER_BYTES: usize = 2 << 20;
+/// What is compressed at once in a column of rollups: neighbours are alike.
+const ROLLUP_BLOCK_BYTES: usize = 16 << 10;
 /// The write-ahead log before the oldest column is written out, whether or not its buffer is full.
 const WAL_BYTES: u64 = 128 << 20;
 
@@ -80,7 +88,12 @@ impl Rocks {
         let mut options = db_options();
         options.create_if_missing(false);
         options.create_missing_column_families(false);
-        let opened = DB::open_cf_descriptors_read_only(&options, dir, columns(), false);
+        // One that was last written by an earlier build lacks what has come since.
+        let there = DB::list_cf(&options, dir).map_err(engine(dir, "read the columns"))?;
+        let columns = Column::ALL.into_iter();
+        let columns = columns.filter(|column| there.iter().any(|name| name == column.name()));
+        let opened =
+            DB::open_cf_descriptors_read_only(&options, dir, columns.map(descriptor), false);
         let db = opened.map_err(engine(dir, "open the store"))?;
         let value = db.get_cf(column(&db, Column::Meta), FORMAT_KEY);
         let value = value.map_err(engine(dir, "read the format version"))?;
@@ -142,7 +155,11 @@ fn open_db(dir: &Path) -> Result<DB, StoreError> {
 }
 
 fn columns() -> [ColumnFamilyDescriptor; Column::ALL.len()] {
-    Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)))
+    Column::ALL.map(descriptor)
+}
+
+fn descriptor(column: Column) -> ColumnFamilyDescriptor {
+    ColumnFamilyDescriptor::new(column.name(), column_options(column))
 }
 
 /// Refuses a RocksDB of somebody else's, or of a later format, before anything in it is touched.
@@ -186,22 +203,112 @@ fn db_options() -> Options {
 
 fn column_options(column: Column) -> Options {
     let mut options = Options::default();
-    let is_journal = column == Column::Journal;
-    options.set_write_buffer_size(if is_journal {
-        JOURNAL_BUFFER_BYTES
-    } else {
-        BUFFER_BYTES
-    });
-    // Batches in the journal are compressed already.
-    options.set_compression_type(if is_journal {
-        DBCompressionType::None
-    } else {
-        DBCompressionType::Lz4
-    });
+    let (buffer, compression) = match column {
+        // Batches in the journal are compressed already.
+        Column::Journal => (JOURNAL_BUFFER_BYTES, DBCompressionType::None),
+        Column::Minutes | Column::Hours => (ROLLUP_BUFFER_BYTES, DBCompressionType::Lz4),
+        _ => (BUFFER_BYTES, DBCompressionType::Lz4),
+    };
+    options.set_write_buffer_size(buffer);
+    options.set_compression_type(compression);
+    if matches!(column, Column::Minutes | Column::Hours) {
+        // Where rollups stay for months they are packed as small as can be.
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_size(ROLLUP_BLOCK_BYTES);
+        options.set_block_based_table_factory(&blocks);
+    }
     options
 }
 
 impl Read for Opened {
+    fn scan(&self, name: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.picture(&mut |picture| picture.scan(name, from, visit))
+    }
+
+    fn scan_back(&self, name: Column, until: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.picture(&mut |picture| picture.scan_back(name, until, visit))
+    }
+
+    fn last(&self, name: Column) -> Result<Option<Entry>, StoreError> {
+        let mut last = None;
+        self.picture(&mut |picture| {
+            last = picture.last(name)?;
+            Ok(())
+        })?;
+        Ok(last)
+    }
+
+    fn get(&self, name: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let db = self.db()?;
+        let Some(handle) = db.cf_handle(name.name()) else {
+            return Ok(None);
+        };
+        db.get_cf(handle, key).map_err(engine(&self.dir, "read"))
+    }
+
+    fn at_once(&self, read: AtOnce<'_>) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let picture = Picture {
+            db: &db,
+            opened: self,
+            snapshot: Some(db.snapshot()),
+        };
+        read(&picture)
+    }
+}
+
+impl Opened {
+    /// The store as it is; each reading sees what was written before it.
+    fn picture(&self, read: AtOnce<'_>) -> Result<(), StoreError> {
+        let db = self.db()?;
+        read(&Picture {
+            db: &db,
+            opened: self,
+            snapshot: None,
+        })
+    }
+}
+
+/// A database while it is read; with a snapshot, as it was when that was taken.
+struct Picture<'a> {
+    db: &'a DB,
+    opened: &'a Opened,
+    snapshot: Option<Snapshot<'a>>,
+}
+
+impl Picture<'_> {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        if let Some(snapshot) = &self.snapshot {
+            options.set_snapshot(snapshot);
+        }
+        options
+    }
+
+    fn iterate(
+        &self,
+        name: Column,
+        mode: IteratorMode<'_>,
+        visit: Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let Some(handle) = self.db.cf_handle(name.name()) else {
+            return Ok(());
+        };
+        for entry in self.db.iterator_cf_opt(handle, self.options(), mode) {
+            if self.opened.db.load().is_none() {
+                return Err(StoreError::Failed);
+            }
+            let (key, value) = entry.map_err(engine(&self.opened.dir, "read"))?;
+            if let ControlFlow::Break(()) = visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Picture<'_> {
     fn scan(&self, name: Column, from: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
         self.iterate(name, IteratorMode::From(from, Direction::Forward), visit)
     }
@@ -222,26 +329,79 @@ impl Read for Opened {
         })?;
         Ok(last)
     }
+
+    fn get(&self, name: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(handle) = self.db.cf_handle(name.name()) else {
+            return Ok(None);
+        };
+        let value = self.db.get_cf_opt(handle, key, &self.options());
+        value.map_err(engine(&self.opened.dir, "read"))
+    }
+
+    fn at_once(&self, read: AtOnce<'_>) -> Result<(), StoreError> {
+        match self.snapshot {
+            Some(_) => read(self),
+            None => self.opened.at_once(read),
+        }
+    }
+}
+
+impl Aside for Opened {
+    fn write(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.put(writes, &WriteOptions::default())
+    }
+
+    fn health(&self) -> Result<Health, StoreError> {
+        let db = self.db()?;
+        let number = |handle: &ColumnFamily, name| {
+            let value = db.property_int_value_cf(handle, name);
+            value.map(Option::unwrap_or_default)
+        };
+        let asked = engine(&self.dir, "ask the engine how it fares");
+        let ask = || {
+            let meta = column(&db, Column::Meta);
+            let size = |name: Column| {
+                let handle = column(&db, name);
+                let size = Size {
+                    file_bytes: number(handle, properties::TOTAL_SST_FILES_SIZE)?,
+                    memory_bytes: number(handle, properties::CUR_SIZE_ALL_MEM_TABLES)?,
+                    keys: number(handle, properties::ESTIMATE_NUM_KEYS)?,
+                };
+                Ok((name, size))
+            };
+            let file = |file: rocksdb::LiveFile| file.name.trim_start_matches('/').to_owned();
+            Ok(Health {
+                background_errors: number(meta, properties::BACKGROUND_ERRORS)?,
+                is_stalled: number(meta, properties::IS_WRITE_STOPPED)? > 0,
+                columns: Column::ALL
+                    .map(size)
+                    .into_iter()
+                    .collect::<Result<_, _>>()?,
+                files: db.live_files()?.into_iter().map(file).collect(),
+            })
+        };
+        ask().map_err(asked)
+    }
+
+    fn copy_to(&self, dir: &Path) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let copied = Checkpoint::new(&db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        copied.map_err(engine(dir, "copy the store"))
+    }
 }
 
 impl Opened {
-    fn iterate(
-        &self,
-        name: Column,
-        mode: IteratorMode<'_>,
-        visit: Visit<'_>,
-    ) -> Result<(), StoreError> {
+    fn put(&self, writes: &Writes, options: &WriteOptions) -> Result<(), StoreError> {
         let db = self.db()?;
-        for entry in db.iterator_cf(column(&db, name), mode) {
-            if self.db.load().is_none() {
-                return Err(StoreError::Failed);
-            }
-            let (key, value) = entry.map_err(engine(&self.dir, "read"))?;
-            if let ControlFlow::Break(()) = visit(&key, &value) {
-                break;
-            }
+        let mut batch = WriteBatch::default();
+        for (name, key, value) in &writes.puts {
+            batch.put_cf(column(&db, *name), key, value);
         }
-        Ok(())
+        for (name, key) in &writes.deletes {
+            batch.delete_cf(column(&db, *name), key);
+        }
+        db.write_opt(batch, options)
+            .map_err(engine(&self.dir, "write"))
     }
 }
 
@@ -257,6 +417,14 @@ impl Read for Rocks {
     fn last(&self, name: Column) -> Result<Option<Entry>, StoreError> {
         self.opened.last(name)
     }
+
+    fn get(&self, name: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.opened.get(name, key)
+    }
+
+    fn at_once(&self, read: AtOnce<'_>) -> Result<(), StoreError> {
+        self.opened.at_once(read)
+    }
 }
 
 impl Store for Rocks {
@@ -264,19 +432,14 @@ impl Store for Rocks {
         Arc::<Opened>::clone(&self.opened)
     }
 
+    fn aside(&self) -> Arc<dyn Aside> {
+        Arc::<Opened>::clone(&self.opened)
+    }
+
     fn commit(&mut self, writes: &Writes) -> Result<(), StoreError> {
-        let db = self.opened.db()?;
-        let mut batch = WriteBatch::default();
-        for (name, key, value) in &writes.puts {
-            batch.put_cf(column(&db, *name), key, value);
-        }
-        for (name, key) in &writes.deletes {
-            batch.delete_cf(column(&db, *name), key);
-        }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        db.write_opt(batch, &options)
-            .map_err(engine(&self.opened.dir, "write"))
+        self.opened.put(writes, &options)
     }
 
     /// A database whose log could not be written stays failed until it is opened again.

@@ -38,7 +38,7 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
-    config::PolicyText,
+    config::{PolicyText, Retention},
     dedupe::Arrived,
     intent::{Asked, Conflict},
     mesh::Registration,
@@ -112,7 +112,7 @@ pub struct Turn {
     epochs: BTreeMap<Epoch, Seen>,
     /// Agents that the engine takes for connected.
     sessions: BTreeMap<AgentId, Session>,
-    journal_retention: Duration,
+    retention: Retention,
     anchored: Option<Timestamp>,
     snapshot: SnapshotState,
     started: Timestamp,
@@ -187,7 +187,7 @@ impl Turn {
         store: Box<dyn Store>,
         recovered: Recovered,
         wall: Arc<dyn Clock>,
-        journal_retention: Duration,
+        retention: Retention,
         outlets: Outlets,
     ) -> Self {
         let Recovered {
@@ -237,7 +237,7 @@ impl Turn {
             end,
             epochs,
             sessions,
-            journal_retention,
+            retention,
             anchored: None,
             snapshot: SnapshotState {
                 at: started,

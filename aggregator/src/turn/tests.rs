@@ -264,7 +264,7 @@ fn start(store: &Memory, wall: &Arc<Set>) -> Turn {
         Box::new(store.clone()),
         recovered,
         wall,
-        Duration::from_secs(48 * 3600),
+        crate::config::Retention::default(),
         outlets,
     )
 }

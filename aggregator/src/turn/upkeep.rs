@@ -8,10 +8,11 @@ use tracing::{debug, warn};
 
 use super::Turn;
 use crate::{
+    config::Retention,
     recover,
     store::{
         self, Writes,
-        key::{Column, Epoch, Position},
+        key::{Column, Epoch, Position, path::Grain},
         record::v1,
     },
 };
@@ -95,13 +96,32 @@ impl Turn {
     /// Drops what is older than its retention.
     fn retire(&mut self, now: Timestamp) {
         let horizon = self.horizon(now);
+        // What is not in the rollups yet stays.
+        let folded = match store::mark(&*self.store) {
+            Ok(Some(mark)) => Position::from(mark.folded).time,
+            Ok(None) => horizon,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "cannot read how far the rollups are");
+                horizon
+            }
+        };
+        let cut = horizon.min(folded.floor(ANCHOR_EVERY));
+        let key = |until: Timestamp| Position::at(until).key().to_vec();
+        let Retention { minutes, hours, .. } = self.retention;
         let cuts = [
-            (Column::Journal, horizon),
-            (Column::Snapshots, horizon),
-            (Column::Decisions, now - DECISION_RETENTION),
+            (Column::Journal, key(cut)),
+            (Column::Snapshots, key(cut)),
+            (Column::Late, key(cut)),
+            (Column::Decisions, key(now - DECISION_RETENTION)),
+            (
+                Column::Minutes,
+                Grain::Minute.span_key(now - minutes).to_vec(),
+            ),
+            (Column::Hours, Grain::Hour.span_key(now - hours).to_vec()),
         ];
         for (column, until) in cuts {
-            if let Err(error) = store::drop_before(&mut *self.store, column, until) {
+            if let Err(error) = self.store.drop_before(column, &until) {
                 warn!(
                     column = column.name(),
                     error = &error as &dyn std::error::Error,
@@ -113,7 +133,7 @@ impl Turn {
 
     /// What is older is forgotten.
     fn horizon(&self, now: Timestamp) -> Timestamp {
-        (now - self.journal_retention).floor(ANCHOR_EVERY)
+        (now - self.retention.journal).floor(ANCHOR_EVERY)
     }
 
     /// Keeps the engine with an anchor at `position`, for as long as the journal: so any stretch of the journal can be

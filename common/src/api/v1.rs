@@ -22,6 +22,7 @@ mod check;
 mod define;
 mod directions;
 mod fault;
+mod history;
 mod known;
 mod placement;
 mod policy;
@@ -41,6 +42,7 @@ pub use fault::{
     AuditHead, FailStatic, FaultKind, FaultPlace, Faults, Hesitation, Hesitations, LocatedFault,
     NotCounted, Waiting,
 };
+pub use history::{HistoryPoint, HistoryRtt, HistorySource, LinkHistory};
 pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
 pub use placement::{
     Action, Fate, Load, Placement, PlacementQuestion, Price, Readiness, ReadinessChange,

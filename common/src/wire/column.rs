@@ -10,6 +10,8 @@
 //!
 //! A writer takes the first form exactly when there are entries and all are equal.
 
+use crate::varint::{push_varint, take_varint};
+
 /// Builds a column.
 #[derive(Debug, Default)]
 pub(super) struct ColumnWriter {
@@ -86,51 +88,6 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Small for numbers near zero of either sign: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4.
-pub(super) const fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-/// The inverse of [`zigzag`].
-pub(super) const fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// `None` at the end, beyond 64 bits, and when a shorter form exists.
-#[inline]
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let (&first, rest) = bytes.split_first()?;
-    *bytes = rest;
-    if first < 0x80 {
-        return Some(u64::from(first));
-    }
-    take_long_varint(u64::from(first & 0x7f), bytes)
-}
-
-fn take_long_varint(mut value: u64, bytes: &mut &[u8]) -> Option<u64> {
-    for shift in (7..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let part = u64::from(byte & 0x7f);
-        if part << shift >> shift != part {
-            return None;
-        }
-        value |= part << shift;
-        if byte < 0x80 {
-            return (byte != 0).then_some(value);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,17 +108,6 @@ mod tests {
         assert_eq!(column(&[0, 1, 300]), [5, 0, 1, 0xac, 0x02]);
     }
 
-    #[test]
-    fn a_varint_longer_than_needed_or_than_64_bits_is_refused() {
-        assert_eq!(take_varint(&mut &[0x80, 0x00][..]), None);
-        assert_eq!(take_varint(&mut &[0xff; 9][..]), None);
-        let mut largest = [0xff; 10];
-        largest[9] = 0x01;
-        assert_eq!(take_varint(&mut &largest[..]), Some(u64::MAX));
-        largest[9] = 0x02;
-        assert_eq!(take_varint(&mut &largest[..]), None);
-    }
-
     proptest! {
         #[test]
         fn what_is_pushed_is_taken(entries in prop::collection::vec(any::<u64>(), 0..50), tail in any::<[u8; 3]>()) {
@@ -174,11 +120,6 @@ mod tests {
                 prop_assert_eq!(column.take(), Some(*entry));
             }
             prop_assert!(column.is_finished());
-        }
-
-        #[test]
-        fn zigzag_has_an_inverse(value in any::<i64>()) {
-            prop_assert_eq!(unzigzag(zigzag(value)), value);
         }
     }
 }

@@ -11,10 +11,11 @@ use std::time::Duration;
 use crate::{
     histogram::{Histogram, Schema},
     report::{Class, Counts, OneWay, Report, Rtt, Silence, Variation},
+    varint::{unzigzag, zigzag},
     wire::{
         WireError,
         bits::{BitReader, BitWriter},
-        column::{Column, ColumnWriter, unzigzag, zigzag},
+        column::{Column, ColumnWriter},
         limits,
     },
 };

@@ -47,7 +47,7 @@ impl Living {
             progress: Arc::default(),
         };
         let clock: Arc<dyn Clock> = Arc::<Hands>::clone(&aggregator.clock);
-        let retention = Duration::from_secs(48 * 3600);
+        let retention = crate::config::Retention::default();
         let turn = Turn::new(
             Box::new(store.clone()),
             recovered,

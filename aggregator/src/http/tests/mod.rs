@@ -46,6 +46,7 @@ mod browser;
 mod defined;
 mod failover;
 mod faults;
+mod history;
 mod network;
 mod overview;
 mod past;
@@ -134,13 +135,18 @@ impl Aggregator {
     }
 
     fn showing(view: View) -> Self {
+        Self::over(view, &Memory::default())
+    }
+
+    /// With a store.
+    fn over(view: View, store: &Memory) -> Self {
         let clock = Arc::new(Hands(AtomicU64::new(view.now.as_unix_us())));
         let (turn, arrivals) = TurnHandle::channel();
         let readiness = Arc::new(Readiness::default());
         readiness.set(State::Ready);
         let shared = Shared {
             view: Arc::new(Published::new(view)),
-            store: Memory::default().reader(),
+            store: store.reader(),
             roster: Arc::new(ArcSwap::from_pointee(Roster::default())),
             orders: RosterHandle::channel().0,
             shadow: Window {
@@ -155,6 +161,7 @@ impl Aggregator {
                 tokens: Vec::new(),
                 max_override: Duration::from_secs(86_400),
             }),
+            retention: crate::config::Retention::default(),
             tokens: Arc::new(ArcSwap::from_pointee(tokens())),
             readiness,
             clock: clock.clone(),

@@ -7,6 +7,7 @@ pub(super) mod decisions;
 mod define;
 pub(super) mod failover;
 pub(super) mod faults;
+pub(super) mod history;
 pub(super) mod network;
 pub(super) mod noun;
 pub(super) mod overrides;

@@ -5,10 +5,14 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use leeward_common::api::{
-    problem::{Code, Problem},
-    v1::{Graph, Link, Region, Regions},
+use leeward_common::{
+    api::{
+        problem::{Code, Problem},
+        v1::{Graph, Link, Region, Regions},
+    },
+    id::RegionId,
 };
+use leeward_engine::policy::Policy;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -63,8 +67,14 @@ pub(in crate::http) async fn link(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let now = Now::of(&shared);
-    let from = names::region(&now.view.policy, &from)?;
-    let to = names::region(&now.view.policy, &to)?;
+    let (from, to) = ends(&now.view.policy, &from, &to)?;
+    answer(&headers, &convert::link(&now.moment(), &from, &to))
+}
+
+/// The ends of a link.
+pub(super) fn ends(policy: &Policy, from: &str, to: &str) -> Result<(RegionId, RegionId), Refused> {
+    let from = names::region(policy, from)?;
+    let to = names::region(policy, to)?;
     if from == to {
         let detail = format!("a link has two ends, and both are {from}");
         return Err(Refused::new(
@@ -73,7 +83,7 @@ pub(in crate::http) async fn link(
             "name two regions",
         ));
     }
-    answer(&headers, &convert::link(&now.moment(), from, to))
+    Ok((from.clone(), to.clone()))
 }
 
 /// Every region.

@@ -27,9 +27,11 @@ use crate::{
 };
 
 mod anchor;
+mod mark;
 mod shadow;
 
 pub use anchor::{Anchor, Definition, Definitions, Part, Selected, Unserved};
+pub use mark::{At, BatchAt, Checksum, Mark, UnderWay};
 pub use shadow::Shadow;
 
 /// Encodes any record.
