@@ -6,7 +6,7 @@
 //! - [`run`]: an agent's life. [`privilege`]: one privilege, for one moment.
 //! - [`mesh`]: whom the aggregators want probed, and [`admission`]: whom this agent is willing to probe.
 //! - [`prober`]: the one thread that probes; the next five serve it.
-//! - [`schedule`]: which probe leaves next, and when.
+//! - [`schedule`]: which probe leaves next, and when. [`flow`]: as which of its path's flows.
 //! - [`probe`]: probes to bytes, bytes to answers.
 //! - [`net`]: sockets and kernel time stamps.
 //! - [`tracker`]: every probe ends in exactly one class.
@@ -18,6 +18,7 @@
 //! - [`errands`]: what may be ordered beside the mesh, and the way to those who find it out.
 //! - [`answer`]: the open port that meets other agents' SYN probes.
 //! - [`status`] and [`metrics`]: how the agent fares, for the host it runs on. [`process`]: what it uses.
+//! - [`ping`]: a look at one moment, for a person.
 //! - [`random`]: jitter and keys.
 
 pub mod admission;
@@ -26,10 +27,12 @@ pub mod checks;
 pub mod config;
 pub mod credentials;
 pub mod errands;
+pub mod flow;
 mod limiter;
 pub mod mesh;
 pub mod metrics;
 pub mod net;
+pub mod ping;
 pub mod privilege;
 pub mod probe;
 pub mod prober;

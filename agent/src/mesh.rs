@@ -20,6 +20,7 @@ use leeward_common::{
 
 use crate::{
     admission::Admission,
+    flow::FLOWS,
     prober::{Plan, PlannedPath},
 };
 
@@ -36,6 +37,8 @@ pub struct Rhythm {
     pub schema: Schema,
     /// When a path that falls silent is reported before its window ends; `None` if never.
     pub silence: Option<Rule>,
+    /// As how many flows each path is probed.
+    pub flows: u8,
 }
 
 impl Rhythm {
@@ -48,6 +51,7 @@ impl Rhythm {
             expiry,
             schema,
             silence,
+            flows,
         } = self;
         Plan {
             version,
@@ -56,6 +60,7 @@ impl Rhythm {
             expiry,
             schema,
             silence,
+            flows,
             paths,
         }
     }
@@ -132,6 +137,9 @@ pub fn check(mesh: &v1::Mesh) -> Result<Rhythm, InvalidMesh> {
             "10000 to 60000000 are allowed",
         ));
     }
+    if !FLOWS.contains(&mesh.flows) {
+        return Err(wrong("flows", mesh.flows.into(), "1 to 8 are allowed"));
+    }
     let Some(schema) = Schema::from_number(mesh.schema) else {
         return Err(wrong(
             "schema",
@@ -163,6 +171,7 @@ pub fn check(mesh: &v1::Mesh) -> Result<Rhythm, InvalidMesh> {
             expiry,
             schema,
             silence,
+            flows: mesh.flows,
         }),
     }
 }
@@ -374,6 +383,7 @@ mod tests {
             schema: 1,
             silence_probes: 0,
             silence_us: 0,
+            flows: 1,
             targets,
             checks: Vec::new(),
         }
@@ -473,7 +483,9 @@ mod tests {
     fn a_mesh_that_makes_no_sense_is_refused_whole_and_the_old_one_stays() {
         let good = mesh(1, vec![target("a", "10.0.0.1")]);
         let mut union = union(vec![good.clone()]);
-        let spoiled: [fn(&mut v1::Mesh); 7] = [
+        let spoiled: [fn(&mut v1::Mesh); 9] = [
+            |mesh| mesh.flows = 0,
+            |mesh| mesh.flows = 9,
             |mesh| mesh.interval_us = 0,
             |mesh| mesh.interval_us = u64::MAX,
             |mesh| mesh.window_us = 0,

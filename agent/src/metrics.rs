@@ -7,13 +7,13 @@ use std::fmt::{Display, Write as _};
 use leeward_common::{
     check::Outcome,
     id::{AgentId, RegionId},
-    report::Class,
+    report::{Class, ProbeKind},
     time::Timestamp,
 };
 
 use crate::{
     prober::{
-        Counters,
+        Counters, Family, Mode, Modes,
         counters::{StampSource, Stray},
     },
     process::Usage,
@@ -33,6 +33,8 @@ pub struct Snapshot<'a> {
     pub region: &'a RegionId,
     /// Of the prober.
     pub prober: Counters,
+    /// How its probes leave.
+    pub modes: Modes,
     /// Of the uplink.
     pub uplink: &'a UplinkFigures,
     /// Of the process.
@@ -51,6 +53,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     let mut page = Page(String::with_capacity(8 << 10));
     page.build(snapshot);
     page.prober(&snapshot.prober);
+    page.modes(&snapshot.modes);
     page.uplink(snapshot.uplink);
     page.reflector(snapshot.reflector.unwrap_or_default());
     page.process(snapshot);
@@ -241,8 +244,33 @@ impl Page {
         );
     }
 
+    fn modes(&mut self, modes: &Modes) {
+        self.metric(
+            "probe_mode",
+            GAUGE,
+            "How probes of a kind leave: raw sockets, ping sockets, connect, UDP, or not at all; always 1.",
+        );
+        for kind in ProbeKind::ALL {
+            for family in Family::ALL {
+                let mode = modes.mode(kind, family).map_or("none", Mode::as_str);
+                let labels: [(&str, &dyn Display); 3] = [
+                    ("kind", &kind),
+                    ("family", &family.as_str()),
+                    ("mode", &mode),
+                ];
+                self.labelled("probe_mode", &labels, 1);
+            }
+        }
+    }
+
     fn uplink(&mut self, uplink: &UplinkFigures) {
         self.one("paths", GAUGE, "Paths that are probed.", uplink.paths());
+        self.one(
+            "paths_with_unlike_flows",
+            GAUGE,
+            "Paths of which some flows lost probes and others none, or one was slower at its best than another on average.",
+            uplink.flows().map_or(0, |flows| flows.unlike().count()),
+        );
         self.one(
             "targets_refused",
             GAUGE,
@@ -475,6 +503,7 @@ mod tests {
             agent: &AgentId::parse("a1").unwrap(),
             region: &RegionId::parse("eu").unwrap(),
             prober,
+            modes: Modes::default(),
             uplink: &uplink,
             usage: Usage::default(),
             answers: 0,
@@ -489,6 +518,8 @@ mod tests {
         for line in [
             "leeward_agent_probes_scheduled_total 12",
             "leeward_agent_probes_total{class=\"lost\"} 3",
+            "leeward_agent_probe_mode{kind=\"icmp\",family=\"IPv4\",mode=\"none\"} 1",
+            "leeward_agent_paths_with_unlike_flows 0",
             "leeward_agent_aggregator_connected{aggregator=\"[2001:db8::1]:8610\"} 0",
             "leeward_agent_aggregator_failures_total{aggregator=\"[2001:db8::1]:8610\",cause=\"refused\"} 0",
             "leeward_agent_certificate_expiry_timestamp_seconds 1700000000",

@@ -1,12 +1,14 @@
 //! Sockets and kernel time stamps: the only unsafe code of the agent.
 //!
-//! - [`sockets`]: raw sockets, their options and filters, opened while the process holds the privilege.
+//! - [`sockets`]: the prober's sockets, their options and filters, opened while the process holds the privilege.
+//! - [`connecting`]: TCP probes of a process without it.
 //! - [`message`]: one packet out; many packets in, with their time stamps; transmit stamps back from the error queue.
 //! - [`reflecting`]: the UDP sockets of the STAMP reflector.
 //! - [`clock`]: monotonic and wall clock read side by side, so that a step of the wall clock is noticed.
 //! - [`wake`]: sleeping until a packet, a moment or a call from another thread.
 
 pub mod clock;
+pub mod connecting;
 pub mod filter;
 pub mod message;
 pub mod reflecting;

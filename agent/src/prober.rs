@@ -26,11 +26,11 @@ use leeward_common::{
     wire::limits,
 };
 
-use crate::probe::stamp;
+use crate::{flow, probe::stamp, window::flows::FlowSpan};
 
-pub use crate::net::sockets::{Missing, OpenError, Sockets};
+pub use crate::net::sockets::{Missing, Mode, OpenError, Sockets};
 pub use counters::Counters;
-pub use handle::{Family, Prober, ProberHandle, StartError};
+pub use handle::{Family, Modes, Prober, ProberHandle, StartError};
 
 mod checkup;
 pub mod counters;
@@ -96,6 +96,8 @@ pub struct Plan {
     pub schema: Schema,
     /// When a path that falls silent is reported before its window ends; `None` if never.
     pub silence: Option<Rule>,
+    /// As how many flows each path is probed, within [`crate::flow::FLOWS`]; what exceeds a kind's source ports is less.
+    pub flows: u8,
     /// The paths. Those that an earlier plan had with equal address and port keep their state and phase.
     pub paths: Vec<PlannedPath>,
 }
@@ -126,6 +128,9 @@ pub enum PlanError {
         /// The largest allowed.
         max: Duration,
     },
+    /// No flows, or more than there may be.
+    #[error("flows is {0}; it must be 1 to 8")]
+    Flows(u8),
     /// A window that does not divide a minute.
     #[error("window is {0:?}; it must divide a minute")]
     UnalignedWindow(Duration),
@@ -186,6 +191,9 @@ impl Plan {
                 });
             }
         }
+        if !flow::FLOWS.contains(&self.flows) {
+            return Err(PlanError::Flows(self.flows));
+        }
         if !Duration::from_secs(60)
             .as_nanos()
             .is_multiple_of(self.window.as_nanos())
@@ -231,6 +239,8 @@ pub struct ClosedWindow {
     pub until: Timestamp,
     /// What this agent noticed about itself; only at the window's end.
     pub health: Option<LocalHealth>,
+    /// What each flow of each path of the plan did; at the end of some windows.
+    pub flows: Option<FlowSpan>,
     /// Index into the plan's paths and its report, ascending; only paths that had a probe scheduled, ended or open.
     pub rows: Vec<(u32, Report)>,
 }

@@ -329,7 +329,7 @@ impl ReflectorThread {
         if ready & 1 != 0 {
             self.shared.waker.clear();
         }
-        ready >> 1
+        (ready >> 1) as u32
     }
 
     fn learn_peers(&mut self) {

@@ -39,7 +39,7 @@ use crate::{
     errands::{self, Errands},
     metrics, privilege,
     probe::stamp::Key,
-    prober::{ClosedWindow, Prober, ProberConfig, ProberHandle},
+    prober::{ClosedWindow, Family, Modes, Prober, ProberConfig, ProberHandle},
     process::Usage,
     random,
     reflector::{Reflector, ReflectorConfig, ReflectorSockets},
@@ -94,6 +94,12 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
     let sockets = privilege::open_sockets(&prober_config)?;
     for missing in sockets.missing() {
         warn!(%missing, "some probes are not possible");
+    }
+    info!(modes = %Modes::of(&sockets), "sockets open");
+    if !sockets.is_privileged(Family::V4) {
+        warn!(
+            "without CAP_NET_RAW nobody tells of ICMP errors, and SYN probes have no flows; systemd grants it by AmbientCapabilities=CAP_NET_RAW"
+        );
     }
     let answers = answer::listen(config.answer_port).with_context(|| {
         format!(
@@ -436,6 +442,11 @@ impl Pages for Vitals {
                 .upgrade()
                 .map(|prober| prober.counters())
                 .unwrap_or_default(),
+            modes: self
+                .prober
+                .upgrade()
+                .map(|prober| prober.modes())
+                .unwrap_or_default(),
             uplink: &self.uplink,
             usage: Usage::read(),
             answers: self.answers.load(Relaxed),
@@ -447,6 +458,13 @@ impl Pages for Vitals {
         })
     }
 
+    fn flows(&self) -> String {
+        match self.uplink.flows() {
+            Some(table) => table.text(),
+            None => "no span has ended yet, or paths have one flow\n".to_owned(),
+        }
+    }
+
     /// Being cut off from the aggregators is not ill health: probing goes on and a restart would only lose the spool.
     fn health(&self) -> Health {
         let healthy = self.progressing.load(Relaxed);
@@ -456,13 +474,17 @@ impl Pages for Vitals {
             .filter(|of| of.figures.is_connected())
             .count();
         let text = format!(
-            "{}\nprobe thread: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\nSTAMP reflector: {}\ncertificate expires: {}\n",
+            "{}\nprobe thread: {}\nprobes: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\nSTAMP reflector: {}\ncertificate expires: {}\n",
             if healthy { "ok" } else { "not ok" },
             if healthy {
                 "running"
             } else {
                 "makes no progress"
             },
+            self.prober
+                .upgrade()
+                .map(|prober| prober.modes())
+                .unwrap_or_default(),
             self.uplink.paths(),
             aggregators.len(),
             self.uplink.waiting(),

@@ -1,6 +1,6 @@
-//! `/metrics` and `/healthz`, on loopback, for a Prometheus or a health check on the same host.
+//! `/metrics`, `/healthz` and `/flows`, on loopback, for a Prometheus, a health check or a person on the same host.
 //!
-//! Two fixed pages need no HTTP framework: a request is one bounded read, an answer one write, and the connection is
+//! Three fixed pages need no HTTP framework: a request is one bounded read, an answer one write, and the connection is
 //! closed. Requests are few, small and local; whatever does not look like one is answered with an error or dropped.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
@@ -25,6 +25,9 @@ const REQUESTS_MAX: usize = 8;
 pub trait Pages: Send + Sync + 'static {
     /// The Prometheus text format.
     fn metrics(&self) -> String;
+
+    /// What each flow of each path did lately, a line for each.
+    fn flows(&self) -> String;
 
     /// Whether the agent does its work, and what a person would like to know about it.
     fn health(&self) -> Health;
@@ -106,6 +109,7 @@ fn respond(request: &[u8], pages: &dyn Pages) -> String {
             &pages.metrics(),
             body,
         ),
+        "/flows" => response("200 OK", "text/plain; charset=utf-8", &pages.flows(), body),
         "/healthz" => {
             let Health { healthy, text } = pages.health();
             let status = if healthy {
@@ -118,7 +122,7 @@ fn respond(request: &[u8], pages: &dyn Pages) -> String {
         _ => response(
             "404 Not Found",
             "text/plain",
-            "only /metrics and /healthz are served here\n",
+            "only /metrics, /healthz and /flows are served here\n",
             body,
         ),
     }
@@ -154,6 +158,10 @@ mod tests {
     impl Pages for Fixed {
         fn metrics(&self) -> String {
             "leeward_agent_x 1\n".to_owned()
+        }
+
+        fn flows(&self) -> String {
+            "a line\n".to_owned()
         }
 
         fn health(&self) -> Health {
@@ -198,6 +206,8 @@ mod tests {
                 .await
                 .starts_with("HTTP/1.1 503")
         );
+        let flows = ask(true, b"GET /flows HTTP/1.1\r\n\r\n").await;
+        assert!(flows.ends_with("\r\n\r\na line\n"), "{flows}");
         let head = ask(true, b"HEAD /metrics HTTP/1.1\r\n\r\n").await;
         assert!(
             head.contains("Content-Length: 18\r\n") && head.ends_with("\r\n\r\n"),

@@ -41,13 +41,14 @@ use leeward_common::{
 };
 
 use crate::{
+    flow::{Rotation, Turn},
     probe::{
         icmp::{self, Echo, Quoted},
         stamp, tcp_syn,
         token::{Identity, TokenKey},
     },
     prober::{Counters, Family, Plan, PlannedPath, counters::Stray},
-    window::{Begin, Standing, Tally},
+    window::{Begin, Standing, Tally, flows::FlowSpan},
 };
 use answered::Answered;
 use directions::{Directions, Told, Unheard};
@@ -76,8 +77,9 @@ struct Line {
     open: u32,
     deadline: Deadline,
     listener: Listener,
-    /// Of paths with a reflector.
-    directions: Option<Box<Directions>>,
+    rotation: Rotation,
+    /// Of paths with a reflector, one for each flow: to the reflector they are sessions of their own.
+    directions: Box<[Directions]>,
 }
 
 /// What leaves, and whereto.
@@ -91,17 +93,36 @@ pub struct Leaving {
     pub address: IpAddr,
     /// The target's port; unused by ICMP.
     pub port: u16,
-    /// Our port; unused by ICMP.
+    /// Our port; unused by ICMP, and by STAMP, whose sockets have theirs.
     pub source_port: u16,
+    /// Which of the path's flows, from 0.
+    pub flow: u8,
+    /// The how-manieth probe of the flow.
+    pub nth: u32,
+}
+
+/// What came of a connection that the kernel was asked for in place of a SYN.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Connected {
+    /// It was made; how long the handshake took by the kernel's account, nanoseconds.
+    Made {
+        /// From the SYN to its answer.
+        rtt_ns: u64,
+    },
+    /// The port is closed.
+    Refused,
+    /// An ICMP error.
+    Unreachable,
 }
 
 /// The probes of a plan.
 #[derive(Debug)]
 pub struct Tracker {
     key: TokenKey,
-    ident: u16,
     first_port: u16,
     ports: u16,
+    /// Flows of a path, as the plan has them.
+    flows: u8,
     expiry_ns: u64,
     depth: u32,
     lines: Vec<Line>,
@@ -125,9 +146,9 @@ impl Tracker {
     pub fn new(key: TokenKey, first_port: u16, ports: u16, now: Timestamp) -> Self {
         Self {
             key,
-            ident: key.ident(),
             first_port,
             ports: ports.max(1),
+            flows: 1,
             expiry_ns: 0,
             depth: 1,
             lines: Vec::new(),
@@ -142,6 +163,7 @@ impl Tracker {
                 Duration::from_secs(1),
                 leeward_common::histogram::Schema::default(),
                 0,
+                1,
             ),
             counters: Counters::default(),
         }
@@ -150,13 +172,15 @@ impl Tracker {
     /// Takes a new plan; `old` are the paths of the one before. To be called between windows: it begins one. Paths in
     /// both keep their probes, sequence and deadline.
     pub fn replan(&mut self, now: Timestamp, old: &[PlannedPath], plan: &Plan) {
-        self.tally
-            .replan(now, plan.window, plan.schema, plan.paths.len());
+        self.tally.replan(now, plan);
         self.expiry_ns = u64::try_from(plan.expiry.as_nanos()).unwrap_or(u64::MAX);
         self.silence = plan.silence;
         self.next_look_ns = 0;
         let depth =
             u32::try_from(plan.depth()).expect("a plan that was checked has a bounded depth");
+        // With another number of flows every number of a probe means another one: then all paths begin anew.
+        let old = if self.flows == plan.flows { old } else { &[] };
+        self.flows = plan.flows;
         let kept = continued(old, &plan.paths);
 
         let mut free = vec![true; self.rows.len()];
@@ -170,7 +194,8 @@ impl Tracker {
                 Some(from) => self.lines[*from].resized(depth),
                 None => {
                     let slot = slots.next().expect("there is always a further slot");
-                    Line::new(slot, path, depth)
+                    let rotation = self.key.rotation(slot, self.flows_of(path.path.kind));
+                    Line::new(slot, path, depth, rotation)
                 }
             });
         }
@@ -243,6 +268,14 @@ impl Tracker {
             + self.depth as usize * size_of::<Probe>()
     }
 
+    /// SYNs have no more flows than source ports.
+    fn flows_of(&self, kind: ProbeKind) -> u8 {
+        match kind {
+            ProbeKind::TcpSyn => self.flows.min(u8::try_from(self.ports).unwrap_or(u8::MAX)),
+            ProbeKind::Icmp | ProbeKind::Stamp => self.flows,
+        }
+    }
+
     /// The kind and family of a path.
     #[must_use]
     pub fn kind_of(&self, row: u32) -> (ProbeKind, Family) {
@@ -278,8 +311,8 @@ impl Tracker {
             let displaced = (row, probe.sequence);
             end(&mut self.counters, &mut self.tally, line, displaced, class);
         }
-        if let Some(directions) = &mut line.directions {
-            directions.depart(sequence);
+        if let Some((directions, nth)) = line.session(sequence) {
+            directions.depart(nth);
         }
         let deadline = line.deadline.after(Duration::from_nanos(self.expiry_ns));
         *probe = Probe {
@@ -302,12 +335,15 @@ impl Tracker {
         }
         self.tally.scheduled(row, 1);
         self.counters.scheduled += 1;
+        let Turn { flow, nth } = line.rotation.turn(sequence);
         Leaving {
             identity: self.key.identity(line.slot, sequence, now.wall_ns),
             kind: line.kind,
             address: line.address,
             port: line.port,
-            source_port: source_port(self.first_port, self.ports, sequence),
+            source_port: self.first_port + u16::from(flow),
+            flow,
+            nth,
         }
     }
 
@@ -321,8 +357,8 @@ impl Tracker {
         };
         probe.state = State::Empty;
         let line = &mut self.lines[row as usize];
-        if let Some(directions) = &mut line.directions {
-            directions.ended(sequence, Unheard::NotSent, self.tally.one_way(row));
+        if let Some((directions, nth)) = line.session(sequence) {
+            directions.ended(nth, Unheard::NotSent, self.tally.one_way(row));
         }
         end(
             &mut self.counters,
@@ -369,9 +405,40 @@ impl Tracker {
         }
     }
 
-    /// A STAMP reply came.
-    pub fn on_stamp(&mut self, from: SocketAddr, reply: &stamp::Reply, arrival: Arrival) {
-        if let Err(stray) = self.match_stamp(from, reply, arrival) {
+    /// A STAMP reply came to the socket of a flow.
+    pub fn on_stamp(&mut self, flow: u8, from: SocketAddr, reply: &stamp::Reply, arrival: Arrival) {
+        if let Err(stray) = self.match_stamp(flow, from, reply, arrival) {
+            self.stray(stray);
+        }
+    }
+
+    /// A connection ended that the kernel was asked for as a probe, named by slot and sequence.
+    pub fn on_connected(
+        &mut self,
+        (slot, sequence): (u32, u32),
+        connected: Connected,
+        now_ns: u64,
+    ) {
+        let row = self.row_of(slot);
+        let probe = row.and_then(|row| Some((row, *self.probe(row, sequence)?)));
+        let Some((row, probe)) = probe else {
+            return self.stray(Stray::UnknownProbe);
+        };
+        let (answered, rtt_ns) = match connected {
+            Connected::Made { rtt_ns } => (Answered::Reply, Some(rtt_ns)),
+            Connected::Refused => (Answered::Reset, None),
+            Connected::Unreachable => (Answered::Error, None),
+        };
+        if rtt_ns.is_some() {
+            // Both ends of the time are the kernel's, so it is as if the probe had left when it was asked for.
+            let _ = self.stamp(slot, sequence, probe.wall_ns);
+        }
+        let arrival = Arrival {
+            mono_ns: now_ns,
+            stamp_ns: rtt_ns.map(|rtt_ns| probe.wall_ns.saturating_add(rtt_ns)),
+            clock_era: probe.clock_era,
+        };
+        if let Err(stray) = self.answered(row, sequence, answered, arrival) {
             self.stray(stray);
         }
     }
@@ -457,7 +524,10 @@ impl Tracker {
     fn mind_deadlines(&mut self, row: u32, now_ns: u64) -> u64 {
         let (line, depth) = (&mut self.lines[row as usize], self.depth as usize);
         let mut next_ns = u64::MAX;
-        for probe in &mut self.probes[row as usize * depth..][..depth] {
+        // In the order in which they left, so that the losses of a flow are told in their order.
+        let ring = &mut self.probes[row as usize * depth..][..depth];
+        let (newest, oldest) = ring.split_at_mut(line.sequence as usize % depth);
+        for probe in oldest.iter_mut().chain(newest) {
             let age_ns = now_ns.saturating_sub(probe.mono_ns);
             let deadline_ns = u64::from(probe.deadline_us) * 1_000;
             if probe.state == State::Open && age_ns < deadline_ns {
@@ -487,6 +557,11 @@ impl Tracker {
         }
     }
 
+    /// What each flow has done since this was last due, if it is due as the window ends.
+    pub fn take_flows(&mut self) -> Option<FlowSpan> {
+        self.tally.take_flows()
+    }
+
     /// Begins the next window.
     pub fn begin(&mut self, start: Begin) {
         self.tally.begin(start);
@@ -508,10 +583,10 @@ impl Tracker {
             State::Empty => return Err(Stray::Expired),
             State::Done => return Err(Stray::Repeated),
             State::Replied => {
-                if let (Some(directions), Answered::Reflected(reflected)) =
-                    (&mut line.directions, answered)
+                if let (Some((directions, nth)), Answered::Reflected(reflected)) =
+                    (line.session(sequence), answered)
                 {
-                    directions.heard_again(sequence, reflected.number);
+                    directions.heard_again(nth, reflected.number);
                 }
                 let retransmitted = line.kind == ProbeKind::TcpSyn && age_ns >= RETRANSMISSION_NS;
                 let countable = answered.is_reply() && age_ns <= self.expiry_ns && !retransmitted;
@@ -553,8 +628,8 @@ impl Tracker {
         if rtt_ns.is_some() && told.is_some_and(untimed) {
             self.counters.reflections_disbelieved += 1;
         }
-        if let (Some(directions), Some(told)) = (&mut line.directions, told) {
-            directions.heard(sequence, told, self.tally.one_way(row));
+        if let (Some((directions, nth)), Some(told)) = (line.session(sequence), told) {
+            directions.heard(nth, told, self.tally.one_way(row));
         }
         let (Some(rtt_ns), Some((_, source))) = (rtt_ns, measured) else {
             probe.state = State::Done;
@@ -588,7 +663,8 @@ impl Tracker {
         };
         probe.window = number;
         line.open -= 1;
-        self.tally.ended_with_rtt(row, class, rtt_us);
+        self.tally
+            .ended_with_rtt(row, line.rotation.turn(sequence), class, rtt_us);
         self.counters.classes[class as usize] += 1;
         self.counters.stamps[source as usize] += 1;
         Ok(())
@@ -621,8 +697,12 @@ impl Tracker {
 pub struct UnfitStamp;
 
 impl Line {
-    fn new(slot: u32, path: &PlannedPath, depth: u32) -> Self {
-        let reflects = path.path.kind == ProbeKind::Stamp;
+    fn new(slot: u32, path: &PlannedPath, depth: u32, rotation: Rotation) -> Self {
+        let sessions = match path.path.kind {
+            ProbeKind::Stamp => rotation.flows(),
+            ProbeKind::Icmp | ProbeKind::TcpSyn => 0,
+        };
+        let directions = || Directions::new(rotation.depth(depth));
         Self {
             slot,
             address: path.address,
@@ -632,26 +712,37 @@ impl Line {
             open: 0,
             deadline: Deadline::default(),
             listener: Listener::default(),
-            directions: reflects.then(|| Box::new(Directions::new(depth))),
+            rotation,
+            directions: (0..sessions).map(|_| directions()).collect(),
         }
     }
 
     fn resized(&self, depth: u32) -> Self {
-        let resized = |directions: &Directions| Box::new(directions.resized(depth));
+        let depth = self.rotation.depth(depth);
+        let resized = self.directions.iter().map(|own| own.resized(depth));
         Self {
-            directions: self.directions.as_deref().map(resized),
+            directions: resized.collect(),
             ..self.clone()
         }
     }
 
+    /// What is known of the directions of a probe's flow, and the probe's number within it; of paths with a reflector.
+    fn session(&mut self, sequence: u32) -> Option<(&mut Directions, u32)> {
+        if self.directions.is_empty() {
+            return None;
+        }
+        let Turn { flow, nth } = self.rotation.turn(sequence);
+        self.directions
+            .get_mut(usize::from(flow))
+            .map(|directions| (directions, nth))
+    }
+
     fn standing(&self, now_us: u64) -> Standing {
+        let pending = || self.directions.iter().map(Directions::pending).sum();
         Standing {
             open: self.open,
             silence: self.listener.silence(now_us),
-            lost_pending: self
-                .directions
-                .as_ref()
-                .map(|directions| directions.pending()),
+            lost_pending: (!self.directions.is_empty()).then(pending),
         }
     }
 
@@ -684,10 +775,6 @@ fn place(depth: u32, row: u32, sequence: u32) -> usize {
     row as usize * depth as usize + (sequence % depth) as usize
 }
 
-fn source_port(first: u16, count: u16, sequence: u32) -> u16 {
-    first + (sequence % u32::from(count)) as u16
-}
-
 /// Ends a probe that has no round-trip time.
 fn end(
     counters: &mut Counters,
@@ -697,14 +784,14 @@ fn end(
     class: Class,
 ) {
     line.open -= 1;
-    if let Some(directions) = &mut line.directions {
+    if let Some((directions, nth)) = line.session(sequence) {
         let unheard = match class {
             Class::Lost => Unheard::Lost,
             _ => Unheard::Unclear,
         };
-        directions.ended(sequence, unheard, tally.one_way(row));
+        directions.ended(nth, unheard, tally.one_way(row));
     }
-    tally.ended(row, class);
+    tally.ended(row, line.rotation.turn(sequence), class);
     counters.classes[class as usize] += 1;
 }
 

@@ -45,7 +45,8 @@ use crate::{
     errands::Errands,
     mesh::{Admitted, Union},
     prober::{
-        ClosedWindow, Counters, Plan, PlanError, PlannedPath, ProberHandle, counters::StampSource,
+        ClosedWindow, Counters, Modes, Plan, PlanError, PlannedPath, ProberHandle,
+        counters::StampSource,
     },
     process::Usage,
     reflector::Reflector,
@@ -54,6 +55,7 @@ use crate::{
 use connection::{Connection, Live, QueueFull, Table};
 use delivery::Delivery;
 use figures::{AggregatorFigures, AggregatorFiguresOf, UplinkFigures};
+use flows::FlowTable;
 use results::Results;
 use session::{Command, Event, Identity, Session};
 
@@ -62,6 +64,7 @@ mod connection;
 pub mod delivery;
 pub mod failure;
 pub mod figures;
+pub mod flows;
 mod orders;
 mod results;
 pub mod session;
@@ -99,6 +102,11 @@ pub trait Probing: Send + 'static {
 
     /// Counts since the start.
     fn counters(&self) -> Counters;
+
+    /// How probes leave.
+    fn modes(&self) -> Modes {
+        Modes::default()
+    }
 }
 
 /// The uplink must not keep the prober alive: it ends when the prober has stopped.
@@ -115,6 +123,12 @@ impl Probing for Weak<ProberHandle> {
     fn counters(&self) -> Counters {
         self.upgrade()
             .map(|prober| prober.counters())
+            .unwrap_or_default()
+    }
+
+    fn modes(&self) -> Modes {
+        self.upgrade()
+            .map(|prober| prober.modes())
             .unwrap_or_default()
     }
 }
@@ -321,6 +335,7 @@ impl<P: Probing> Uplink<P> {
             window,
             until,
             health,
+            flows,
             rows,
         } = closed;
         let seen = u32::try_from(plan_version).unwrap_or(u32::MAX);
@@ -331,6 +346,10 @@ impl<P: Probing> Uplink<P> {
         let table = u32::try_from(plan_version)
             .ok()
             .and_then(|number| Some((number, self.tables.get(&number)?)));
+        if let (Some((_, table)), Some(span)) = (table, flows) {
+            self.figures
+                .set_flows(FlowTable::new(Arc::clone(&table.paths), span));
+        }
         let Some((table, schema)) = table.map(|(number, table)| (number, table.schema)) else {
             self.figures.windows_unsent.fetch_add(1, Relaxed);
             error!(plan_version, "a window of a plan that is long gone");
@@ -549,6 +568,7 @@ impl<P: Probing> Uplink<P> {
         });
         let table = Table {
             schema: rhythm.schema,
+            paths: admitted.paths.clone().into(),
             frame: frame::frame_from_agent(&message),
         };
         self.figures
@@ -614,7 +634,7 @@ impl<P: Probing> Uplink<P> {
             batches_dropped: self.spool.dropped(),
             resident_bytes: usage.resident_bytes,
             cpu_us: u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX),
-            stamps: stamps(&counters),
+            stamps: format!("{}{}", stamps(&counters), self.prober.modes()),
         }
     }
 
@@ -657,14 +677,14 @@ fn log_refusals(before: Option<&BTreeMap<TargetId, String>>, now: &BTreeMap<Targ
     }
 }
 
-/// Where most of the time stamps came from.
+/// Where most of the time stamps came from, to be followed by how probes leave.
 fn stamps(counters: &Counters) -> String {
     let most = StampSource::ALL
         .iter()
         .zip(counters.stamps)
         .max_by_key(|&(_, count)| count);
     match most {
-        Some((source, count)) if count > 0 => source.as_str().to_owned(),
+        Some((source, count)) if count > 0 => format!("{}; ", source.as_str()),
         _ => String::new(),
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A window is aligned to UTC and counts what was *learned* within it, whenever the probes were sent; so it is complete
 //! the moment it ends, and nobody waits for timeouts. See [`leeward_common::report`]. A path's part of it may be taken
-//! earlier; what is counted afterwards is the rest.
+//! earlier; what is counted afterwards is the rest. Beside it stands an account of each flow, over a longer span ([`flows`]).
+
+pub mod flows;
 
 use std::time::Duration;
 
@@ -12,18 +14,22 @@ use leeward_common::{
     time::Timestamp,
 };
 
+use crate::{flow::Turn, prober::Plan};
+use flows::{FlowSpan, FlowTally};
+
 /// The window in progress.
 #[derive(Clone, Debug)]
 pub struct Tally {
     window: Window,
     number: u16,
     rows: Vec<Report>,
+    flows: FlowTally,
 }
 
 impl Tally {
     /// Begins the window that `now` lies in.
     #[must_use]
-    pub fn new(now: Timestamp, length: Duration, schema: Schema, paths: usize) -> Self {
+    pub fn new(now: Timestamp, length: Duration, schema: Schema, paths: usize, flows: u8) -> Self {
         let window = Window {
             start: now.floor(length),
             length,
@@ -32,15 +38,16 @@ impl Tally {
             window,
             number: 0,
             rows: vec![empty(schema); paths],
+            flows: FlowTally::new(now, flows, paths),
         }
     }
 
     /// Begins to count for another plan, in place of [`Self::begin`].
-    pub fn replan(&mut self, now: Timestamp, length: Duration, schema: Schema, paths: usize) {
+    pub fn replan(&mut self, now: Timestamp, plan: &Plan) {
         let number = self.number.wrapping_add(1);
         *self = Self {
             number,
-            ..Self::new(now, length, schema, paths)
+            ..Self::new(now, plan.window, plan.schema, plan.paths.len(), plan.flows)
         };
     }
 
@@ -63,8 +70,9 @@ impl Tally {
     }
 
     /// A probe ended.
-    pub fn ended(&mut self, row: u32, class: Class) {
+    pub fn ended(&mut self, row: u32, turn: Turn, class: Class) {
         self.counts(row).end(class);
+        self.flows.ended(row, turn, class, None);
     }
 
     /// Many probes ended alike.
@@ -74,7 +82,8 @@ impl Tally {
     }
 
     /// A probe ended with a round-trip time in microseconds.
-    pub fn ended_with_rtt(&mut self, row: u32, class: Class, rtt_us: u32) {
+    pub fn ended_with_rtt(&mut self, row: u32, turn: Turn, class: Class, rtt_us: u32) {
+        self.flows.ended(row, turn, class, Some(rtt_us));
         let report = &mut self.rows[row as usize];
         report.counts.end(class);
         report.rtt.record(rtt_us);
@@ -116,6 +125,11 @@ impl Tally {
             }
         }
         (self.window, rows)
+    }
+
+    /// What each flow has done, if that is due as the window ends. To be called before the next one begins.
+    pub fn take_flows(&mut self) -> Option<FlowSpan> {
+        self.flows.take(self.window.end())
     }
 
     /// Takes what a path has counted in this window so far.
@@ -194,6 +208,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const FIRST: Turn = Turn { flow: 0, nth: 0 };
 
     fn tally() -> Tally {
         Tally::new(
@@ -201,6 +216,7 @@ mod tests {
             SECOND,
             Schema::TwoDigits,
             3,
+            1,
         )
     }
 
@@ -216,9 +232,9 @@ mod tests {
     fn a_part_that_was_taken_is_not_counted_again() {
         let mut tally = tally();
         tally.scheduled(0, 3);
-        tally.ended_with_rtt(0, Class::Replied, 800);
+        tally.ended_with_rtt(0, FIRST, Class::Replied, 800);
         let part = tally.take(0, open_in(0)(0));
-        tally.ended(0, Class::Lost);
+        tally.ended(0, FIRST, Class::Lost);
         let (_, rows) = tally.close(open_in(0));
         let rest = &rows[0].1;
         assert_eq!((part.counts.scheduled, part.counts.ended()), (3, 1));
@@ -246,7 +262,7 @@ mod tests {
     fn a_row_says_what_was_learned_and_the_next_window_begins_empty() {
         let mut tally = tally();
         tally.scheduled(1, 2);
-        tally.ended_with_rtt(1, Class::Replied, 800);
+        tally.ended_with_rtt(1, FIRST, Class::Replied, 800);
         let (_, rows) = tally.close(open_in(1));
         let [(1, report)] = rows.as_slice() else {
             panic!("{rows:?}")
@@ -276,7 +292,7 @@ mod tests {
     #[test]
     fn a_duplicate_takes_the_place_of_its_reply() {
         let mut tally = tally();
-        tally.ended_with_rtt(0, Class::Replied, 10);
+        tally.ended_with_rtt(0, FIRST, Class::Replied, 10);
         tally.answered_again(0);
         let (_, rows) = tally.close(open_in(9));
         assert_eq!(

@@ -81,7 +81,7 @@ fn forge(ident: u16, done: &AtomicBool) {
                 sent_ns: 1,
                 token: u64::from(sequence),
             };
-            let mut bytes = Echo { ident, identity }.encode_v4();
+            let mut bytes = Echo { ident, identity }.encode_v4(0x7654);
             // A reply's type is a request's less eight, and its checksum more by as much.
             bytes[0] = v4::ECHO_REPLY;
             let sum = u16::from_be_bytes([bytes[2], bytes[3]]);

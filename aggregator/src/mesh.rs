@@ -236,6 +236,7 @@ fn mesh(
         schema: policy.probing.schema.number(),
         silence_probes: policy.evidence.down_probes,
         silence_us: us(policy.evidence.down_after),
+        flows: policy.probing.flows,
         targets,
         checks: checks(policy, services, region),
     }

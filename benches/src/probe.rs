@@ -130,6 +130,7 @@ pub fn plan(targets: u32, interval: Duration, window: Duration) -> Plan {
         expiry: Duration::from_secs(1),
         schema: Schema::TwoDigits,
         silence: None,
+        flows: 4,
         paths: (0..targets).map(path).collect(),
     }
 }

@@ -96,6 +96,13 @@ pub struct Probing {
     pub kinds: Vec<ProbeKind>,
     /// The histograms' schema.
     pub schema: Schema,
+    /// As how many flows each path is probed, which routers that balance over equal paths tell apart; 1 to 8.
+    #[serde(default = "flows")]
+    pub flows: u8,
+}
+
+const fn flows() -> u8 {
+    defaults::FLOWS
 }
 
 /// An address of nobody's agent that agents probe too.
@@ -259,6 +266,8 @@ pub mod defaults {
     pub const INTERVAL: Duration = Duration::from_millis(100);
     /// Length of a window.
     pub const WINDOW: Duration = Duration::from_secs(1);
+    /// Flows of a path.
+    pub const FLOWS: u8 = leeward_common::wire::v1::FLOWS;
     /// Relative capacity of a region.
     pub const CAPACITY: f64 = 1.0;
     /// Share of what is offered that is kept free.

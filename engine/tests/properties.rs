@@ -51,6 +51,7 @@ fn policy() -> Policy {
             expiry: SECOND * 3,
             kinds: vec![ProbeKind::Icmp],
             schema: Schema::TwoDigits,
+            flows: 4,
         },
         targets: Vec::<OutsideTarget>::new(),
         signal_sources: BTreeMap::from([(SourceId::parse("s").unwrap(), source)]),

@@ -9,8 +9,13 @@ use std::ops::RangeInclusive;
 
 use socket2::SockFilter;
 
-use crate::probe::icmp::{v4, v6};
+use crate::probe::{
+    icmp::{v4, v6},
+    token::IDENT_FLOW,
+};
 
+/// An identifier without the bits that tell the flow.
+const OUR_IDENT: u32 = !(IDENT_FLOW as u32) & 0xffff;
 /// Accept the whole packet.
 const ALL: u32 = 0xffff;
 
@@ -20,11 +25,16 @@ pub(super) fn nothing() -> Vec<SockFilter> {
     assemble(&[Op::Return(0)])
 }
 
-/// ICMP: echo replies to our identifier; errors about our echo requests, our SYNs and our STAMP requests.
+/// ICMP: echo replies to our identifiers, of which `ident` is the first; errors about our echo requests, our SYNs and our
+/// STAMP requests, which leave from `stamp_ports`.
 #[must_use]
-pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) -> Vec<SockFilter> {
+pub(super) fn icmp_v4(
+    ident: u16,
+    ports: &RangeInclusive<u16>,
+    stamp_ports: &[u16],
+) -> Vec<SockFilter> {
     let is = |value: u8, then, otherwise| Op::JumpEqual(u32::from(value), then, otherwise);
-    assemble(&[
+    let mut ops = vec![
         Op::IndexHeaderLength(0),
         Op::LoadByteAt(0),
         is(v4::ECHO_REPLY, Goto::Label("echo"), Goto::Next),
@@ -37,6 +47,7 @@ pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) 
         ),
         Op::Label("echo"),
         Op::LoadHalfAt(4),
+        Op::And(OUR_IDENT),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
         Op::Label("error"),
         // The quoted header's protocol; then the index moves past the quoted header.
@@ -52,13 +63,12 @@ pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) 
         Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Next),
         Op::JumpEqual(17, Goto::Next, Goto::Label("drop")),
         Op::LoadHalfAt(8),
-        Op::JumpEqual(
-            u32::from(stamp_port),
-            Goto::Label("accept"),
-            Goto::Label("drop"),
-        ),
+    ];
+    ops.extend(one_of(stamp_ports));
+    ops.extend([
         Op::Label("quoted echo"),
         Op::LoadHalfAt(8 + 4),
+        Op::And(OUR_IDENT),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
         Op::Label("quoted syn"),
         Op::LoadHalfAt(8),
@@ -72,15 +82,20 @@ pub(super) fn icmp_v4(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) 
         Op::Return(ALL),
         Op::Label("drop"),
         Op::Return(0),
-    ])
+    ]);
+    assemble(&ops)
 }
 
 /// ICMPv6: as [`icmp_v4`]. Quoted packets with extension headers are not ours: we send none.
 #[must_use]
-pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) -> Vec<SockFilter> {
+pub(super) fn icmp_v6(
+    ident: u16,
+    ports: &RangeInclusive<u16>,
+    stamp_ports: &[u16],
+) -> Vec<SockFilter> {
     const QUOTED: u32 = 8 + 40;
     let is = |value: u8, then, otherwise| Op::JumpEqual(u32::from(value), then, otherwise);
-    assemble(&[
+    let mut ops = vec![
         Op::LoadByte(0),
         is(v6::ECHO_REPLY, Goto::Label("echo"), Goto::Next),
         Op::JumpAtLeast(u32::from(v6::UNREACHABLE), Goto::Next, Goto::Label("drop")),
@@ -91,6 +106,7 @@ pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) 
         ),
         Op::Label("echo"),
         Op::LoadHalf(4),
+        Op::And(OUR_IDENT),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
         Op::Label("error"),
         Op::LoadByte(8 + 6),
@@ -98,13 +114,12 @@ pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) 
         Op::JumpEqual(6, Goto::Label("quoted syn"), Goto::Next),
         Op::JumpEqual(17, Goto::Next, Goto::Label("drop")),
         Op::LoadHalf(QUOTED),
-        Op::JumpEqual(
-            u32::from(stamp_port),
-            Goto::Label("accept"),
-            Goto::Label("drop"),
-        ),
+    ];
+    ops.extend(one_of(stamp_ports));
+    ops.extend([
         Op::Label("quoted echo"),
         Op::LoadHalf(QUOTED + 4),
+        Op::And(OUR_IDENT),
         Op::JumpEqual(u32::from(ident), Goto::Label("accept"), Goto::Label("drop")),
         Op::Label("quoted syn"),
         Op::LoadHalf(QUOTED),
@@ -118,7 +133,16 @@ pub(super) fn icmp_v6(ident: u16, ports: &RangeInclusive<u16>, stamp_port: u16) 
         Op::Return(ALL),
         Op::Label("drop"),
         Op::Return(0),
-    ])
+    ]);
+    assemble(&ops)
+}
+
+/// Accepts what was loaded if it is one of these, and drops it otherwise.
+fn one_of(values: &[u16]) -> Vec<Op> {
+    let is = |&value: &u16| Op::JumpEqual(u32::from(value), Goto::Label("accept"), Goto::Next);
+    let mut ops: Vec<Op> = values.iter().map(is).collect();
+    ops.push(Op::Jump("drop"));
+    ops
 }
 
 /// TCP over IPv4: SYN/ACKs and resets to our source ports.
@@ -181,6 +205,7 @@ enum Op {
     IndexFromAccumulator,
     Store,
     Restore,
+    Jump(&'static str),
     JumpEqual(u32, Goto, Goto),
     JumpAtLeast(u32, Goto, Goto),
     JumpAbove(u32, Goto, Goto),
@@ -253,6 +278,7 @@ fn assemble(ops: &[Op]) -> Vec<SockFilter> {
             Op::IndexFromAccumulator => plain(MISC, 0),
             Op::Store => plain(ST, 0),
             Op::Restore => plain(LD | MEM, 0),
+            Op::Jump(label) => plain(JMP, u32::from(distance(Goto::Label(label)))),
             Op::JumpEqual(value, then, otherwise) => jump(JEQ, value, then, otherwise),
             Op::JumpAtLeast(value, then, otherwise) => jump(JGE, value, then, otherwise),
             Op::JumpAbove(value, then, otherwise) => jump(JGT, value, then, otherwise),
@@ -279,9 +305,10 @@ mod tests {
     };
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const IDENT: u16 = 0xbeef;
+    const IDENT: u16 = 0xbee8;
+    const SUM: u16 = 0x7654;
     const PORTS: RangeInclusive<u16> = 61_000..=61_007;
-    const STAMP_PORT: u16 = 50_000;
+    const STAMP_PORTS: [u16; 3] = [50_000, 50_003, 60_000];
 
     /// Whether the kernel lets a packet through. A datagram socket filters its messages as a raw one its packets.
     fn passes(filter: &[SockFilter], packet: &[u8]) -> bool {
@@ -319,11 +346,11 @@ mod tests {
     /// Whether the parsers see something that can be ours.
     fn ours(answer: Option<Answer>) -> bool {
         match answer {
-            Some(Answer::Reply(echo)) => echo.ident == IDENT,
+            Some(Answer::Reply(echo)) => echo.ident & !IDENT_FLOW == IDENT,
             Some(Answer::Error {
                 quoted: Quoted::Echo { ident, .. },
                 ..
-            }) => ident == IDENT,
+            }) => ident & !IDENT_FLOW == IDENT,
             Some(Answer::Error {
                 quoted: Quoted::Syn { source_port, .. },
                 ..
@@ -331,7 +358,7 @@ mod tests {
             Some(Answer::Error {
                 quoted: Quoted::Stamp { source_port, .. },
                 ..
-            }) => source_port == STAMP_PORT,
+            }) => STAMP_PORTS.contains(&source_port),
             None => false,
         }
     }
@@ -352,22 +379,22 @@ mod tests {
         #[test]
         fn icmp_filters_pass_what_the_parsers_take_for_ours(
             message_type in prop_oneof![0u8..=15, 128u8..=130],
-            ident in prop_oneof![Just(IDENT), any::<u16>()],
-            port in prop_oneof![60_998u16..61_010, Just(STAMP_PORT), any::<u16>()],
+            ident in prop_oneof![IDENT - 1..=IDENT + 8, any::<u16>()],
+            port in prop_oneof![60_998u16..61_010, prop::sample::select(&STAMP_PORTS), any::<u16>()],
             quoted_protocol in prop_oneof![Just(1u8), Just(58), Just(6), Just(17), any::<u8>()],
             (outer, inner) in (0usize..=10, 0usize..=10),
             cut in prop_oneof![3 => Just(0usize), 1 => 0usize..120],
         ) {
             let quoted = |request: u8| {
                 let ports = matches!(quoted_protocol, 6 | 17);
-                let mut bytes = if ports { syn(port).to_vec() } else { echo(ident).encode_v6().to_vec() };
+                let mut bytes = if ports { syn(port).to_vec() } else { echo(ident).encode_v6(SUM).to_vec() };
                 if !ports {
                     bytes[0] = request;
                 }
                 bytes
             };
             let message = |is_reply, quoting: Vec<u8>| {
-                let mut bytes = if is_reply { echo(ident).encode_v6().to_vec() } else { [vec![0; 8], quoting].concat() };
+                let mut bytes = if is_reply { echo(ident).encode_v6(SUM).to_vec() } else { [vec![0; 8], quoting].concat() };
                 bytes[0] = message_type;
                 bytes
             };
@@ -375,14 +402,14 @@ mod tests {
             let packet = ipv4(1, Ipv4Addr::LOCALHOST, outer, &packet);
             let packet = &packet[..packet.len().saturating_sub(cut)];
             let expected = ours(icmp::parse_v4(packet).ok());
-            let passed = passes(&icmp_v4(IDENT, &PORTS, STAMP_PORT), packet);
+            let passed = passes(&icmp_v4(IDENT, &PORTS, &STAMP_PORTS), packet);
             prop_assert!(passed || !expected, "v4 dropped");
             prop_assert!(!passed || expected || cut > 0, "v4 passed");
 
             let packet = message(message_type == 129, ipv6(quoted_protocol, Ipv6Addr::LOCALHOST, &quoted(128)));
             let packet = &packet[..packet.len().saturating_sub(cut)];
             let expected = ours(icmp::parse_v6(packet).ok());
-            let passed = passes(&icmp_v6(IDENT, &PORTS, STAMP_PORT), packet);
+            let passed = passes(&icmp_v6(IDENT, &PORTS, &STAMP_PORTS), packet);
             prop_assert!(passed || !expected, "v6 dropped");
             prop_assert!(!passed || expected || cut > 0, "v6 passed");
         }

@@ -24,7 +24,8 @@ const PACKET_BYTES: usize = 256;
 /// that it came to (40) and its TTL (24).
 const CONTROL_BYTES: usize = 256;
 
-/// Sends one packet to an address; raw sockets want port 0. `source` pins the source address, of the same family.
+/// Sends one packet to an address; raw sockets want port 0. Over IPv6 the address's flow information goes with it where the
+/// socket was told so. `source` pins the source address, of the same family.
 ///
 /// # Errors
 ///
@@ -384,7 +385,7 @@ impl Name {
             SocketAddr::V6(address) => Self::V6(libc::sockaddr_in6 {
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: address.port().to_be(),
-                sin6_flowinfo: 0,
+                sin6_flowinfo: address.flowinfo().to_be(),
                 sin6_addr: in6_addr(*address.ip()),
                 // The interface of a link-local peer that was received from.
                 sin6_scope_id: address.scope_id(),

@@ -1,9 +1,15 @@
-//! Raw sockets, their options and filters, opened while the process holds CAP_NET_RAW.
+//! The prober's sockets: raw ones while the process holds CAP_NET_RAW, without it what the kernel lets anybody have.
+//!
+//! ```text
+//!              with CAP_NET_RAW      without
+//!  STAMP       UDP                   UDP                     one socket for each flow: the port is what differs
+//!  ICMP        raw                   ping socket             if net.ipv4.ping_group_range allows; one for each flow
+//!  TCP SYN     raw                   connect ([`Connector`])   each probe is a connection, and a flow of its own
+//! ```
 //!
 //! A raw socket receives from the moment it exists. So each gets a filter that drops everything first, is drained of
-//! what had slipped in before, and only then gets its real filter ([`super::filter`]).
-//!
-//! Modes for processes without the privilege (ping sockets, `connect`) will be further ways to fill a [`Channel`].
+//! what had slipped in before, and only then gets its real filter ([`super::filter`]). What is lost without the privilege:
+//! nobody tells of ICMP errors, so what they are about ends as lost.
 
 #![allow(unsafe_code)]
 
@@ -16,8 +22,9 @@ use std::{
 use leeward_common::report::ProbeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::filter;
+use super::{connecting::Connector, filter};
 use crate::{
+    flow,
     probe::icmp::{v4, v6},
     probe::token::TokenKey,
     prober::{Family, ProberConfig},
@@ -26,6 +33,32 @@ use crate::{
 /// Room for answers while the probe thread does not run, and for transmit stamps, which are charged to it too: about
 /// 5,000 small packets. The kernel grants less where `net.core.rmem_max` says so.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
+/// How probes of a kind leave.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// By a raw socket.
+    Raw,
+    /// By ping sockets, which need no privilege but a group that the kernel allows.
+    Ping,
+    /// By `connect`, which needs nothing: the kernel's own round-trip time of the handshake.
+    Connect,
+    /// By UDP sockets.
+    Udp,
+}
+
+impl Mode {
+    /// The name used in messages and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Ping => "ping",
+            Self::Connect => "connect",
+            Self::Udp => "udp",
+        }
+    }
+}
 
 /// A socket that could not be opened, and why.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,16 +85,8 @@ impl std::fmt::Display for Missing {
 
 /// Not one socket could be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The process lacks the privilege.
-    #[error(
-        "cannot open raw sockets without CAP_NET_RAW; run as a systemd service with AmbientCapabilities=CAP_NET_RAW, as root, or after `setcap cap_net_raw+p` on the binary"
-    )]
-    NotPermitted,
-    /// Something else, for each kind and family.
-    #[error("cannot open any probe socket: {}", list(.0))]
-    Nothing(Vec<Missing>),
-}
+#[error("cannot open any probe socket: {}", list(.0))]
+pub struct OpenError(Vec<Missing>);
 
 fn list(missing: &[Missing]) -> String {
     missing
@@ -79,6 +104,10 @@ pub struct Channel {
     pub kind: ProbeKind,
     /// Of which family it is.
     pub family: Family,
+    /// How.
+    pub mode: Mode,
+    /// Whether the kernel takes a flow label with each packet.
+    pub takes_labels: bool,
     /// The receive buffer that the kernel granted, bytes.
     pub receive_buffer_bytes: usize,
 }
@@ -90,64 +119,97 @@ impl AsRawFd for Channel {
 }
 
 /// The sockets of a prober.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sockets {
     channels: Vec<Channel>,
+    connectors: Vec<Connector>,
     missing: Vec<Missing>,
 }
 
 impl Sockets {
-    /// Opens a raw socket for each kind and family. Some may be missing, for example where there is no IPv6.
+    /// Opens what there is for each kind and family: the best that the process may. Some may be missing, for example where
+    /// there is no IPv6.
     ///
     /// # Errors
     ///
     /// Returns why, when not one could be opened.
     pub fn open(config: &ProberConfig) -> Result<Self, OpenError> {
-        let (mut channels, mut missing) = (Vec::new(), Vec::new());
-        let mut not_permitted = 0;
-        // From which port STAMP probes leave, by family: ICMP errors quote it.
-        let mut stamp_ports = [0; 2];
+        let mut sockets = Self::default();
         for kind in [ProbeKind::Stamp, ProbeKind::Icmp, ProbeKind::TcpSyn] {
             for family in [Family::V4, Family::V6] {
-                let stamp_port = stamp_ports[family as usize];
-                match Channel::open(kind, family, config, stamp_port) {
-                    Ok(channel) => {
-                        if kind == ProbeKind::Stamp {
-                            stamp_ports[family as usize] = channel.port();
-                        }
-                        channels.push(channel);
-                    }
-                    Err(error) => {
-                        not_permitted +=
-                            usize::from(error.kind() == io::ErrorKind::PermissionDenied);
-                        missing.push(Missing {
-                            kind,
-                            family,
-                            reason: error.to_string(),
-                        });
-                    }
+                if let Err(error) = sockets.open_best(kind, family, config) {
+                    sockets.missing.push(Missing {
+                        kind,
+                        family,
+                        reason: error.to_string(),
+                    });
                 }
             }
         }
-        let raw = |channel: &Channel| channel.kind != ProbeKind::Stamp;
-        if !channels.iter().any(raw) && not_permitted == missing.len() {
-            return Err(OpenError::NotPermitted);
+        if sockets.channels.is_empty() && sockets.connectors.is_empty() {
+            return Err(OpenError(sockets.missing));
         }
-        if channels.is_empty() {
-            return Err(OpenError::Nothing(missing));
-        }
-        Ok(Self { channels, missing })
+        Ok(sockets)
     }
 
-    /// The open ones.
+    /// The best mode that the kernel allows.
+    fn open_best(
+        &mut self,
+        kind: ProbeKind,
+        family: Family,
+        config: &ProberConfig,
+    ) -> io::Result<()> {
+        if kind == ProbeKind::Stamp {
+            return self.open_each_flow(|| Channel::open_plain(kind, family, config));
+        }
+        // From which ports STAMP probes leave: ICMP errors quote them.
+        let stamp_ports = self.stamp_ports(family);
+        let denied = match Channel::open_raw(kind, family, config, &stamp_ports) {
+            Ok(channel) => {
+                self.channels.push(channel);
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
+            Err(error) => return Err(error),
+        };
+        let instead = match kind {
+            ProbeKind::TcpSyn => Connector::open(family, bound_to(family, config))
+                .map(|connector| self.connectors.push(connector)),
+            _ => self.open_each_flow(|| Channel::open_plain(kind, family, config)),
+        };
+        instead.map_err(|error| {
+            let other = match kind {
+                ProbeKind::TcpSyn => "connections cannot be watched",
+                _ => "net.ipv4.ping_group_range may not include this process's group",
+            };
+            let text = format!("raw sockets need CAP_NET_RAW ({denied}), and {other} ({error})");
+            io::Error::new(error.kind(), text)
+        })
+    }
+
+    /// All or none.
+    fn open_each_flow(&mut self, open: impl Fn() -> io::Result<Channel>) -> io::Result<()> {
+        let opened: io::Result<Vec<Channel>> = (0..flow::MAX).map(|_| open()).collect();
+        self.channels.extend(opened?);
+        Ok(())
+    }
+
+    fn stamp_ports(&self, family: Family) -> Vec<u16> {
+        let leaving =
+            |channel: &&Channel| (channel.kind, channel.family) == (ProbeKind::Stamp, family);
+        let channels = self.channels.iter().filter(leaving);
+        channels.map(Channel::port).collect()
+    }
+
+    /// The open ones. Where a kind has one for each flow they stand in the order of the flows.
     #[must_use]
     pub fn channels(&self) -> &[Channel] {
         &self.channels
     }
 
-    /// The open ones, for use.
-    pub(crate) fn into_channels(self) -> Vec<Channel> {
-        self.channels
+    /// The open ones, for use, and what connects.
+    pub(crate) fn into_parts(self) -> (Vec<Channel>, Vec<Connector>) {
+        (self.channels, self.connectors)
     }
 
     /// Those that could not be opened, and why.
@@ -156,46 +218,83 @@ impl Sockets {
         &self.missing
     }
 
-    /// Whether there is a socket for such probes.
+    /// How such probes leave; `None` if they cannot.
     #[must_use]
-    pub fn has(&self, kind: ProbeKind, family: Family) -> bool {
-        self.channels
+    pub fn mode(&self, kind: ProbeKind, family: Family) -> Option<Mode> {
+        let by_socket = self
+            .channels
             .iter()
-            .any(|channel| channel.kind == kind && channel.family == family)
+            .find(|channel| channel.kind == kind && channel.family == family);
+        let connects = || {
+            kind == ProbeKind::TcpSyn && self.connectors.iter().any(|own| own.family() == family)
+        };
+        by_socket
+            .map(|channel| channel.mode)
+            .or_else(|| connects().then_some(Mode::Connect))
+    }
+
+    /// Whether every kind over this family has the mode that the privilege gives.
+    #[must_use]
+    pub fn is_privileged(&self, family: Family) -> bool {
+        [ProbeKind::Icmp, ProbeKind::TcpSyn]
+            .iter()
+            .all(|&kind| self.mode(kind, family) == Some(Mode::Raw))
+    }
+}
+
+fn bound_to(family: Family, config: &ProberConfig) -> Option<IpAddr> {
+    match family {
+        Family::V4 => config.bind_v4.map(IpAddr::V4),
+        Family::V6 => config.bind_v6.map(IpAddr::V6),
     }
 }
 
 impl Channel {
-    /// `stamp_port` is where STAMP probes of this family leave from; ICMP errors about them are let through.
-    fn open(
+    /// A UDP socket for STAMP, or a ping socket for ICMP: nothing comes to them but what is meant for them.
+    fn open_plain(kind: ProbeKind, family: Family, config: &ProberConfig) -> io::Result<Self> {
+        let (protocol, mode) = match (kind, family) {
+            (ProbeKind::Icmp, Family::V4) => (Protocol::ICMPV4, Mode::Ping),
+            (ProbeKind::Icmp, Family::V6) => (Protocol::ICMPV6, Mode::Ping),
+            _ => (Protocol::UDP, Mode::Udp),
+        };
+        let socket = Socket::new(domain(family), Type::DGRAM, Some(protocol))?;
+        socket.set_nonblocking(true)?;
+        let receive_buffer_bytes = prepare(&socket)?;
+        let address = bound_to(family, config).unwrap_or_else(|| any(family));
+        // The kernel chooses a port, or an identifier, that nobody else has.
+        socket.bind(&SocketAddr::new(address, 0).into())?;
+        Ok(Self {
+            takes_labels: takes_labels(&socket, family),
+            socket,
+            kind,
+            family,
+            mode,
+            receive_buffer_bytes,
+        })
+    }
+
+    /// `stamp_ports` are where STAMP probes of this family leave from; ICMP errors about them are let through.
+    fn open_raw(
         kind: ProbeKind,
         family: Family,
         config: &ProberConfig,
-        stamp_port: u16,
+        stamp_ports: &[u16],
     ) -> io::Result<Self> {
-        let (socket_type, protocol) = match (kind, family) {
-            (ProbeKind::Icmp, Family::V4) => (Type::RAW, Protocol::ICMPV4),
-            (ProbeKind::Icmp, Family::V6) => (Type::RAW, Protocol::ICMPV6),
-            (ProbeKind::TcpSyn, _) => (Type::RAW, Protocol::TCP),
-            (ProbeKind::Stamp, _) => (Type::DGRAM, Protocol::UDP),
+        let protocol = match (kind, family) {
+            (ProbeKind::Icmp, Family::V4) => Protocol::ICMPV4,
+            (ProbeKind::Icmp, Family::V6) => Protocol::ICMPV6,
+            _ => Protocol::TCP,
         };
-        let socket = Socket::new(domain(family), socket_type, Some(protocol))?;
+        let socket = Socket::new(domain(family), Type::RAW, Some(protocol))?;
         socket.attach_filter(&filter::nothing())?;
         socket.set_nonblocking(true)?;
-        let bind = match family {
-            Family::V4 => config.bind_v4.map(IpAddr::V4),
-            Family::V6 => config.bind_v6.map(IpAddr::V6),
-        };
-        match (bind, kind) {
-            (Some(address), _) => socket.bind(&SocketAddr::new(address, 0).into())?,
-            // The kernel chooses a port that nobody else has.
-            (None, ProbeKind::Stamp) => socket.bind(&SocketAddr::new(any(family), 0).into())?,
-            (None, ProbeKind::Icmp | ProbeKind::TcpSyn) => {}
+        if let Some(address) = bound_to(family, config) {
+            socket.bind(&SocketAddr::new(address, 0).into())?;
         }
         let receive_buffer_bytes = prepare(&socket)?;
         let ident = TokenKey::new(config.secret).ident();
         let ports = &config.syn_source_ports;
-        match (kind, family) {
+        let filter = match (kind, family) {
             (ProbeKind::Icmp, Family::V4) => {
                 let passed = [
                     v4::ECHO_REPLY,
@@ -207,8 +306,7 @@ impl Channel {
                     .iter()
                     .fold(u32::MAX, |mask, &number| mask & !(1u32 << number));
                 set_option(&socket, libc::SOL_RAW, ICMP_FILTER, &blocked)?;
-                drain(&socket)?;
-                socket.attach_filter(&filter::icmp_v4(ident, ports, stamp_port))?;
+                filter::icmp_v4(ident, ports, stamp_ports)
             }
             (ProbeKind::Icmp, Family::V6) => {
                 let mut blocked = [u32::MAX; 8];
@@ -223,35 +321,30 @@ impl Channel {
                     blocked[usize::from(number >> 5)] &= !(1 << (number & 31));
                 }
                 set_option(&socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, &blocked)?;
-                drain(&socket)?;
-                socket.attach_filter(&filter::icmp_v6(ident, ports, stamp_port))?;
+                filter::icmp_v6(ident, ports, stamp_ports)
             }
-            (ProbeKind::TcpSyn, Family::V4) => {
-                drain(&socket)?;
-                socket.attach_filter(&filter::tcp_v4(ports))?;
-            }
-            (ProbeKind::TcpSyn, Family::V6) => {
+            (_, Family::V4) => filter::tcp_v4(ports),
+            (_, Family::V6) => {
                 // The kernel knows the source address and fills in the checksum, 16 bytes into the header.
                 set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_CHECKSUM, &16i32)?;
-                drain(&socket)?;
-                socket.attach_filter(&filter::tcp_v6(ports))?;
+                filter::tcp_v6(ports)
             }
-            // Nothing but what is addressed to its port comes to a UDP socket.
-            (ProbeKind::Stamp, _) => {
-                drain(&socket)?;
-                socket.detach_filter()?;
-            }
-        }
+        };
+        drain(&socket)?;
+        socket.attach_filter(&filter)?;
         Ok(Self {
+            takes_labels: takes_labels(&socket, family),
             socket,
             kind,
             family,
+            mode: Mode::Raw,
             receive_buffer_bytes,
         })
     }
 
-    /// The port that it is bound to; 0 for raw ones.
-    fn port(&self) -> u16 {
+    /// The port that it is bound to, of ping sockets the identifier; 0 for raw ones.
+    #[must_use]
+    pub fn port(&self) -> u16 {
         let address = self.socket.local_addr().ok();
         let address = address.and_then(|address| address.as_socket());
         address.map_or(0, |address| address.port())
@@ -266,6 +359,13 @@ impl Channel {
     pub fn restart_stamps(&self) -> io::Result<()> {
         restart_stamps(&self.socket)
     }
+}
+
+/// Asks that the flow label of each packet be that of its address. A kernel that refuses chooses labels itself.
+fn takes_labels(socket: &Socket, family: Family) -> bool {
+    const IPV6_FLOWINFO_SEND: libc::c_int = 33;
+    family == Family::V6
+        && set_option(socket, libc::IPPROTO_IPV6, IPV6_FLOWINFO_SEND, &1i32).is_ok()
 }
 
 pub(super) fn restart_stamps(socket: &Socket) -> io::Result<()> {

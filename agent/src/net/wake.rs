@@ -51,11 +51,11 @@ impl AsRawFd for Waker {
 }
 
 /// The most descriptors that one [`wait`] watches.
-pub const MAX_WATCHED: usize = 8;
+pub const MAX_WATCHED: usize = 48;
 
 /// Sleeps until one of `watched` has a packet or an error, or until the moment `until_ns` of the monotonic clock.
 /// Returns bit `i` set when `watched[i]` is ready; no bit when the moment came or a signal did.
-pub fn wait(watched: &[RawFd], until_ns: u64) -> u32 {
+pub fn wait(watched: &[RawFd], until_ns: u64) -> u64 {
     debug_assert!(watched.len() <= MAX_WATCHED);
     let mut polled = [libc::pollfd {
         fd: -1,

@@ -1,22 +1,27 @@
 //! ICMP echo (RFC 792, RFC 4443): requests out; replies, and errors with what they quote, back.
 //!
 //! ```text
-//!  0     1     2           4           6           8         12         16             24          32
-//!  ┌─────┬─────┬───────────┬───────────┬───────────┬─────────┬──────────┬──────────────┬────────────┐
-//!  │type │code │ checksum  │ ident     │ sequence  │ slot    │ sequence │ sent_ns      │ token      │  big-endian
-//!  └─────┴─────┴───────────┴───────────┴───────────┴─────────┴──────────┴──────────────┴────────────┘
+//!  0     1     2           4           6           8         12         16             24          32        34
+//!  ┌─────┬─────┬───────────┬───────────┬───────────┬─────────┬──────────┬──────────────┬────────────┬─────────┐
+//!  │type │code │ checksum  │ ident     │ sequence  │ slot    │ sequence │ sent_ns      │ token      │ balance │  big-endian
+//!  └─────┴─────┴───────────┴───────────┴───────────┴─────────┴──────────┴──────────────┴────────────┴─────────┘
 //! ```
 //!
-//! The header's sequence is the lower half of the probe's. An error must quote the first eight bytes of what it is about
+//! Routers that balance over equal paths hash the first words of ICMP as they hash ports. So the identifier and the checksum
+//! of a flow are constant: the last field balances what varies from probe to probe (as Paris traceroute does; Augustin et
+//! al., IMC 2006). Over IPv6 the kernel adds the addresses to the checksum, which are constant too.
+//!
+//! The header's sequence is a part of the token. An error must quote the first eight bytes of what it is about
 //! and usually quotes more; where it quotes the whole probe the token decides, else, over IPv4, identifier, sequence
-//! and checksum, which depends on the token.
+//! and checksum, none of which can be guessed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{NotAnAnswer, behind_ipv4, checksum, stamp, take, take_u16, take_u32, token::Identity};
 
 /// Length of a probe from the ICMP header on.
-pub const ECHO_BYTES: usize = 8 + IDENTITY_BYTES;
+pub const ECHO_BYTES: usize = BALANCE_AT + 2;
+const BALANCE_AT: usize = 8 + IDENTITY_BYTES;
 const IDENTITY_BYTES: usize = 24;
 
 /// Protocol numbers of the IP headers.
@@ -58,7 +63,7 @@ pub mod v6 {
 /// An echo request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Echo {
-    /// The process's identifier.
+    /// The flow's identifier.
     pub ident: u16,
     /// Which probe.
     pub identity: Identity,
@@ -89,7 +94,7 @@ pub enum Quoted {
         to: IpAddr,
         /// Its identifier.
         ident: u16,
-        /// Lower half of its sequence.
+        /// Its header's sequence.
         sequence: u16,
         /// Its checksum; computed by the kernel over IPv6.
         checksum: u16,
@@ -121,45 +126,43 @@ pub enum Quoted {
 }
 
 impl Echo {
-    /// The request over IPv4.
+    /// The request over IPv4, which bears this checksum; neither 0 nor 0xffff can be borne.
     #[must_use]
-    pub fn encode_v4(&self) -> [u8; ECHO_BYTES] {
-        let mut bytes = self.encode(v4::ECHO_REQUEST);
-        let sum = checksum(&[&bytes]);
-        bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+    pub fn encode_v4(&self, checksum: u16) -> [u8; ECHO_BYTES] {
+        let mut bytes = self.encode(v4::ECHO_REQUEST, checksum);
+        bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
 
-    /// The request over IPv6, its checksum left to the kernel (RFC 3542 section 3.1).
+    /// The request over IPv6, its checksum left to the kernel (RFC 3542 section 3.1): it differs from this one only by what
+    /// the addresses add.
     #[must_use]
-    pub fn encode_v6(&self) -> [u8; ECHO_BYTES] {
-        self.encode(v6::ECHO_REQUEST)
+    pub fn encode_v6(&self, checksum: u16) -> [u8; ECHO_BYTES] {
+        self.encode(v6::ECHO_REQUEST, checksum)
     }
 
-    /// The checksum of the request over IPv4.
-    #[must_use]
-    pub fn checksum_v4(&self) -> u16 {
-        checksum(&[&self.encode(v4::ECHO_REQUEST)])
-    }
-
-    fn encode(&self, message_type: u8) -> [u8; ECHO_BYTES] {
+    /// With a checksum of zero, and balanced for this one.
+    fn encode(&self, message_type: u8, sum: u16) -> [u8; ECHO_BYTES] {
         let mut bytes = [0; ECHO_BYTES];
         bytes[0] = message_type;
         bytes[4..6].copy_from_slice(&self.ident.to_be_bytes());
-        bytes[6..8].copy_from_slice(&(self.identity.sequence as u16).to_be_bytes());
+        bytes[6..8].copy_from_slice(&self.identity.echo_sequence().to_be_bytes());
         bytes[8..12].copy_from_slice(&self.identity.slot.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.identity.sequence.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.identity.sent_ns.to_be_bytes());
         bytes[24..32].copy_from_slice(&self.identity.token.to_be_bytes());
+        let balance = checksum(&[&sum.to_be_bytes(), &bytes]);
+        bytes[BALANCE_AT..].copy_from_slice(&balance.to_be_bytes());
         bytes
     }
 
     /// A reply from its ICMP header on; it must be as long as the request was.
     fn parse(bytes: &[u8]) -> Result<Self, NotAnAnswer> {
         let identity = parse_identity(bytes)?;
+        let _balance: [u8; 2] = take(bytes, BALANCE_AT)?;
         if bytes.len() != ECHO_BYTES
             || bytes[1] != 0
-            || take_u16(bytes, 6)? != identity.sequence as u16
+            || take_u16(bytes, 6)? != identity.echo_sequence()
         {
             return Err(NotAnAnswer::Foreign);
         }
@@ -177,6 +180,20 @@ fn parse_identity(bytes: &[u8]) -> Result<Identity, NotAnAnswer> {
         sent_ns: take(bytes, 16).map(u64::from_be_bytes)?,
         token: take(bytes, 24).map(u64::from_be_bytes)?,
     })
+}
+
+/// Parses what an IPv4 ping socket received, from the ICMP header on. The kernel puts its own identifier into requests and lets
+/// only their replies in.
+///
+/// # Errors
+///
+/// Returns why it is no answer.
+pub fn parse_ping_v4(message: &[u8]) -> Result<Answer, NotAnAnswer> {
+    let [message_type] = take(message, 0)?;
+    match message_type {
+        v4::ECHO_REPLY => Echo::parse(message).map(Answer::Reply),
+        _ => Err(NotAnAnswer::Foreign),
+    }
 }
 
 /// Parses what an IPv4 raw socket received, from the IP header on.
@@ -277,8 +294,12 @@ fn parse_quoted(
 mod tests {
     use pnet_packet::{
         Packet,
-        icmp::{self, echo_request::EchoRequestPacket},
-        icmpv6::{self, MutableIcmpv6Packet},
+        icmp::{
+            self, IcmpPacket, IcmpTypes, echo_reply::MutableEchoReplyPacket,
+            echo_request::EchoRequestPacket,
+        },
+        icmpv6::{self, Icmpv6Packet, MutableIcmpv6Packet},
+        udp::{self, MutableUdpPacket},
     };
     use proptest::prelude::*;
 
@@ -294,9 +315,11 @@ mod tests {
             token: 0x2122_2324_2526_2728,
         },
     };
+    /// What requests of a flow bear.
+    const SUM: u16 = 0x7654;
     const GOLDEN_V4: [u8; ECHO_BYTES] = [
-        8, 0, 0, 0, 0xab, 0xcd, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
-        0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28,
+        8, 0, 0x76, 0x54, 0xab, 0xcd, 0x21, 0x22, 1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14,
+        0x15, 0x16, 0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0xc3, 0xbe,
     ];
 
     fn echo() -> impl Strategy<Value = Echo> {
@@ -333,36 +356,35 @@ mod tests {
 
     #[test]
     fn a_request_has_these_bytes() {
+        assert_eq!(ECHO.encode_v4(SUM), GOLDEN_V4);
         let mut golden = GOLDEN_V4;
-        assert_eq!(ECHO.encode_v4()[..2], golden[..2]);
-        assert_eq!(ECHO.encode_v4()[2..4], [0x54, 0x2d], "checksum");
-        golden[2..4].copy_from_slice(&[0x54, 0x2d]);
-        assert_eq!(ECHO.encode_v4(), golden);
         golden[..4].copy_from_slice(&[128, 0, 0, 0]);
-        assert_eq!(ECHO.encode_v6(), golden);
+        // Its type is 120 more.
+        golden[32..].copy_from_slice(&[0x4b, 0xbe]);
+        assert_eq!(ECHO.encode_v6(SUM), golden);
     }
 
     #[test]
     fn a_request_is_what_another_parser_reads() {
-        let bytes = ECHO.encode_v4();
+        let bytes = ECHO.encode_v4(SUM);
         let theirs = EchoRequestPacket::new(&bytes).unwrap();
         assert_eq!(
             (theirs.get_identifier(), theirs.get_sequence_number()),
-            (0xabcd, 0x0708)
+            (0xabcd, 0x2122)
         );
         assert_eq!(
             theirs.get_checksum(),
             icmp::checksum(&icmp::IcmpPacket::new(&bytes).unwrap())
         );
         assert_eq!(theirs.payload(), &bytes[8..]);
-        let mut bytes = ECHO.encode_v6();
+        let mut bytes = ECHO.encode_v6(SUM);
         let theirs = MutableIcmpv6Packet::new(&mut bytes).unwrap();
         assert_eq!(theirs.get_icmpv6_type(), icmpv6::Icmpv6Types::EchoRequest);
     }
 
     #[test]
     fn a_reply_that_was_cut_or_padded_is_none() {
-        let whole = reply_v4(&ECHO.encode_v4(), 0);
+        let whole = reply_v4(&ECHO.encode_v4(SUM), 0);
         for length in 0..whole.len() {
             assert_eq!(
                 parse_v4(&whole[..length]),
@@ -379,7 +401,7 @@ mod tests {
     #[test]
     fn an_error_that_quotes_eight_bytes_still_names_the_probe() {
         let to = Ipv4Addr::new(192, 0, 2, 7);
-        let error = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4()[..8]);
+        let error = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4(SUM)[..8]);
         let Ok(Answer::Error {
             message_type: 11,
             code: 1,
@@ -390,8 +412,8 @@ mod tests {
         else {
             panic!("{:?}", parse_v4(&error))
         };
-        assert_eq!((checksum, identity), (ECHO.checksum_v4(), None));
-        let short = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4()[..7]);
+        assert_eq!((checksum, identity), (SUM, None));
+        let short = error_v4(v4::TIME_EXCEEDED, to, 0, &ECHO.encode_v4(SUM)[..7]);
         assert_eq!(parse_v4(&short), Err(NotAnAnswer::Truncated));
     }
 
@@ -421,35 +443,107 @@ mod tests {
 
     #[test]
     fn requests_and_quoted_replies_are_foreign() {
-        let request = ipv4(1, Ipv4Addr::LOCALHOST, 0, &ECHO.encode_v4());
+        let request = ipv4(1, Ipv4Addr::LOCALHOST, 0, &ECHO.encode_v4(SUM));
         assert_eq!(parse_v4(&request), Err(NotAnAnswer::Foreign));
-        let mut reply = ECHO.encode_v4();
+        let mut reply = ECHO.encode_v4(SUM);
         reply[0] = v4::ECHO_REPLY;
         let error = error_v4(v4::UNREACHABLE, Ipv4Addr::LOCALHOST, 0, &reply);
         assert_eq!(parse_v4(&error), Err(NotAnAnswer::Foreign));
-        assert_eq!(parse_v6(&ECHO.encode_v6()), Err(NotAnAnswer::Foreign));
+        assert_eq!(parse_v6(&ECHO.encode_v6(SUM)), Err(NotAnAnswer::Foreign));
     }
 
     proptest! {
+        /// Identifier, sequence, payload, and a checksum that is right and the flow's own, whatever the probe.
+        #[test]
+        fn another_implementation_reads_every_request(echo in echo(), sum in 1u16..=0xfffe) {
+            let bytes = echo.encode_v4(sum);
+            let theirs = EchoRequestPacket::new(&bytes).unwrap();
+            prop_assert_eq!(theirs.get_icmp_type(), IcmpTypes::EchoRequest);
+            prop_assert_eq!((theirs.get_identifier(), theirs.get_sequence_number()), (echo.ident, echo.identity.echo_sequence()));
+            prop_assert_eq!(theirs.get_checksum(), sum);
+            prop_assert_eq!(icmp::checksum(&IcmpPacket::new(&bytes).unwrap()), sum);
+            prop_assert_eq!(theirs.payload(), &bytes[8..]);
+        }
+
+        /// What the kernel will fill in over IPv6 depends on flow and addresses alone.
+        #[test]
+        fn another_implementation_finds_one_checksum_for_all_requests_of_a_flow(
+            (one, other) in (echo(), echo()), sum in 1u16..=0xfffe, from: [u8; 16], to: [u8; 16],
+        ) {
+            let theirs = |echo: Echo| {
+                let bytes = Echo { ident: one.ident, ..echo }.encode_v6(sum);
+                icmpv6::checksum(&Icmpv6Packet::new(&bytes).unwrap(), &from.into(), &to.into())
+            };
+            prop_assert_eq!(theirs(one), theirs(other));
+        }
+
+        /// A reply that another implementation builds from a request's payload.
+        #[test]
+        fn the_reply_of_another_implementation_is_read(echo in echo(), options in 0usize..=10) {
+            let request = echo.encode_v4(SUM);
+            let mut bytes = [0; ECHO_BYTES];
+            let mut theirs = MutableEchoReplyPacket::new(&mut bytes).unwrap();
+            theirs.set_icmp_type(IcmpTypes::EchoReply);
+            theirs.set_identifier(echo.ident);
+            theirs.set_sequence_number(echo.identity.echo_sequence());
+            theirs.set_payload(&request[8..]);
+            let sum = icmp::checksum(&IcmpPacket::new(theirs.packet()).unwrap());
+            theirs.set_checksum(sum);
+            prop_assert_eq!(parse_ping_v4(&bytes), Ok(Answer::Reply(echo)));
+            let packet = ipv4(1, Ipv4Addr::LOCALHOST, options, &bytes);
+            prop_assert_eq!(parse_v4(&packet), Ok(Answer::Reply(echo)));
+        }
+
+        /// A STAMP request as another implementation puts it into a datagram, quoted in an error.
+        #[test]
+        fn a_quoted_datagram_of_another_implementation_is_read(
+            sequence: u32, time: u64, ssid: u16, from: u16, port: u16, to: [u8; 4], options in 0usize..=10,
+        ) {
+            let request = stamp::Request {
+                sequence,
+                time: stamp::Stamp(time),
+                error: stamp::ErrorEstimate::unknown(stamp::Format::Ntp),
+                ssid,
+            };
+            let payload = request.encode(None);
+            let mut datagram = vec![0; 8 + payload.len()];
+            let mut theirs = MutableUdpPacket::new(&mut datagram).unwrap();
+            theirs.set_source(from);
+            theirs.set_destination(port);
+            theirs.set_length((8 + payload.len()) as u16);
+            theirs.set_payload(&payload);
+            let sum = udp::ipv4_checksum(&theirs.to_immutable(), &Ipv4Addr::LOCALHOST, &to.into());
+            theirs.set_checksum(sum);
+            let mut message = vec![v4::UNREACHABLE, 3, 0, 0, 0, 0, 0, 0];
+            message.extend(ipv4(17, to.into(), options, &datagram));
+            let Ok(Answer::Error { quoted: Quoted::Stamp { to: at, source_port, port: number, start: Some(start) }, .. }) =
+                parse_v4(&ipv4(1, Ipv4Addr::LOCALHOST, 0, &message))
+            else {
+                return Err(TestCaseError::fail("no quoted datagram"));
+            };
+            prop_assert_eq!((at, source_port, number), (IpAddr::from(to), from, port));
+            prop_assert!(stamp::Request::quoted(&start).iter().flatten().any(|quoted| *quoted == request));
+        }
+
         #[test]
         fn every_reply_is_read_back(echo in echo(), options in 0usize..=10) {
-            prop_assert_eq!(parse_v4(&reply_v4(&echo.encode_v4(), options)), Ok(Answer::Reply(echo)));
-            let mut reply = echo.encode_v6();
+            prop_assert_eq!(parse_v4(&reply_v4(&echo.encode_v4(SUM), options)), Ok(Answer::Reply(echo)));
+            let mut reply = echo.encode_v6(SUM);
             reply[0] = v6::ECHO_REPLY;
             prop_assert_eq!(parse_v6(&reply), Ok(Answer::Reply(echo)));
         }
 
         #[test]
         fn every_quoted_request_is_read_back(echo in echo(), to: [u8; 4], to6: [u8; 16], options in 0usize..=10) {
-            let sequence = echo.identity.sequence as u16;
+            let sequence = echo.identity.echo_sequence();
             let expected = |to: IpAddr, checksum| Quoted::Echo {
                 to, ident: echo.ident, sequence, checksum, identity: Some(echo.identity),
             };
-            let error = error_v4(v4::UNREACHABLE, to.into(), options, &echo.encode_v4());
-            let quoted = expected(IpAddr::from(to), echo.checksum_v4());
+            let error = error_v4(v4::UNREACHABLE, to.into(), options, &echo.encode_v4(SUM));
+            let quoted = expected(IpAddr::from(to), SUM);
             prop_assert_eq!(parse_v4(&error), Ok(Answer::Error { message_type: 3, code: 1, quoted }));
             let mut error = vec![v6::UNREACHABLE, 3, 0, 0, 0, 0, 0, 0];
-            error.extend(ipv6(58, to6.into(), &echo.encode_v6()));
+            error.extend(ipv6(58, to6.into(), &echo.encode_v6(SUM)));
             let quoted = expected(IpAddr::from(to6), 0);
             prop_assert_eq!(parse_v6(&error), Ok(Answer::Error { message_type: 1, code: 3, quoted }));
         }

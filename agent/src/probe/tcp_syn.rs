@@ -136,7 +136,7 @@ fn parse_segment(segment: &[u8]) -> Result<Answer, NotAnAnswer> {
 
 #[cfg(test)]
 mod tests {
-    use pnet_packet::tcp::{self, TcpOptionNumbers, TcpPacket};
+    use pnet_packet::tcp::{self, MutableTcpPacket, TcpOptionNumbers, TcpPacket};
     use proptest::prelude::*;
 
     use super::*;
@@ -239,6 +239,38 @@ mod tests {
             let (flags, kind) = if reset { (RST | ACK, Kind::Reset) } else { (SYN | ACK, Kind::SynAck) };
             let expected = Answer { kind, port: 443, source_port: 61_000, acknowledged };
             prop_assert_eq!(parse_v4(&ipv4(6, FROM, options, &segment(flags, acknowledged))), Ok(expected));
+        }
+
+        /// Every field, as another implementation reads it; over IPv6 with the checksum that the kernel will fill in.
+        #[test]
+        fn another_implementation_reads_every_syn(
+            source_port: u16, port: u16, sequence: u32, time: u32, from: [u8; 16], to: [u8; 16],
+        ) {
+            let mut bytes = Syn { source_port, port, sequence, time }.encode_v6();
+            let sum = tcp::ipv6_checksum(&TcpPacket::new(&bytes).unwrap(), &from.into(), &to.into());
+            bytes[16..18].copy_from_slice(&sum.to_be_bytes());
+            let theirs = TcpPacket::new(&bytes).unwrap();
+            prop_assert_eq!(theirs.get_checksum(), tcp::ipv6_checksum(&theirs, &from.into(), &to.into()));
+            prop_assert_eq!((theirs.get_source(), theirs.get_destination()), (source_port, port));
+            prop_assert_eq!((theirs.get_sequence(), theirs.get_acknowledgement()), (sequence, 0));
+            prop_assert_eq!((theirs.get_flags(), theirs.get_urgent_ptr()), (SYN, 0));
+            prop_assert_eq!(theirs.get_options_iter().count(), 5);
+        }
+
+        /// An answer that another implementation builds.
+        #[test]
+        fn the_answer_of_another_implementation_is_read(port: u16, source_port: u16, acknowledged: u32, reset: bool) {
+            let mut bytes = [0; 20];
+            let mut theirs = MutableTcpPacket::new(&mut bytes).unwrap();
+            theirs.set_source(port);
+            theirs.set_destination(source_port);
+            theirs.set_acknowledgement(acknowledged);
+            theirs.set_data_offset(5);
+            theirs.set_flags(ACK | if reset { RST } else { SYN });
+            let sum = tcp::ipv4_checksum(&theirs.to_immutable(), &TO, &FROM);
+            theirs.set_checksum(sum);
+            let kind = if reset { Kind::Reset } else { Kind::SynAck };
+            prop_assert_eq!(parse_v6(&bytes), Ok(Answer { kind, port, source_port, acknowledged }));
         }
 
         #[test]

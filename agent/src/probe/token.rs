@@ -9,8 +9,12 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
+use crate::flow::{self, Rotation};
+
 /// Session ids but 0: four times as many as a plan has paths.
 const SSIDS: u64 = 65_535;
+/// The bits of an ICMP identifier that tell the flow.
+pub const IDENT_FLOW: u16 = flow::MAX as u16 - 1;
 const STAMP_SESSIONS: &[u8] = b"stamp sessions";
 
 /// What a probe carries, and an echo brings back.
@@ -69,10 +73,37 @@ impl TokenKey {
         }
     }
 
-    /// The ICMP identifier of this process. It only spares us other programs' replies; the token is what is believed.
+    /// The ICMP identifier of the first flow; those of the others follow it and differ in the lowest three bits. It only spares
+    /// us other programs' replies; the token is what is believed.
     #[must_use]
     pub fn ident(&self) -> u16 {
-        self.hash(b"icmp identifier") as u16
+        self.hash(b"icmp identifier") as u16 & !IDENT_FLOW
+    }
+
+    /// The ICMP identifier of a flow.
+    #[must_use]
+    pub fn ident_of(&self, flow: u8) -> u16 {
+        self.ident() | u16::from(flow) & IDENT_FLOW
+    }
+
+    /// The checksum that every echo request of a flow bears over IPv4: neither of the two that mean zero, and not to be
+    /// guessed.
+    #[must_use]
+    pub fn echo_checksum(&self, flow: u8) -> u16 {
+        (self.hash(&[b'c', flow]) % 0xfffe) as u16 + 1
+    }
+
+    /// The IPv6 flow label of a flow (RFC 6437): 20 bits, not 0.
+    #[must_use]
+    pub fn flow_label(&self, flow: u8) -> u32 {
+        (self.hash(&[b'l', flow]) % 0xf_ffff) as u32 + 1
+    }
+
+    /// The order of the flows of a path.
+    #[must_use]
+    pub fn rotation(&self, slot: u32, flows: u8) -> Rotation {
+        let seed = [b"rota".as_slice(), &slot.to_le_bytes()].concat();
+        Rotation::new(self.hash(&seed), flows)
     }
 
     /// The STAMP session id of a path: unlike for every path of a process, never 0, and not to be guessed.
@@ -98,6 +129,13 @@ impl TokenKey {
 }
 
 impl Identity {
+    /// What the header of an echo request says as its sequence: the token's uppermost bits. Where a router quotes only
+    /// the header, this is what cannot be guessed.
+    #[must_use]
+    pub const fn echo_sequence(&self) -> u16 {
+        (self.token >> 48) as u16
+    }
+
     /// The sequence number of a SYN: the token's upper half. The answer acknowledges it plus one.
     #[must_use]
     pub const fn syn_sequence(&self) -> u32 {
@@ -120,6 +158,18 @@ mod tests {
             TokenKey::new([8; 16]).token(1, 2, 3),
         ];
         assert!(!others.contains(&token));
+    }
+
+    #[test]
+    fn flows_differ_in_what_routers_hash() {
+        let key = TokenKey::new([7; 16]);
+        let all =
+            |of: &dyn Fn(u8) -> u32| (0..8).map(of).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(all(&|flow| key.ident_of(flow).into()).len(), 8);
+        assert_eq!(all(&|flow| key.echo_checksum(flow).into()).len(), 8);
+        let labels = all(&|flow| key.flow_label(flow));
+        assert!(labels.len() == 8 && labels.iter().all(|&label| (1..1 << 20).contains(&label)));
+        assert!((0..8).all(|flow| key.ident_of(flow) & !IDENT_FLOW == key.ident()));
     }
 
     #[test]

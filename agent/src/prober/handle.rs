@@ -11,7 +11,8 @@ use leeward_common::report::ProbeKind;
 use tokio::sync::mpsc;
 
 use super::{
-    ClosedWindow, Counters, Missing, Plan, PlanError, ProberConfig, Sockets, thread::ProbeThread,
+    ClosedWindow, Counters, Missing, Mode, Plan, PlanError, ProberConfig, Sockets,
+    thread::ProbeThread,
 };
 use crate::net::wake::Waker;
 
@@ -73,8 +74,7 @@ impl Prober {
             waker: Waker::new()?,
         });
         let (commands, inbox) = std_mpsc::channel();
-        let supports = ProbeKind::ALL
-            .map(|kind| [sockets.has(kind, Family::V4), sockets.has(kind, Family::V6)]);
+        let modes = Modes::of(&sockets);
         let missing = sockets.missing().to_vec();
         let mut probe_thread = ProbeThread::new(sockets, config, Arc::clone(&shared), inbox, out);
         let thread = std::thread::Builder::new()
@@ -84,7 +84,7 @@ impl Prober {
             shared,
             commands,
             thread: Some(thread),
-            supports,
+            modes,
             missing,
         })
     }
@@ -100,6 +100,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// The family of an address.
     #[must_use]
     pub const fn of(address: &IpAddr) -> Self {
@@ -119,13 +122,46 @@ impl Family {
     }
 }
 
+/// How probes of each kind and family leave; nothing, of a prober that has ended.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Modes([[Option<Mode>; 2]; ProbeKind::ALL.len()]);
+
+impl Modes {
+    /// Those of sockets.
+    #[must_use]
+    pub fn of(sockets: &Sockets) -> Self {
+        Self(ProbeKind::ALL.map(|kind| Family::ALL.map(|family| sockets.mode(kind, family))))
+    }
+
+    /// How such probes leave; `None` where they cannot.
+    #[must_use]
+    pub const fn mode(&self, kind: ProbeKind, family: Family) -> Option<Mode> {
+        self.0[kind as usize][family as usize]
+    }
+}
+
+/// `icmp raw, tcp_syn raw, stamp udp`; where the families differ, both: `icmp raw/none`.
+impl std::fmt::Display for Modes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = |mode: Option<Mode>| mode.map_or("none", Mode::as_str);
+        for (n, kind) in ProbeKind::ALL.into_iter().enumerate() {
+            let [v4, v6] = Family::ALL.map(|family| word(self.mode(kind, family)));
+            write!(f, "{}{kind} {v4}", if n == 0 { "" } else { ", " })?;
+            if v6 != v4 {
+                write!(f, "/{v6}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A running prober. Dropping it stops the thread.
 #[derive(Debug)]
 pub struct ProberHandle {
     shared: Arc<Shared>,
     commands: std_mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
-    supports: [[bool; 2]; ProbeKind::ALL.len()],
+    modes: Modes,
     missing: Vec<Missing>,
 }
 
@@ -148,7 +184,13 @@ impl ProberHandle {
     /// Whether there is a socket for such probes. Paths without one end every probe as not sent.
     #[must_use]
     pub fn supports(&self, kind: ProbeKind, address: &IpAddr) -> bool {
-        self.supports[kind as usize][Family::of(address) as usize]
+        self.modes.mode(kind, Family::of(address)).is_some()
+    }
+
+    /// How probes leave.
+    #[must_use]
+    pub const fn modes(&self) -> Modes {
+        self.modes
     }
 
     /// Sockets that could not be opened, and why.

@@ -14,7 +14,7 @@ use leeward_common::{report::ProbeKind, time::Timestamp};
 use tokio::sync::mpsc;
 
 use super::{
-    ClosedWindow, Plan, ProberConfig, Sockets,
+    ClosedWindow, Family, Mode, Plan, ProberConfig, Sockets,
     checkup::Checkup,
     handle::{Command, Shared},
     wire::{Clock, Wire},
@@ -109,7 +109,15 @@ impl ProbeThread {
     ) -> Self {
         let key = TokenKey::new(config.secret);
         let clock = Clock::new();
-        let ports = config.syn_source_ports.len() as u16;
+        // Where the kernel connects, each probe has a port of its own: there are no flows to tell apart.
+        let connects = [Family::V4, Family::V6]
+            .iter()
+            .any(|&family| sockets.mode(ProbeKind::TcpSyn, family) == Some(Mode::Connect));
+        let ports = if connects {
+            1
+        } else {
+            config.syn_source_ports.len() as u16
+        };
         Self {
             wire: Wire::new(sockets, key, config.stamp_key.clone()),
             limiter: Limiter::new(config.max_probes_per_second),
@@ -206,7 +214,7 @@ impl ProbeThread {
             return;
         };
         self.wire
-            .receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
+            .receive(u64::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
         let tracker = &mut self.tracker;
         running.schedule.skip_past(now.mono_ns, |row, count| {
             if count > 0 {
@@ -228,7 +236,7 @@ impl ProbeThread {
             let due_ns = running.schedule.next_ns().unwrap_or(u64::MAX);
             if end_ns <= now.mono_ns && end_ns <= due_ns {
                 self.wire
-                    .receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
+                    .receive(u64::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
                 self.close_window(end_ns, Begin::Following);
                 continue;
             }
@@ -289,12 +297,14 @@ impl ProbeThread {
         let Some(running) = &self.running else { return };
         let plan_version = running.plan.version;
         let (window, rows) = self.tracker.close(end_ns);
+        let flows = self.tracker.take_flows();
         let health = self.checkup.take(self.tracker.counters());
         self.hand_over(ClosedWindow {
             plan_version,
             window,
             until: window.end(),
             health: Some(health),
+            flows,
             rows,
         });
         match (self.next_plan.take(), next) {
@@ -319,13 +329,14 @@ impl ProbeThread {
         let plan_version = running.plan.version;
         // What has come by now is no silence.
         self.wire
-            .receive(u32::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
+            .receive(u64::MAX, CLOSING_BUDGET, &mut self.clock, &mut self.tracker);
         let (window, rows) = (self.tracker.window(), self.tracker.look(now.mono_ns));
         self.hand_over(ClosedWindow {
             plan_version,
             window,
             until: timestamp(now).clamp(window.start, window.end()),
             health: None,
+            flows: None,
             rows,
         });
     }
@@ -356,13 +367,13 @@ impl ProbeThread {
     }
 
     /// Sockets to read without having been told that there is something.
-    fn unasked(&mut self) -> u32 {
+    fn unasked(&mut self) -> u64 {
         let now_ns = self.clock.last().mono_ns;
         if now_ns.saturating_sub(self.read_all_ns) < READ_ALL_NS {
             return self.wire.lively(now_ns);
         }
         self.read_all_ns = now_ns;
-        u32::MAX
+        u64::MAX
     }
 
     fn publish(&mut self, every_ns: u64) {
@@ -380,7 +391,7 @@ impl ProbeThread {
     }
 
     /// Sleeps until there is something to do; returns which sockets have something.
-    fn sleep(&mut self) -> u32 {
+    fn sleep(&mut self) -> u64 {
         let now_ns = self.clock.last().mono_ns;
         let due_ns = self
             .running

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsRawFd, RawFd},
 };
 
@@ -12,8 +12,9 @@ use super::{Family, Sockets, counters::Stray};
 use crate::{
     net::{
         clock::{Now, StepWatch},
+        connecting::{Attempt, Connector, Outcome},
         message::{self, Inbox, Queue},
-        sockets::Channel,
+        sockets::{Channel, Mode},
     },
     probe::{
         NotAnAnswer,
@@ -22,7 +23,7 @@ use crate::{
         tcp_syn::{self, Syn},
         token::TokenKey,
     },
-    tracker::{Arrival, Departure, Leaving, Tracker, directions},
+    tracker::{Arrival, Connected, Departure, Leaving, Tracker, directions},
 };
 
 /// Transmit stamps awaited per socket. They come within microseconds of the send unless a queueing discipline holds the
@@ -103,6 +104,10 @@ struct Awaited {
 #[derive(Debug)]
 struct Port {
     channel: Channel,
+    /// Which flow leaves by it, where each has a socket of its own; else 0.
+    flow: u8,
+    /// The identifier that the kernel puts into echo requests, of ping sockets.
+    ident: Option<u16>,
     /// Packets sent since the kernel began to count.
     sent: u32,
     awaited: Vec<Option<Awaited>>,
@@ -130,8 +135,9 @@ enum Left {
 #[derive(Debug)]
 pub(super) struct Wire {
     ports: Vec<Port>,
-    index: [[Option<u8>; 2]; ProbeKind::ALL.len()],
-    ident: u16,
+    connectors: Vec<Connector>,
+    /// By kind and family: the ports, one for all flows or one for each.
+    index: [[Vec<u8>; 2]; ProbeKind::ALL.len()],
     key: TokenKey,
     /// Of authenticated STAMP.
     stamp_key: Option<Key>,
@@ -141,15 +147,18 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(sockets: Sockets, key: TokenKey, stamp_key: Option<Key>) -> Self {
-        let mut index = [[None; 2]; ProbeKind::ALL.len()];
-        let ports: Vec<Port> = sockets.into_channels().into_iter().map(Port::new).collect();
-        for (at, port) in (0u8..).zip(&ports) {
-            index[port.channel.kind as usize][port.channel.family as usize] = Some(at);
+        let mut index: [[Vec<u8>; 2]; ProbeKind::ALL.len()] = Default::default();
+        let (channels, connectors) = sockets.into_parts();
+        let mut ports = Vec::with_capacity(channels.len());
+        for (at, channel) in (0u8..).zip(channels) {
+            let alike = &mut index[channel.kind as usize][channel.family as usize];
+            ports.push(Port::new(channel, alike.len() as u8));
+            alike.push(at);
         }
         Self {
             ports,
+            connectors,
             index,
-            ident: key.ident(),
             key,
             stamp_key,
             inbox: Inbox::default(),
@@ -158,12 +167,14 @@ impl Wire {
     }
 
     pub(super) fn has(&self, (kind, family): (ProbeKind, Family)) -> bool {
-        self.index[kind as usize][family as usize].is_some()
+        !self.index[kind as usize][family as usize].is_empty()
+            || kind == ProbeKind::TcpSyn && self.connectors.iter().any(|own| own.family() == family)
     }
 
     /// Descriptors to watch, in the order of the bits that [`Self::receive`] takes.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.ports.iter().map(|port| port.channel.as_raw_fd())
+        let ports = self.ports.iter().map(|port| port.channel.as_raw_fd());
+        ports.chain(self.connectors.iter().map(AsRawFd::as_raw_fd))
     }
 
     /// Sends a probe. `source` is the source address of SYNs over IPv4.
@@ -175,38 +186,52 @@ impl Wire {
         tracker: &mut Tracker,
     ) -> io::Result<()> {
         let family = Family::of(&leaving.address);
-        let at =
-            self.index[leaving.kind as usize][family as usize].ok_or(io::ErrorKind::Unsupported)?;
+        let alike = &self.index[leaving.kind as usize][family as usize];
+        let Some(&at) = alike.get(usize::from(leaving.flow)).or(alike.first()) else {
+            return self.connect(leaving, family, now_ns);
+        };
         let port = &mut self.ports[usize::from(at)];
-        let fd = port.channel.as_raw_fd();
+        let Leaving { identity, flow, .. } = *leaving;
         let echo = Echo {
-            ident: self.ident,
-            identity: leaving.identity,
+            ident: port.ident.unwrap_or_else(|| self.key.ident_of(flow)),
+            identity,
         };
         let syn = Syn {
             source_port: leaving.source_port,
             port: leaving.port,
-            sequence: leaving.identity.syn_sequence(),
+            sequence: identity.syn_sequence(),
             time: (now_ns / 1_000_000) as u32,
         };
-        let raw = SocketAddr::new(leaving.address, 0);
+        let checksum = self.key.echo_checksum(flow);
+        let label = self.key.flow_label(flow);
         let sent = match (leaving.kind, leaving.address) {
-            (ProbeKind::Icmp, IpAddr::V4(_)) => message::send(fd, raw, None, &echo.encode_v4()),
-            (ProbeKind::Icmp, IpAddr::V6(_)) => message::send(fd, raw, None, &echo.encode_v6()),
-            (ProbeKind::TcpSyn, IpAddr::V4(to)) => {
-                message::send(fd, raw, Some(source.into()), &syn.encode_v4(source, to))
+            (ProbeKind::Icmp, IpAddr::V4(_)) => {
+                port.send(leaving, label, None, &echo.encode_v4(checksum))
             }
-            (ProbeKind::TcpSyn, IpAddr::V6(_)) => message::send(fd, raw, None, &syn.encode_v6()),
-            (ProbeKind::Stamp, to) => {
+            (ProbeKind::Icmp, IpAddr::V6(_)) => {
+                port.send(leaving, label, None, &echo.encode_v6(checksum))
+            }
+            (ProbeKind::TcpSyn, IpAddr::V4(to)) => port.send(
+                leaving,
+                label,
+                Some(source.into()),
+                &syn.encode_v4(source, to),
+            ),
+            (ProbeKind::TcpSyn, IpAddr::V6(_)) => port.send(leaving, label, None, &syn.encode_v6()),
+            (ProbeKind::Stamp, _) => {
                 let request = Request {
-                    sequence: directions::request_number(leaving.identity.sequence),
-                    time: Stamp::of(Format::Ntp, leaving.identity.sent_ns),
+                    sequence: directions::request_number(leaving.nth),
+                    time: Stamp::of(Format::Ntp, identity.sent_ns),
                     // No reflector of ours asks how well this clock is kept: delays are compared, not believed.
                     error: ErrorEstimate::unknown(Format::Ntp),
-                    ssid: self.key.ssid(leaving.identity.slot),
+                    ssid: self.key.ssid(identity.slot),
                 };
-                let packet = request.encode(self.stamp_key.as_ref());
-                message::send(fd, SocketAddr::new(to, leaving.port), None, &packet)
+                port.send(
+                    leaving,
+                    label,
+                    None,
+                    &request.encode(self.stamp_key.as_ref()),
+                )
             }
         };
         match &sent {
@@ -226,35 +251,73 @@ impl Wire {
     /// those that may have more.
     pub(super) fn receive(
         &mut self,
-        ready: u32,
+        ready: u64,
         budget: usize,
         clock: &mut Clock,
         tracker: &mut Tracker,
-    ) -> u32 {
+    ) -> u64 {
         let mut more = 0;
         let mut hands = Hands {
             inbox: &mut self.inbox,
             stamps: &mut self.stamps,
             stamp_key: self.stamp_key.as_ref(),
+            key: self.key,
         };
         for (bit, port) in self.ports.iter_mut().enumerate() {
             if ready & 1 << bit != 0 {
                 let left = port.receive(budget, &mut hands, clock, tracker);
-                more |= u32::from(left == Left::Maybe) << bit;
+                more |= u64::from(left == Left::Maybe) << bit;
+            }
+        }
+        for (bit, connector) in (self.ports.len()..).zip(&mut self.connectors) {
+            if ready & 1 << bit != 0 {
+                let now = clock.read();
+                let left = connector.finish(now.mono_ns, budget, |attempt, outcome| {
+                    connected(attempt, outcome, clock, tracker);
+                });
+                more |= u64::from(left) << bit;
             }
         }
         more
     }
 
+    /// Sends a SYN by asking the kernel for a connection.
+    fn connect(&mut self, leaving: &Leaving, family: Family, now_ns: u64) -> io::Result<()> {
+        let connector = self
+            .connectors
+            .iter_mut()
+            .find(|own| own.family() == family);
+        let attempt = Attempt {
+            slot: leaving.identity.slot,
+            sequence: leaving.identity.sequence,
+            mono_ns: now_ns,
+        };
+        connector
+            .ok_or(io::ErrorKind::Unsupported)?
+            .start(SocketAddr::new(leaving.address, leaving.port), attempt)
+    }
+
     /// Bits of the sockets that owe transmit stamps or carry probes of late: those worth asking without being told.
-    pub(super) fn lively(&self, now_ns: u64) -> u32 {
-        let lively = |port: &Port| now_ns.saturating_sub(port.last_sent_ns) < STAMP_PATIENCE_NS;
+    pub(super) fn lively(&self, now_ns: u64) -> u64 {
+        let lately = |port: &Port| now_ns.saturating_sub(port.last_sent_ns) < STAMP_PATIENCE_NS;
         self.ports
             .iter()
-            .enumerate()
-            .filter(|(_, port)| lively(port))
-            .fold(0, |bits, (at, _)| bits | 1 << at)
+            .map(lately)
+            .chain(self.connectors.iter().map(Connector::is_busy))
+            .zip(0..)
+            .fold(0, |bits, (lively, at)| bits | u64::from(lively) << at)
     }
+}
+
+/// A connection ended. The kernel's round-trip time knows nothing of the wall clock, so a step spoils none.
+fn connected(attempt: Attempt, outcome: Outcome, clock: &Clock, tracker: &mut Tracker) {
+    let answered = match outcome {
+        Outcome::Made { rtt_ns } => Connected::Made { rtt_ns },
+        Outcome::Refused => Connected::Refused,
+        Outcome::Unreachable => Connected::Unreachable,
+    };
+    let now = clock.last();
+    tracker.on_connected((attempt.slot, attempt.sequence), answered, now.mono_ns);
 }
 
 /// What all sockets are read with.
@@ -262,21 +325,53 @@ struct Hands<'a> {
     inbox: &'a mut Inbox,
     stamps: &'a mut Inbox,
     stamp_key: Option<&'a Key>,
+    key: TokenKey,
 }
 
 impl Port {
-    fn new(channel: Channel) -> Self {
+    fn new(channel: Channel, flow: u8) -> Self {
         Self {
+            flow,
+            ident: (channel.mode == Mode::Ping).then(|| channel.port()),
             channel,
             sent: 0,
-            awaited: vec![None; STAMPS_AWAITED],
+            awaited: Vec::new(),
             owed: 0,
             last_sent_ns: 0,
             overflow: 0,
         }
     }
 
+    /// Sends a packet; over IPv6 with the flow's label, unless the kernel minds.
+    fn send(
+        &mut self,
+        leaving: &Leaving,
+        label: u32,
+        source: Option<IpAddr>,
+        packet: &[u8],
+    ) -> io::Result<()> {
+        let number = match self.channel.mode {
+            Mode::Udp => leaving.port,
+            _ => 0,
+        };
+        let fd = self.channel.as_raw_fd();
+        if let (true, IpAddr::V6(to)) = (self.channel.takes_labels, leaving.address) {
+            let labelled = SocketAddrV6::new(to, number, label, 0);
+            match message::send(fd, labelled.into(), source, packet) {
+                // Somebody on this host reserves labels for himself.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.channel.takes_labels = false;
+                }
+                other => return other,
+            }
+        }
+        message::send(fd, SocketAddr::new(leaving.address, number), source, packet)
+    }
+
     fn await_stamp(&mut self, leaving: &Leaving, now_ns: u64) {
+        if self.awaited.is_empty() {
+            self.awaited = vec![None; STAMPS_AWAITED];
+        }
         let id = self.sent;
         self.awaited[id as usize % STAMPS_AWAITED] = Some(Awaited {
             id,
@@ -311,6 +406,7 @@ impl Port {
             inbox,
             stamps,
             stamp_key,
+            key,
         } = hands;
         let (kind, family) = (self.channel.kind, self.channel.family);
         // About as many answers as stamps are to be expected.
@@ -339,18 +435,24 @@ impl Port {
                     clock_era: clock.departure().clock_era,
                 };
                 let from = packet.from.ip();
+                let icmp = |parsed: Result<icmp::Answer, NotAnAnswer>, tracker: &mut Tracker| {
+                    let answer =
+                        parsed.map(|answer| as_sent(answer, self.ident, key.ident_of(self.flow)));
+                    answer.map(|answer| tracker.on_icmp(from, &answer, arrival))
+                };
                 let parsed = match (kind, family) {
-                    (ProbeKind::Icmp, Family::V4) => icmp::parse_v4(packet.bytes)
-                        .map(|answer| tracker.on_icmp(from, &answer, arrival)),
-                    (ProbeKind::Icmp, Family::V6) => icmp::parse_v6(packet.bytes)
-                        .map(|answer| tracker.on_icmp(from, &answer, arrival)),
+                    (ProbeKind::Icmp, Family::V4) if self.ident.is_some() => {
+                        icmp(icmp::parse_ping_v4(packet.bytes), tracker)
+                    }
+                    (ProbeKind::Icmp, Family::V4) => icmp(icmp::parse_v4(packet.bytes), tracker),
+                    (ProbeKind::Icmp, Family::V6) => icmp(icmp::parse_v6(packet.bytes), tracker),
                     (ProbeKind::TcpSyn, Family::V4) => tcp_syn::parse_v4(packet.bytes)
                         .map(|answer| tracker.on_tcp(from, &answer, arrival)),
                     (ProbeKind::TcpSyn, Family::V6) => tcp_syn::parse_v6(packet.bytes)
                         .map(|answer| tracker.on_tcp(from, &answer, arrival)),
                     (ProbeKind::Stamp, _) => match Reply::decode(packet.bytes, *stamp_key) {
                         Ok(reply) => {
-                            tracker.on_stamp(packet.from, &reply, arrival);
+                            tracker.on_stamp(self.flow, packet.from, &reply, arrival);
                             Ok(())
                         }
                         Err(Refusal::Unproven) => {
@@ -401,8 +503,9 @@ impl Port {
             left -= count as u32;
             self.owed -= (count as u32).min(self.owed);
             for sent in stamps.sent() {
-                let awaited = self.awaited[sent.id as usize % STAMPS_AWAITED]
-                    .take_if(|awaited| awaited.id == sent.id);
+                let place = self.awaited.get_mut(sent.id as usize % STAMPS_AWAITED);
+                let awaited =
+                    place.and_then(|place| place.take_if(|awaited| awaited.id == sent.id));
                 let fits = awaited
                     .is_some_and(|a| tracker.stamp(a.slot, a.sequence, sent.stamp_ns).is_ok());
                 if !fits {
@@ -415,5 +518,16 @@ impl Port {
             }
         }
         all
+    }
+}
+
+/// A reply with the identifier that it would have if the kernel had not put in its own, which it has checked.
+fn as_sent(answer: icmp::Answer, kernels: Option<u16>, ours: u16) -> icmp::Answer {
+    match answer {
+        icmp::Answer::Reply(echo) if kernels == Some(echo.ident) => icmp::Answer::Reply(Echo {
+            ident: ours,
+            ..echo
+        }),
+        other => other,
     }
 }

@@ -13,8 +13,8 @@ use crate::limiter::Limiter;
 
 /// Peers remembered: twice as many as a mesh has targets.
 pub const PEERS_MAX: usize = 16_384;
-/// Sessions of one peer: an agent has one for each of our addresses, and new ones at each start.
-pub const SESSIONS_PER_PEER_MAX: usize = 64;
+/// Sessions of one peer: an agent has one for each flow to each of our addresses, and new ones at each start.
+pub const SESSIONS_PER_PEER_MAX: usize = 256;
 /// Requests per second of one peer: what a mesh of the shortest interval sends to eight addresses, and some more.
 pub const PEER_RATE_MAX: u32 = 1_000;
 /// What was silent for this long may be forgotten where room is needed.

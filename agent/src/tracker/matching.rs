@@ -3,14 +3,14 @@
 //! Whoever cannot compute a token gets a stray counted and nothing else. An echo brings the whole token back; a TCP answer
 //! acknowledges half of it, at the address, port and source port of the probe; a STAMP reply brings back the session's id and
 //! the exact nanosecond at which the probe left; an error quotes whatever the router
-//! chose to, of which at least 48 bits depend on what only this process knows.
+//! chose to, of which at least 45 bits depend on what only this process knows.
 
 use std::net::{IpAddr, SocketAddr};
 
 use leeward_common::report::ProbeKind;
 
 use super::{
-    Arrival, Probe, State, Tracker,
+    Arrival, Line, Probe, State, Tracker,
     answered::{Answered, Reflected},
     directions,
 };
@@ -19,7 +19,7 @@ use crate::{
         icmp::{Echo, Quoted},
         stamp::{self, Format, Stamp},
         tcp_syn,
-        token::Identity,
+        token::{IDENT_FLOW, Identity},
     },
     prober::counters::Stray,
 };
@@ -37,7 +37,7 @@ impl Tracker {
             sent_ns,
             token,
         } = echo.identity;
-        if echo.ident != self.ident {
+        if echo.ident & !IDENT_FLOW != self.key.ident() {
             return Err(Stray::Foreign);
         }
         // The token first: whoever cannot compute it learns nothing from what is counted about the rest.
@@ -83,11 +83,12 @@ impl Tracker {
 
     pub(super) fn match_stamp(
         &mut self,
+        flow: u8,
         from: SocketAddr,
         reply: &stamp::Reply,
         arrival: Arrival,
     ) -> Result<(), Stray> {
-        let (row, sequence) = self.find_stamp(&reply.request)?;
+        let (row, sequence) = self.find_stamp(flow, &reply.request)?;
         let line = &self.lines[row as usize];
         if (line.address, line.port) != (from.ip().to_canonical(), from.port()) {
             return Err(Stray::WrongAddress);
@@ -96,13 +97,14 @@ impl Tracker {
         self.answered(row, sequence, reflected, arrival)
     }
 
-    fn find_stamp(&self, request: &stamp::Request) -> Result<(u32, u32), Stray> {
+    fn find_stamp(&self, flow: u8, request: &stamp::Request) -> Result<(u32, u32), Stray> {
         let row = self
             .key
             .slot_of(request.ssid)
             .and_then(|slot| self.row_of(slot));
-        let sequence = directions::sequence_of(request.sequence);
-        let (row, sequence) = row.zip(sequence).ok_or(Stray::UnknownProbe)?;
+        let nth = directions::sequence_of(request.sequence);
+        let (row, nth) = row.zip(nth).ok_or(Stray::UnknownProbe)?;
+        let sequence = self.lines[row as usize].rotation.sequence(flow, nth);
         let probe = self.probe(row, sequence).ok_or(Stray::UnknownProbe)?;
         if self.lines[row as usize].kind != ProbeKind::Stamp {
             return Err(Stray::UnknownProbe);
@@ -121,7 +123,9 @@ impl Tracker {
                 sequence,
                 checksum,
                 identity,
-            } if ident == self.ident => self.find_quoted_echo(to, sequence, checksum, identity),
+            } if ident & !IDENT_FLOW == self.key.ident() => {
+                self.find_quoted_echo(to, sequence, checksum, identity)
+            }
             Quoted::Echo { .. } => None,
             Quoted::Stamp {
                 to,
@@ -131,7 +135,9 @@ impl Tracker {
             } => stamp::Request::quoted(&start)
                 .iter()
                 .flatten()
-                .find_map(|request| self.find_stamp(request).ok())
+                .find_map(|request| {
+                    (0..self.flows).find_map(|flow| self.find_stamp(flow, request).ok())
+                })
                 .filter(|&(row, _)| {
                     let line = &self.lines[row as usize];
                     (line.address, line.port) == (to, port)
@@ -156,11 +162,11 @@ impl Tracker {
     }
 
     /// The probe that an error about an echo request quotes: by its token where that is quoted, else, over IPv4, by
-    /// the checksum, which the token went into.
+    /// the part of it that the header holds and the checksum of its flow.
     fn find_quoted_echo(
         &self,
         to: IpAddr,
-        low: u16,
+        header: u16,
         checksum: u16,
         quoted: Option<Identity>,
     ) -> Option<(u32, u32)> {
@@ -168,18 +174,16 @@ impl Tracker {
             let row = self.by_address[at];
             let slot = self.lines[row as usize].slot;
             for probe in self.ring(row) {
-                if probe.state == State::Empty || probe.sequence as u16 != low {
+                if probe.state == State::Empty {
                     continue;
                 }
                 let identity = self.key.identity(slot, probe.sequence, probe.wall_ns);
-                let echo = Echo {
-                    ident: self.ident,
-                    identity,
-                };
+                let flow = self.lines[row as usize].rotation.turn(probe.sequence).flow;
                 let fits = match quoted {
                     Some(quoted) => quoted == identity,
-                    None => to.is_ipv4() && echo.checksum_v4() == checksum,
+                    None => to.is_ipv4() && self.key.echo_checksum(flow) == checksum,
                 };
+                let fits = fits && identity.echo_sequence() == header;
                 if fits {
                     return Some((row, probe.sequence));
                 }
@@ -189,10 +193,10 @@ impl Tracker {
     }
 
     fn find_syn(&self, row: u32, source_port: u16, same: impl Fn(Identity) -> bool) -> Option<u32> {
+        let Line { slot, rotation, .. } = self.lines[row as usize];
         let sent_from = |probe: &&Probe| {
-            super::source_port(self.first_port, self.ports, probe.sequence) == source_port
+            self.first_port + u16::from(rotation.turn(probe.sequence).flow) == source_port
         };
-        let slot = self.lines[row as usize].slot;
         self.ring(row)
             .iter()
             .filter(|probe| probe.state != State::Empty)

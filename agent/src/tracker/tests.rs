@@ -42,6 +42,7 @@ fn plan_of(paths: Vec<PlannedPath>) -> Plan {
         expiry: EXPIRY,
         schema: Schema::TwoDigits,
         silence: None,
+        flows: 1,
         paths,
     }
 }
@@ -92,7 +93,7 @@ fn arrival(at_ns: u64) -> Arrival {
 
 fn echo(leaving: &Leaving) -> Echo {
     Echo {
-        ident: key().ident(),
+        ident: key().ident_of(leaving.flow),
         identity: leaving.identity,
     }
 }
@@ -112,9 +113,9 @@ fn quoted(leaving: &Leaving, whole: bool) -> Quoted {
         ProbeKind::Icmp => Quoted::Echo {
             to: leaving.address,
             ident: echo.ident,
-            sequence: leaving.identity.sequence as u16,
+            sequence: leaving.identity.echo_sequence(),
             checksum: if leaving.address.is_ipv4() {
-                echo.checksum_v4()
+                key().echo_checksum(leaving.flow)
             } else {
                 0
             },
@@ -141,7 +142,7 @@ fn quoted(leaving: &Leaving, whole: bool) -> Quoted {
 
 fn request(leaving: &Leaving) -> Request {
     Request {
-        sequence: directions::request_number(leaving.identity.sequence),
+        sequence: directions::request_number(leaving.nth),
         time: Stamp::of(Format::Ntp, leaving.identity.sent_ns),
         error: ErrorEstimate::unknown(Format::Ntp),
         ssid: key().ssid(leaving.identity.slot),
@@ -151,7 +152,7 @@ fn request(leaving: &Leaving) -> Request {
 /// What a reflector that got every request replies, having taken so long.
 fn reflected(leaving: &Leaving, received_ns: u64, dwell_ns: u64) -> stamp::Reply {
     stamp::Reply {
-        sequence: leaving.identity.sequence,
+        sequence: leaving.nth,
         time: Stamp::of(Format::Ptp, received_ns + dwell_ns),
         received: Stamp::of(Format::Ptp, received_ns),
         error: ErrorEstimate::unknown(Format::Ptp),
@@ -170,7 +171,7 @@ fn reply(tracker: &mut Tracker, leaving: &Leaving, arrival: Arrival) {
         ProbeKind::TcpSyn => tracker.on_tcp(leaving.address, &tcp(leaving, Kind::SynAck), arrival),
         ProbeKind::Stamp => {
             let reply = reflected(leaving, leaving.identity.sent_ns, 0);
-            tracker.on_stamp(peer(leaving), &reply, arrival);
+            tracker.on_stamp(leaving.flow, peer(leaving), &reply, arrival);
         }
     }
 }
@@ -334,7 +335,7 @@ fn the_time_that_a_reflector_took_is_left_out() {
         let leaving = tracker.depart(4, departure(at));
         let received_ns = leaving.identity.sent_ns + 4 * MS + ahead_ns;
         let reply = reflected(&leaving, received_ns, dwell_ns);
-        tracker.on_stamp(peer(&leaving), &reply, arrival(at + 10 * MS));
+        tracker.on_stamp(leaving.flow, peer(&leaving), &reply, arrival(at + 10 * MS));
     }
     let (_, rows) = tracker.close(WINDOW_NS);
     let report = &rows[0].1;
@@ -373,24 +374,24 @@ fn a_stamp_reply_must_bring_back_the_very_nanosecond() {
     let nobodys = spoil(|request| request.ssid = 0);
     let mut others = reply;
     others.request.ssid = key().ssid(other.identity.slot);
-    tracker.on_stamp(from, &later, arrival(2 * MS));
+    tracker.on_stamp(0, from, &later, arrival(2 * MS));
     for unknown in [unsent, skipped, nobodys] {
-        tracker.on_stamp(from, &unknown, arrival(2 * MS));
+        tracker.on_stamp(0, from, &unknown, arrival(2 * MS));
     }
     let elsewhere: IpAddr = "203.0.113.9".parse().unwrap();
     for wrong in [
         SocketAddr::new(elsewhere, PORT),
         SocketAddr::new(from.ip(), PORT + 1),
     ] {
-        tracker.on_stamp(wrong, &reply, arrival(2 * MS));
+        tracker.on_stamp(0, wrong, &reply, arrival(2 * MS));
     }
-    tracker.on_stamp(from, &others, arrival(2 * MS));
+    tracker.on_stamp(0, from, &others, arrival(2 * MS));
     let counters = *tracker.counters();
     assert_eq!(counters.strays_of(Stray::WrongToken), 1);
     assert_eq!(counters.strays_of(Stray::UnknownProbe), 3);
     assert_eq!(counters.strays_of(Stray::WrongAddress), 3);
     assert_eq!(counters.ended(), 0);
-    tracker.on_stamp(from, &reply, arrival(2 * MS));
+    tracker.on_stamp(0, from, &reply, arrival(2 * MS));
     assert_eq!(tracker.counters().of(Class::Replied), 1);
 }
 
@@ -407,7 +408,7 @@ fn what_never_left_is_no_loss_of_a_direction() {
     // The second request that arrived: one of three did not leave, so one was lost on its way there.
     let mut second = reflected(&last, last.identity.sent_ns, 0);
     second.sequence = 1;
-    tracker.on_stamp(peer(&last), &second, arrival(8 * MS));
+    tracker.on_stamp(last.flow, peer(&last), &second, arrival(8 * MS));
     let counts = counts(&mut tracker, 400 * MS, 4);
     let one_way = counts.one_way.unwrap();
     assert_eq!(counts.of(Class::Lost), 1);
@@ -566,6 +567,95 @@ fn a_path_costs_little_memory() {
     };
     let bytes = tracker_of(&per_second).bytes_per_path();
     assert!(bytes <= 512, "{bytes}");
+}
+
+#[test]
+fn a_bad_flow_shows_in_its_own_account() {
+    let plan = Plan { flows: 4, ..plan() };
+    let mut tracker = tracker_of(&plan);
+    let (mut now, mut left, mut taken) = (0, [[0u16; 4]; ROWS], None);
+    while taken.is_none() {
+        for row in 0..ROWS as u32 {
+            let leaving = tracker.depart(row, departure(now + 1));
+            left[row as usize][usize::from(leaving.flow)] += 1;
+            assert!(
+                leaving.kind != ProbeKind::TcpSyn
+                    || leaving.source_port == FIRST_PORT + u16::from(leaving.flow)
+            );
+            // The third way of four loses everything, and the fourth takes longer.
+            let rtt = MS * if leaving.flow == 3 { 3 } else { 2 };
+            if leaving.flow != 2 {
+                reply(&mut tracker, &leaving, arrival(now + rtt));
+            }
+        }
+        now += 20 * MS;
+        if now.is_multiple_of(WINDOW_NS) {
+            tracker.close(now);
+            taken = tracker.take_flows();
+            tracker.begin(Begin::Following);
+        }
+    }
+    let span = taken.unwrap();
+    for row in 0..ROWS {
+        let flows = span.row(row as u32).unwrap();
+        for (flow, account) in flows.iter().enumerate() {
+            let is_bad = flow == 2;
+            // Those of the last expiry are still under way.
+            let open = if is_bad {
+                left[row][flow] - account.ended
+            } else {
+                0
+            };
+            assert!(
+                open <= 6 && account.ended + open == left[row][flow],
+                "{row} {flow}: {account:?}"
+            );
+            assert_eq!(account.lost, if is_bad { account.ended } else { 0 });
+            let rtt_us = [2_000, 2_000, 0, 3_000][flow];
+            assert_eq!(account.rtt_min_us, rtt_us, "{row} {flow}");
+            // All pairs were lost whole, but for one that the end may have cut.
+            assert!(account.lost_pairs >= account.lost / 2, "{account:?}");
+        }
+    }
+}
+
+#[test]
+fn another_number_of_flows_begins_all_paths_anew() {
+    let old = plan();
+    let mut tracker = tracker_of(&old);
+    let before = tracker.depart(0, departure(MS));
+    let new = Plan { flows: 4, ..plan() };
+    tracker.replan(wall(100 * MS), &old.paths, &new);
+    assert_eq!(
+        (tracker.counters().abandoned, tracker.counters().open()),
+        (1, 0)
+    );
+    reply(&mut tracker, &before, arrival(101 * MS));
+    assert_eq!(tracker.counters().strays_of(Stray::UnknownProbe), 1);
+}
+
+#[test]
+fn a_connection_that_was_made_is_timed_by_the_kernel_and_one_refused_by_this_process() {
+    let plan = plan();
+    let mut tracker = tracker_of(&plan);
+    let ends = [
+        (Connected::Made { rtt_ns: 700_000 }, Class::Replied),
+        (Connected::Refused, Class::Refused),
+        (Connected::Unreachable, Class::IcmpError),
+    ];
+    for (connected, class) in ends {
+        let leaving = tracker.depart(2, departure(MS));
+        let probe = (leaving.identity.slot, leaving.identity.sequence);
+        tracker.on_connected(probe, connected, 3 * MS);
+        assert_eq!(tracker.counters().of(class), 1, "{class:?}");
+        tracker.on_connected(probe, connected, 3 * MS);
+    }
+    let (_, rows) = tracker.close(WINDOW_NS);
+    let rtt = &rows[0].1.rtt;
+    assert_eq!((rtt.min_us, rtt.max_us), (700, 2_000));
+    assert_eq!(tracker.counters().stamps, [1, 0, 1]);
+    tracker.on_connected((99, 0), Connected::Refused, 4 * MS);
+    assert_eq!(tracker.counters().strays_of(Stray::UnknownProbe), 1);
 }
 
 const RULE: Rule = Rule {
@@ -742,9 +832,15 @@ fn events(sendings: &[Sending], steps: &[(u64, i64)]) -> Vec<(u64, Event)> {
 }
 
 /// What a tracker reports of a row in each window, as parts; looked at every so many events, if at all.
-fn parts(rule: Option<Rule>, look_every: usize, sendings: &[Sending]) -> Vec<[Vec<Counts>; ROWS]> {
+fn parts(
+    rule: Option<Rule>,
+    flows: u8,
+    look_every: usize,
+    sendings: &[Sending],
+) -> Vec<[Vec<Counts>; ROWS]> {
     let plan = Plan {
         silence: rule,
+        flows,
         ..plan()
     };
     let mut tracker = tracker_of(&plan);
@@ -809,10 +905,11 @@ proptest! {
         probes in 1u32..4,
         after_ms in 0u64..100,
         look_every in 1usize..4,
+        flows in 1u8..=8,
     ) {
         let rule = Rule { probes, after: Duration::from_millis(after_ms) };
-        let whole = parts(None, 1, &sendings);
-        let cut = parts(Some(rule), look_every, &sendings);
+        let whole = parts(None, flows, 1, &sendings);
+        let cut = parts(Some(rule), flows, look_every, &sendings);
         let mut open = [0u64; ROWS];
         let mut pending = [0u64; ROWS];
         for (n, (whole, cut)) in whole.iter().zip(&cut).enumerate() {
@@ -848,8 +945,9 @@ proptest! {
     fn every_probe_ends_as_an_independent_account_says(
         sendings in prop::collection::vec(sending(), 1..200),
         steps in prop::collection::vec((0u64..3_000 * MS, prop_oneof![Just(-5_000_000i64), 3_000i64..10_000_000]), 0..4),
+        flows in 1u8..=8,
     ) {
-        let plan = plan();
+        let plan = Plan { flows, ..plan() };
         let mut tracker = tracker_of(&plan);
         let expiry_ns = EXPIRY.as_nanos() as u64;
         let mut accounts: Vec<Option<Account>> = vec![None; sendings.len()];

@@ -1,12 +1,12 @@
 //! One aggregator as the uplink sees it: whether a connection lives, and what may be sent on it now.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use leeward_common::histogram::Schema;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{delivery::Delivery, session::Command};
-use crate::{config, spool::Spool};
+use crate::{config, prober::PlannedPath, spool::Spool};
 
 /// A connection on which batches are under way and none has been acknowledged for this long is made anew.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
@@ -15,6 +15,8 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) schema: Schema,
+    /// Row by row.
+    pub(super) paths: Arc<[PlannedPath]>,
     /// The message that names them, as it goes on the control stream.
     pub(super) frame: Vec<u8>,
 }

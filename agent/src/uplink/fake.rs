@@ -430,6 +430,7 @@ pub(crate) fn mesh(version: u64, targets: Vec<v1::Target>) -> v1::Mesh {
         schema: 1,
         silence_probes: 0,
         silence_us: 0,
+        flows: v1::FLOWS,
         targets,
         checks: Vec::new(),
     }
@@ -633,6 +634,7 @@ pub(crate) fn window(number: u64, plan_version: u64, rows: u32) -> ClosedWindow 
         window,
         until: window.end(),
         health: None,
+        flows: None,
         rows: (0..rows).map(row).collect(),
     }
 }

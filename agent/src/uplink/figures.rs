@@ -1,13 +1,16 @@
 //! What is counted about the uplink. Written by the sessions and the uplink, read by the status page.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use leeward_common::check::Outcome;
 
-use super::failure::Failure;
+use super::{failure::Failure, flows::FlowTable};
 
 /// Upper ends, in milliseconds, of the buckets of [`AggregatorFigures::window_ages`]; the last bucket has none.
 pub const AGE_BUCKETS_MS: [u32; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
@@ -132,6 +135,7 @@ pub struct UplinkFigures {
     pub(super) waiting: AtomicU64,
     pub(super) waiting_bytes: AtomicU64,
     pub(super) dropped: AtomicU64,
+    flows: Mutex<Option<Arc<FlowTable>>>,
 }
 
 /// Figures with the aggregator that they are about.
@@ -186,6 +190,20 @@ impl UplinkFigures {
     #[must_use]
     pub fn windows_unsent(&self) -> u64 {
         self.windows_unsent.load(Relaxed)
+    }
+
+    pub(super) fn set_flows(&self, table: FlowTable) {
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        *flows = Some(Arc::new(table));
+    }
+
+    /// What the flows of each path did in the last span; `None` before one has ended, and where paths have one flow.
+    #[must_use]
+    pub fn flows(&self) -> Option<Arc<FlowTable>> {
+        self.flows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Batches in the spool.

@@ -1,5 +1,7 @@
 //! A prober under test: starts it, collects its windows, and checks their accounts.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -8,9 +10,9 @@ use std::{
 };
 
 use leeward_agent::prober::{
-    ClosedWindow, Counters, OpenError, Plan, PlannedPath, Prober, ProberConfig, ProberHandle,
-    Sockets,
+    ClosedWindow, Counters, Family, Plan, PlannedPath, Prober, ProberConfig, ProberHandle, Sockets,
 };
+use leeward_agent::window::flows::FlowSpan;
 use leeward_common::{
     histogram::Schema,
     id::TargetId,
@@ -41,20 +43,20 @@ impl Sums {
 pub struct Rig {
     pub handle: ProberHandle,
     windows: mpsc::Receiver<ClosedWindow>,
+    /// What the flows did in each span.
+    pub spans: Vec<FlowSpan>,
     /// By plan version and row.
     pub sums: BTreeMap<(u64, u32), Sums>,
 }
 
 /// Sockets, or `None` after saying loudly that the test was skipped.
 pub fn sockets(test: &str, config: &ProberConfig) -> Option<Sockets> {
-    match Sockets::open(config) {
-        Ok(sockets) => Some(sockets),
-        Err(OpenError::NotPermitted) => {
-            eprintln!("SKIPPED: {test}: needs CAP_NET_RAW; run the tests as root");
-            None
-        }
-        Err(error) => panic!("{error}"),
+    let sockets = Sockets::open(config).unwrap();
+    if !sockets.is_privileged(Family::V4) {
+        eprintln!("SKIPPED: {test}: needs CAP_NET_RAW; run the tests as root");
+        return None;
     }
+    Some(sockets)
 }
 
 /// A configuration whose source ports no other test uses.
@@ -78,6 +80,7 @@ pub fn plan(version: u64, paths: Vec<PlannedPath>) -> Plan {
         expiry: Duration::from_millis(500),
         schema: Schema::TwoDigits,
         silence: None,
+        flows: 1,
         paths,
     }
 }
@@ -108,6 +111,7 @@ impl Rig {
         Self {
             handle,
             windows,
+            spans: Vec::new(),
             sums: BTreeMap::new(),
         }
     }
@@ -117,7 +121,10 @@ impl Rig {
         let deadline = Instant::now() + PATIENCE;
         while !done(&self.sums) {
             match self.windows.try_recv() {
-                Ok(window) => self.add(&window),
+                Ok(window) => {
+                    self.add(&window);
+                    self.spans.extend(window.flows);
+                }
                 Err(mpsc::error::TryRecvError::Empty) => {
                     assert!(
                         Instant::now() < deadline,

@@ -134,6 +134,9 @@ pub struct Mesh {
     /// See [`Self::silence_probes`]; microseconds.
     #[serde(default)]
     pub silence_us: u64,
+    /// As how many flows each path is probed, 1 to 8. An agent of an older build chooses itself.
+    #[serde(default = "flows", skip_serializing_if = "is_usual")]
+    pub flows: u8,
     /// The targets.
     pub targets: Vec<Target>,
     /// What to ask of services. An agent of an older build passes it over, and its silence is what is known then.
@@ -383,6 +386,18 @@ fn is_zero(port: &u16) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_false(flag: &bool) -> bool {
     !*flag
+}
+
+/// The flows of a path of which nothing is said.
+pub const FLOWS: u8 = 4;
+
+const fn flows() -> u8 {
+    FLOWS
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_usual(flows: &u8) -> bool {
+    *flows == FLOWS
 }
 
 /// The start of a text that fits into `limit` bytes.

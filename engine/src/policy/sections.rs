@@ -87,6 +87,8 @@ pub struct ProbingSection {
     pub kinds: Option<Spanned<Vec<ProbeKind>>>,
     /// Significant digits of round-trip times: 2 or 3.
     pub digits: Option<Spanned<u8>>,
+    /// As how many flows each path is probed: 1 to 8.
+    pub flows: Option<Spanned<u8>>,
 }
 
 /// `[policy]`: the numbers of a decision.
@@ -366,12 +368,21 @@ impl Check<'_> {
                 }
             },
         };
+        let flows = match &section.flows {
+            None => defaults::FLOWS,
+            Some(flows) if (1..=8).contains(flows.get_ref()) => *flows.get_ref(),
+            Some(flows) => {
+                let message = format!("flows is {}; it must be 1 to 8", flows.get_ref());
+                return Err(self.document.error(flows.span(), message));
+            }
+        };
         Ok(Probing {
             interval,
             window,
             expiry: self.span(section.expiry, deadline::EXPIRY, MS * 100..=MS * 60_000)?,
             kinds: self.kinds(section.kinds, &[ProbeKind::Icmp])?,
             schema,
+            flows,
         })
     }
 

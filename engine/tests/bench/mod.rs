@@ -54,6 +54,7 @@ pub fn policy(regions: &[&str]) -> Policy {
             expiry: SECOND * 3,
             kinds: vec![ProbeKind::Icmp],
             schema: Schema::TwoDigits,
+            flows: 4,
         },
         targets: Vec::new(),
         signal_sources: BTreeMap::from([
