@@ -218,7 +218,7 @@ impl Sum {
             "--- {name} ---\n{sent} sent, {received} received, {lost:.1} % lost, {:.1} s\n",
             took.as_secs_f64()
         );
-        if received > 0 {
+        if let Some(mean_us) = rtt.sum_us.checked_div(received) {
             let quantile = |q| {
                 ms(rtt
                     .histogram
@@ -226,7 +226,7 @@ impl Sum {
                     .unwrap_or(rtt.max_us)
                     .min(rtt.max_us))
             };
-            let mean_us = u32::try_from(rtt.sum_us / received).unwrap_or(u32::MAX);
+            let mean_us = u32::try_from(mean_us).unwrap_or(u32::MAX);
             let _ = writeln!(
                 text,
                 "round trip ms: min {} mean {} p50 {} p90 {} p99 {} max {}",

@@ -81,7 +81,7 @@ fn mesh() -> Mesh {
         schema: 1,
         silence_probes: 4,
         silence_us: 500_000,
-        flows: FLOWS,
+        flows: leeward_common::wire::v1::FLOWS,
         targets: vec![Target {
             id: "dub-1".parse().unwrap(),
             region: None,
