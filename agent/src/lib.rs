@@ -14,6 +14,7 @@
 //! - [`spool`]: batches that wait until every aggregator has stored them.
 //! - [`uplink`]: one connection to each aggregator.
 //! - [`reflector`]: the UDP port that answers other agents' STAMP probes.
+//! - [`bgp`]: what routers tell about the prefixes that regions are reached by.
 //! - [`checks`]: asking services in other regions for an answer, on a thread of its own.
 //! - [`errands`]: what may be ordered beside the mesh, and the way to those who find it out.
 //! - [`answer`]: the open port that meets other agents' SYN probes.
@@ -23,6 +24,7 @@
 
 pub mod admission;
 pub mod answer;
+pub mod bgp;
 pub mod checks;
 pub mod config;
 pub mod credentials;

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use leeward_agent::{config::Config, ping, run};
+use leeward_agent::{bgp::replay, config::Config, ping, run};
 use tracing_subscriber::EnvFilter;
 
 /// Measures the networks around one region and streams what it learned to the aggregators.
@@ -32,12 +32,24 @@ enum Command {
     /// this host failed to do counted as lost. To measure, run the agent: its prober has the kernel's time stamps, tells late
     /// from lost and flow from flow, and knows what it failed to send. Needs no configuration; pings only the hosts named here.
     Ping(ping::Arguments),
+    /// Routing, as routers tell of it.
+    #[command(subcommand)]
+    Bgp(Bgp),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bgp {
+    /// Reads recordings (packet captures and MRT files) as if they were live, and prints what was understood, what was
+    /// refused and why, and what happened to watched prefixes; 2 if a file cannot be read.
+    Replay(replay::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Ping(arguments)) = &arguments.command {
-        return report(ping::run(arguments), 2);
+    match &arguments.command {
+        Some(Command::Ping(arguments)) => return report(ping::run(arguments), 2),
+        Some(Command::Bgp(Bgp::Replay(arguments))) => return report(replay::run(arguments), 2),
+        None => {}
     }
     let filter = EnvFilter::try_from_env("LEEWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()

@@ -6,6 +6,7 @@
 //! - [`time`] and [`ratio`]: the units.
 //! - [`histogram`]: a sparse, exactly mergeable histogram of round-trip times.
 //! - [`report`]: what one path did in one window.
+//! - [`bgp`]: what routing did to a watched prefix.
 //! - [`deadline`]: when a missing reply becomes overdue.
 //! - [`check`]: what agents of other regions ask of a service, and what came of it.
 //! - [`finding`]: what an agent found out beside its windows, such as a route.
@@ -21,6 +22,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod bgp;
 pub mod check;
 pub mod config;
 pub mod deadline;

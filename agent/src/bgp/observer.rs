@@ -1,0 +1,576 @@
+//! What feeds say, put together: events of feeds in, windows and events of watched prefixes out.
+//!
+//! Of what is not watched only sums are kept, for each feed. Of a watched prefix each feed has a [`Route`]. Whether a change
+//! counts is the feed's [`Gate`] to say; the time is this agent's own, handed in by the rim.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use leeward_common::{
+    bgp::{
+        Change, Counts, FeedChange, MoreSpecific, NAMED_MAX, PATH_TEXT_MAX, Prefix, PrefixWindow,
+        RoutingEvent, Sight, What,
+    },
+    time::Timestamp,
+};
+
+use super::{
+    feed::{Gate, Standing as FeedStanding},
+    peer::{Event, Feed, View},
+    prefix::{Announced, Route, Standing, Withdrawn},
+    update::{AsPath, Attributes, Family, Nlri, Update},
+    watch::{Relation, Watchlist},
+};
+
+/// The most feeds that are followed; what others say is passed over.
+pub const FEEDS_MAX: usize = 8_192;
+
+/// The most memory for one feed's routes to watched prefixes, in bytes; a route takes some 300. What goes beyond it is not
+/// followed, and told once in a session.
+pub const FEED_BYTES_MAX: usize = 32 << 20;
+
+/// The same for all feeds together.
+pub const ALL_BYTES_MAX: usize = 256 << 20;
+
+/// The most events that wait to be taken. The oldest are given up and counted.
+pub const EVENTS_MAX: usize = 4_096;
+
+/// The most more-specific prefixes that are remembered of one watched prefix.
+pub const MORE_SPECIFICS_MAX: usize = 256;
+
+/// A route is stuck when at least two feeds, and at least as many as still have one, withdrew theirs this long ago. On
+/// average it takes two minutes until a withdrawal is everywhere.
+pub const STUCK_AFTER: Duration = Duration::from_secs(600);
+
+/// All feeds, and all that is watched.
+#[derive(Debug, Default)]
+pub struct Observer {
+    watchlist: Watchlist,
+    feeds: BTreeMap<Feed, Known>,
+    followed: Vec<Followed>,
+    /// What all routes take, in bytes.
+    bytes: usize,
+    events: VecDeque<RoutingEvent>,
+    /// Events that were given up.
+    pub events_given_up: u64,
+    /// Feeds that were not followed.
+    pub feeds_refused: u64,
+}
+
+/// A feed that is followed.
+#[derive(Debug)]
+struct Known {
+    number: u32,
+    gate: Gate,
+    /// What its routes take, in bytes.
+    bytes: usize,
+    /// Whether it was told that it shows too much.
+    limited: bool,
+}
+
+/// A watched prefix: what each feed says, by the feed's number, and the window that runs.
+#[derive(Debug, Default)]
+struct Followed {
+    routes: BTreeMap<u32, Route>,
+    more_specifics: BTreeSet<(IpNet, Option<u32>)>,
+    tally: Tally,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    counts: Counts,
+    longer: u32,
+    edit_distance: u32,
+    exploration: u32,
+    more_specifics: Vec<MoreSpecific>,
+}
+
+/// What one feed is and did, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct FeedState {
+    /// Which.
+    pub feed: Feed,
+    /// Whether it may be believed, and what it said.
+    pub gate: Gate,
+}
+
+impl Observer {
+    /// Follows these prefixes; no feed is known yet.
+    #[must_use]
+    pub fn new(watchlist: Watchlist) -> Self {
+        let followed = watchlist
+            .all()
+            .iter()
+            .map(|_| Followed::default())
+            .collect();
+        Self {
+            watchlist,
+            followed,
+            ..Self::default()
+        }
+    }
+
+    /// Something happened on a feed.
+    pub fn on(&mut self, now: Timestamp, feed: &Feed, event: &Event) {
+        match event {
+            Event::Up { system } => self.up(now, feed, *system),
+            Event::Down(why) => self.down(now, feed, &why.to_string()),
+            Event::Update(update) => self.update(now, feed, update),
+        }
+    }
+
+    /// Time passed: tables may count as transferred since.
+    pub fn pass(&mut self, now: Timestamp) {
+        let mut loaded = Vec::new();
+        for (feed, known) in &mut self.feeds {
+            if known.gate.pass(now) {
+                loaded.push(*feed);
+            }
+        }
+        for feed in loaded {
+            self.tell(now, &feed, What::Feed(FeedChange::Loaded));
+        }
+    }
+
+    /// Takes what is to be told at once, oldest first.
+    pub fn take_events(&mut self) -> Vec<RoutingEvent> {
+        mem::take(&mut self.events).into()
+    }
+
+    /// Ends the window: what routing did to each watched prefix since `start`, in the order of the watch-list.
+    pub fn close_window(&mut self, now: Timestamp, start: Timestamp) -> Vec<PrefixWindow> {
+        self.pass(now);
+        (0..self.followed.len())
+            .map(|place| self.window(now, start, place))
+            .collect()
+    }
+
+    /// All feeds that are known.
+    #[must_use]
+    pub fn feeds(&self) -> Vec<FeedState> {
+        let state = |(feed, known): (&Feed, &Known)| FeedState {
+            feed: *feed,
+            gate: known.gate.clone(),
+        };
+        self.feeds.iter().map(state).collect()
+    }
+
+    fn up(&mut self, now: Timestamp, feed: &Feed, system: u32) {
+        let known = self.feeds.len();
+        match self.feeds.get_mut(feed) {
+            Some(known) => {
+                known.gate.up(now, system);
+                known.limited = false;
+            }
+            None if known >= FEEDS_MAX => {
+                self.feeds_refused += 1;
+                return;
+            }
+            None => {
+                let gate = Gate::new(now, feed.view, system);
+                // Feeds are never forgotten, so that no number is given twice.
+                let number = u32::try_from(known).unwrap_or(u32::MAX);
+                _ = self.feeds.insert(
+                    *feed,
+                    Known {
+                        number,
+                        gate,
+                        bytes: 0,
+                        limited: false,
+                    },
+                );
+            }
+        }
+        self.tell(now, feed, What::Feed(FeedChange::Up));
+    }
+
+    /// A recording begins in the midst of a session.
+    fn up_unseen(&mut self, now: Timestamp, feed: &Feed) {
+        self.up(now, feed, 0);
+        if let Some(known) = self.feeds.get_mut(feed) {
+            known.gate.is_whole = false;
+        }
+    }
+
+    fn down(&mut self, now: Timestamp, feed: &Feed, why: &str) {
+        let Some(known) = self.feeds.get_mut(feed) else {
+            return;
+        };
+        let (number, epoch) = (known.number, known.gate.epoch);
+        known.gate.down(now);
+        let had = |followed: &&Followed| {
+            let route = followed.routes.get(&number);
+            route.is_some_and(|route| route.standing(epoch) == Standing::Present)
+        };
+        let watched = u32::try_from(self.followed.iter().filter(had).count()).unwrap_or(u32::MAX);
+        let why = why.to_owned();
+        self.tell(now, feed, What::Feed(FeedChange::Down { why, watched }));
+    }
+
+    fn update(&mut self, now: Timestamp, feed: &Feed, update: &Update) {
+        let Some(known) = self.feeds.get_mut(feed) else {
+            self.up_unseen(now, feed);
+            if self.feeds.contains_key(feed) {
+                self.update(now, feed, update);
+            }
+            return;
+        };
+        if known.gate.standing() == FeedStanding::Lost {
+            self.up_unseen(now, feed);
+            return self.update(now, feed, update);
+        }
+        let gate = &mut known.gate;
+        gate.seen.updates += 1;
+        gate.seen.malformed += u64::from(update.malformed.is_some());
+        let mut is_loaded = gate.pass(now);
+        for family in Family::ALL {
+            let of = |nlris: &[Nlri]| {
+                nlris
+                    .iter()
+                    .filter(|nlri| Family::of(&nlri.prefix) == family)
+                    .count()
+            };
+            gate.say(family, of(&update.announced), of(&update.withdrawn));
+        }
+        let mut is_doubted = gate.doubt();
+        if let Some(family) = update.end_of_table {
+            is_loaded |= gate.end(now, family);
+            self.table_is_there(now, feed, family);
+        }
+        for nlri in &update.withdrawn {
+            is_doubted |= self.withdraw(now, feed, nlri, update.malformed.is_some());
+        }
+        for nlri in &update.announced {
+            self.announce(now, feed, nlri, &update.attributes);
+        }
+        if is_loaded {
+            self.tell(now, feed, What::Feed(FeedChange::Loaded));
+        }
+        if is_doubted {
+            let fabricated = self.feeds.get(feed).map_or(0, |known| {
+                let seen = &known.gate.seen;
+                seen.fabricated
+                    .max(u32::try_from(seen.withdrawn).unwrap_or(u32::MAX))
+            });
+            self.tell(now, feed, What::Feed(FeedChange::Untrusted { fabricated }));
+        }
+    }
+
+    fn table_is_there(&mut self, now: Timestamp, feed: &Feed, family: Family) {
+        let Some(known) = self.feeds.get(feed) else {
+            return;
+        };
+        let (number, epoch) = (known.number, known.gate.epoch);
+        for (watched, followed) in self.watchlist.all().iter().zip(&mut self.followed) {
+            if Family::of(&watched.prefix) == family
+                && let Some(route) = followed.routes.get_mut(&number)
+            {
+                route.table_is_there(now, epoch);
+            }
+        }
+    }
+
+    /// True when the feed is untrusted since.
+    fn withdraw(&mut self, now: Timestamp, feed: &Feed, nlri: &Nlri, malformed: bool) -> bool {
+        let place = match self.watchlist.find(&nlri.prefix) {
+            None => return false,
+            Some(Relation::Within(place)) => {
+                // When it comes up again it is news again.
+                let known = &mut self.followed[place].more_specifics;
+                known.retain(|(prefix, _)| *prefix != nlri.prefix);
+                return false;
+            }
+            Some(Relation::Exact(place)) => place,
+        };
+        let counts = self.counts(feed, &nlri.prefix);
+        let Some(known) = self.feeds.get_mut(feed) else {
+            return false;
+        };
+        let followed = &mut self.followed[place];
+        let withdrawn = match followed.routes.get_mut(&known.number) {
+            None => Withdrawn::Fabricated,
+            Some(route) => {
+                let before = route.bytes();
+                let epoch = known.gate.epoch;
+                let withdrawn = route.on(epoch).withdraw(now, nlri.path_id, counts);
+                let freed = before.saturating_sub(route.bytes());
+                known.bytes = known.bytes.saturating_sub(freed);
+                self.bytes = self.bytes.saturating_sub(freed);
+                withdrawn
+            }
+        };
+        let falls = known
+            .gate
+            .withdraw_watched(withdrawn == Withdrawn::Fabricated);
+        let tally = &mut followed.tally.counts;
+        match withdrawn {
+            Withdrawn::Last(path) if counts => {
+                tally.withdrawals += 1;
+                tally.malformed += u32::from(malformed);
+                self.tell_prefix(now, feed, place, Change::Withdrawn { path: text(&path) });
+            }
+            Withdrawn::Fewer if counts => tally.fewer_paths += 1,
+            _ => tally.disregarded += 1,
+        }
+        falls
+    }
+
+    fn announce(&mut self, now: Timestamp, feed: &Feed, nlri: &Nlri, attributes: &Arc<Attributes>) {
+        let place = match self.watchlist.find(&nlri.prefix) {
+            None => return,
+            Some(Relation::Within(place)) => {
+                return self.more_specific(now, feed, place, nlri, attributes);
+            }
+            Some(Relation::Exact(place)) => place,
+        };
+        let counts = self.counts(feed, &nlri.prefix);
+        let Some(known) = self.feeds.get_mut(feed) else {
+            return;
+        };
+        let followed = &mut self.followed[place];
+        let before = followed.routes.get(&known.number).map_or(0, Route::bytes);
+        let is_room = known.bytes < FEED_BYTES_MAX && self.bytes < ALL_BYTES_MAX;
+        if !is_room && before == 0 {
+            if !mem::replace(&mut known.limited, true) {
+                let limit = format!("{} MiB of routes to watched prefixes", FEED_BYTES_MAX >> 20);
+                self.tell(now, feed, What::Feed(FeedChange::Limited { limit }));
+            }
+            return;
+        }
+        let route = followed.routes.entry(known.number).or_default();
+        let announced = route
+            .on(known.gate.epoch)
+            .announce(now, nlri.path_id, attributes, counts);
+        let after = route.bytes();
+        known.bytes = (known.bytes + after).saturating_sub(before);
+        self.bytes = (self.bytes + after).saturating_sub(before);
+        if announced == Announced::First {
+            return;
+        }
+        let tally = &mut followed.tally;
+        if !counts {
+            tally.counts.disregarded += 1;
+            return;
+        }
+        if announced == Announced::Same {
+            tally.counts.duplicates += 1;
+            return;
+        }
+        tally.counts.announcements += 1;
+        match announced {
+            Announced::First | Announced::Same | Announced::More | Announced::Attributes => {}
+            Announced::Path(change) => {
+                tally.counts.path_changes += u32::from(!change.returned);
+                tally.counts.returns += u32::from(change.returned);
+                tally.counts.origin_changes += u32::from(change.origin.is_some());
+                tally.longer = tally.longer.max(change.longer);
+                tally.edit_distance = tally.edit_distance.max(change.edit_distance);
+                tally.exploration = tally.exploration.max(change.explored);
+                let path = text(&attributes.path);
+                if change.returned {
+                    self.tell_prefix(now, feed, place, Change::Returned { path: path.clone() });
+                }
+                if let Some((from, to)) = change.origin {
+                    self.tell_prefix(now, feed, place, Change::OriginChanged { from, to });
+                }
+                if change.explored >= 2 {
+                    let paths = change.explored;
+                    self.tell_prefix(now, feed, place, Change::Exploring { paths, path });
+                }
+            }
+        }
+    }
+
+    fn more_specific(
+        &mut self,
+        now: Timestamp,
+        feed: &Feed,
+        place: usize,
+        nlri: &Nlri,
+        attributes: &Attributes,
+    ) {
+        let counts = self.counts(feed, &nlri.prefix);
+        let origin = attributes.path.origin();
+        let followed = &mut self.followed[place];
+        let is_room = followed.more_specifics.len() < MORE_SPECIFICS_MAX;
+        if !is_room || !followed.more_specifics.insert((nlri.prefix, origin)) {
+            return;
+        }
+        let watched = &self.watchlist.all()[place];
+        let expected = origin.is_some_and(|origin| match watched.origins.is_empty() {
+            // Not told who may announce it: those who do.
+            true => followed.routes.values().any(|route| {
+                route
+                    .attributes()
+                    .is_some_and(|own| own.path.origin() == Some(origin))
+            }),
+            false => watched.origins.contains(&origin),
+        });
+        if !counts || expected {
+            return;
+        }
+        let found = MoreSpecific {
+            prefix: prefix(&nlri.prefix),
+            origin,
+        };
+        let named = &mut followed.tally.more_specifics;
+        if named.len() < NAMED_MAX {
+            named.push(found);
+        }
+        self.tell_prefix(now, feed, place, Change::MoreSpecific(found));
+    }
+
+    /// Whether what a feed says about a prefix counts: it may be believed, and no other feed says the same better.
+    fn counts(&self, feed: &Feed, prefix: &IpNet) -> bool {
+        let family = Family::of(prefix);
+        let believed = |feed: &Feed| {
+            self.feeds
+                .get(feed)
+                .is_some_and(|known| known.gate.is_believed(family))
+        };
+        match feed.view {
+            // What a router tells others is the consequence of what it uses.
+            View::Out => false,
+            // Of the same routes after policy less is made up, and it is what the router uses.
+            View::PrePolicy => believed(feed) && !believed(&feed.viewed(View::PostPolicy)),
+            _ => believed(feed),
+        }
+    }
+
+    /// The feeds that count for a prefix, with their routes.
+    fn counting(&self, place: usize) -> impl Iterator<Item = (&Feed, &Known, &Route)> {
+        let prefix = self.watchlist.all()[place].prefix;
+        let followed = &self.followed[place];
+        self.feeds.iter().filter_map(move |(feed, known)| {
+            let route = followed.routes.get(&known.number)?;
+            self.counts(feed, &prefix).then_some((feed, known, route))
+        })
+    }
+
+    fn sight(&self, place: usize) -> Sight {
+        let mut sight = Sight::default();
+        let mut gone_sources = BTreeSet::new();
+        for (feed, known, route) in self.counting(place) {
+            match route.standing(known.gate.epoch) {
+                Standing::Unknown => {}
+                Standing::Present if route.is_stuck => sight.stuck += 1,
+                Standing::Present => sight.visible += 1,
+                Standing::Withdrawn => {
+                    sight.gone += 1;
+                    gone_sources.insert(feed.source);
+                }
+            }
+        }
+        sight.gone_sources = u32::try_from(gone_sources.len()).unwrap_or(u32::MAX);
+        sight
+    }
+
+    fn window(&mut self, now: Timestamp, start: Timestamp, place: usize) -> PrefixWindow {
+        self.mark_stuck(now, place);
+        let tally = mem::take(&mut self.followed[place].tally);
+        let watched = &self.watchlist.all()[place];
+        let mut window = PrefixWindow {
+            prefix: prefix(&watched.prefix),
+            region: watched.region.clone(),
+            start,
+            span: now.since(start),
+            counts: tally.counts,
+            longer_max: tally.longer,
+            edit_distance_max: tally.edit_distance,
+            exploration_max: tally.exploration,
+            penalty_fast: 0,
+            penalty_slow: 0,
+            origins: Vec::new(),
+            more_specifics: tally.more_specifics,
+            blackholed: false,
+            shutting_down: false,
+            sight: self.sight(place),
+        };
+        let mut origins = BTreeSet::new();
+        for (_, known, route) in self.counting(place) {
+            let (fast, slow) = route.penalties(now);
+            window.penalty_fast = window.penalty_fast.max(fast as u32);
+            window.penalty_slow = window.penalty_slow.max(slow as u32);
+            if route.standing(known.gate.epoch) == Standing::Present
+                && let Some(attributes) = route.attributes()
+            {
+                origins.extend(attributes.path.origin());
+                window.blackholed |= attributes.blackholed;
+                window.shutting_down |= attributes.shutting_down;
+            }
+        }
+        window.origins = origins.into_iter().take(NAMED_MAX).collect();
+        window
+    }
+
+    /// Routes that stayed when most others went, long ago (as in the incident of 2020-08-30 around AS3356).
+    fn mark_stuck(&mut self, now: Timestamp, place: usize) {
+        let (mut gone, mut present, mut gone_for) = (0, Vec::new(), Duration::MAX);
+        for (_, known, route) in self.counting(place) {
+            match route.standing(known.gate.epoch) {
+                Standing::Unknown => {}
+                Standing::Present => present.push((known.number, route.since())),
+                Standing::Withdrawn => {
+                    gone += 1;
+                    gone_for = gone_for.min(now.since(route.since()));
+                }
+            }
+        }
+        if gone < 2 || gone < present.len() || gone_for < STUCK_AFTER {
+            return;
+        }
+        let followed = &mut self.followed[place];
+        for (number, since) in present {
+            // A route that came after the others went is news, not a remainder.
+            if now.since(since) > gone_for
+                && let Some(route) = followed.routes.get_mut(&number)
+            {
+                route.is_stuck = true;
+            }
+        }
+    }
+
+    fn tell_prefix(&mut self, now: Timestamp, feed: &Feed, place: usize, change: Change) {
+        let watched = &self.watchlist.all()[place];
+        let what = What::Prefix {
+            prefix: prefix(&watched.prefix),
+            region: watched.region.clone(),
+            change,
+            sight: self.sight(place),
+        };
+        self.tell(now, feed, what);
+    }
+
+    fn tell(&mut self, now: Timestamp, feed: &Feed, what: What) {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.pop_front();
+            self.events_given_up += 1;
+        }
+        self.events.push_back(RoutingEvent {
+            at: now,
+            feed: feed.to_string(),
+            source: feed.source,
+            what,
+        });
+    }
+}
+
+fn text(path: &AsPath) -> String {
+    let mut text = path.to_string();
+    // Paths are ASCII.
+    text.truncate(PATH_TEXT_MAX);
+    text
+}
+
+fn prefix(net: &IpNet) -> Prefix {
+    Prefix::new(net.network(), net.prefix_len()).expect("a network has no bits beyond its length")
+}
+
+#[cfg(test)]
+#[path = "observer/tests.rs"]
+mod tests;

@@ -1,0 +1,461 @@
+//! Feeds that are told of, and what comes of it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use super::*;
+use crate::bgp::{
+    peer::{Down, end_of_table},
+    watch::Watched,
+};
+
+const WATCHED: [&str; 3] = ["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32"];
+
+fn observer() -> Observer {
+    let mut watchlist = Watchlist::default();
+    for prefix in WATCHED {
+        let watched = Watched {
+            prefix: prefix.parse().unwrap(),
+            region: "dub".parse().unwrap(),
+            origins: BTreeSet::from([64_500]),
+        };
+        watchlist.add(watched).unwrap();
+    }
+    Observer::new(watchlist)
+}
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_unix_us(secs * 1_000_000)
+}
+
+fn feed(source: u8, view: View) -> Feed {
+    Feed {
+        source: IpAddr::from([10, 0, 0, source]),
+        neighbour: IpAddr::from([10, 9, 9, 9]),
+        distinguisher: 0,
+        view,
+    }
+}
+
+fn nlri(prefix: &str) -> Nlri {
+    Nlri {
+        prefix: prefix.parse::<IpNet>().unwrap(),
+        path_id: 0,
+    }
+}
+
+fn announce(prefix: &str, path: &[u32]) -> Event {
+    Event::Update(Update {
+        announced: vec![nlri(prefix)],
+        attributes: Arc::new(Attributes {
+            path: AsPath::sequence(path),
+            ..Attributes::default()
+        }),
+        ..Update::default()
+    })
+}
+
+fn withdraw(prefix: &str) -> Event {
+    Event::Update(Update {
+        withdrawn: vec![nlri(prefix)],
+        ..Update::default()
+    })
+}
+
+/// A feed whose table is there, with a route to the first watched prefix.
+fn loaded(observer: &mut Observer, feed: &Feed) {
+    observer.on(at(0), feed, &Event::Up { system: 64_501 });
+    observer.on(at(1), feed, &announce(WATCHED[0], &[64_501, 64_500]));
+    observer.on(at(2), feed, &end_of_table(Family::V4));
+    observer.pass(at(20));
+    observer.pass(at(40));
+    observer.close_window(at(40), at(0));
+    observer.take_events();
+}
+
+fn changes(observer: &mut Observer) -> Vec<Change> {
+    let events = observer.take_events().into_iter();
+    let changes = events.filter_map(|event| match event.what {
+        What::Prefix { change, .. } => Some(change),
+        What::Feed(_) => None,
+    });
+    changes.collect()
+}
+
+#[test]
+fn a_withdrawal_counts_is_told_at_once_and_nobody_sees_the_prefix() {
+    let mut observer = observer();
+    let one = feed(1, View::PostPolicy);
+    loaded(&mut observer, &one);
+    observer.on(at(50), &one, &withdraw(WATCHED[0]));
+    let path = "64501 64500".to_owned();
+    assert_eq!(changes(&mut observer), [Change::Withdrawn { path }]);
+    let window = &observer.close_window(at(60), at(40))[0];
+    assert_eq!(
+        (window.counts.withdrawals, window.counts.disregarded),
+        (1, 0)
+    );
+    assert_eq!(
+        (
+            window.sight.visible,
+            window.sight.gone,
+            window.sight.gone_sources
+        ),
+        (0, 1, 1)
+    );
+    assert!((1..=1_000).contains(&window.penalty_slow) && !window.is_quiet());
+    observer.on(at(61), &one, &announce(WATCHED[0], &[64_501, 64_500]));
+    assert!(matches!(
+        changes(&mut observer)[..],
+        [Change::Returned { .. }]
+    ));
+    let window = &observer.close_window(at(70), at(60))[0];
+    assert_eq!((window.counts.returns, window.sight.visible), (1, 1));
+}
+
+#[test]
+fn a_lost_session_is_one_event_of_the_feed_and_no_withdrawal() {
+    let mut observer = observer();
+    let one = feed(1, View::PostPolicy);
+    loaded(&mut observer, &one);
+    observer.on(at(50), &one, &Event::Down(Down::SourceLost));
+    let events = observer.take_events();
+    assert!(
+        matches!(
+            &events[..],
+            [RoutingEvent {
+                what: What::Feed(FeedChange::Down { watched: 1, .. }),
+                ..
+            }]
+        ),
+        "{events:?}"
+    );
+    let window = &observer.close_window(at(60), at(40))[0];
+    assert!(window.is_quiet());
+    assert_eq!(
+        window.sight,
+        Sight::default(),
+        "what is not seen is unknown, not gone"
+    );
+}
+
+#[test]
+fn paths_that_grow_and_an_origin_that_changes_are_told() {
+    let mut observer = observer();
+    let one = feed(1, View::PostPolicy);
+    loaded(&mut observer, &one);
+    observer.on(
+        at(100),
+        &one,
+        &announce(WATCHED[0], &[64_501, 64_502, 64_500]),
+    );
+    observer.on(
+        at(101),
+        &one,
+        &announce(WATCHED[0], &[64_501, 64_502, 64_503, 64_500]),
+    );
+    observer.on(at(102), &one, &announce(WATCHED[0], &[64_501, 64_999]));
+    let changes = changes(&mut observer);
+    assert!(
+        matches!(&changes[0], Change::Exploring { paths: 2, .. }),
+        "{changes:?}"
+    );
+    assert_eq!(
+        changes[1],
+        Change::OriginChanged {
+            from: Some(64_500),
+            to: Some(64_999)
+        }
+    );
+    let window = &observer.close_window(at(110), at(100))[0];
+    assert_eq!(
+        (window.counts.path_changes, window.counts.origin_changes),
+        (3, 1)
+    );
+    assert_eq!(
+        (
+            window.longer_max,
+            window.edit_distance_max,
+            window.exploration_max
+        ),
+        (2, 2, 2)
+    );
+    assert_eq!(window.origins, [64_999]);
+}
+
+#[test]
+fn several_origins_are_seen_together_and_a_more_specific_of_a_stranger_is_told() {
+    let mut observer = observer();
+    let (one, other) = (feed(1, View::PostPolicy), feed(2, View::PostPolicy));
+    loaded(&mut observer, &one);
+    loaded(&mut observer, &other);
+    observer.on(at(50), &other, &announce(WATCHED[0], &[64_501, 64_999]));
+    observer.on(at(51), &one, &announce("192.0.2.128/25", &[64_501, 64_666]));
+    observer.on(at(52), &one, &announce("192.0.2.128/25", &[64_501, 64_666]));
+    observer.on(at(53), &one, &announce("192.0.2.0/25", &[64_501, 64_500]));
+    let window = &observer.close_window(at(60), at(40))[0];
+    assert_eq!(window.origins, [64_500, 64_999]);
+    let found = MoreSpecific {
+        prefix: "192.0.2.128/25".parse().unwrap(),
+        origin: Some(64_666),
+    };
+    assert_eq!(window.more_specifics, [found]);
+    assert!(changes(&mut observer).contains(&Change::MoreSpecific(found)));
+}
+
+#[test]
+fn of_a_neighbour_shown_before_and_after_policy_only_the_latter_counts() {
+    let mut observer = observer();
+    let post = feed(1, View::PostPolicy);
+    let pre = post.viewed(View::PrePolicy);
+    loaded(&mut observer, &post);
+    loaded(&mut observer, &pre);
+    // The known fault of a router: a re-announcement is shown as a withdrawal before policy.
+    observer.on(at(50), &pre, &withdraw(WATCHED[0]));
+    observer.on(at(50), &post, &announce(WATCHED[0], &[64_501, 64_500]));
+    let window = &observer.close_window(at(60), at(40))[0];
+    assert_eq!(
+        (
+            window.counts.withdrawals,
+            window.sight.visible,
+            window.sight.gone
+        ),
+        (0, 1, 0)
+    );
+    assert!(changes(&mut observer).is_empty());
+}
+
+#[test]
+fn a_route_that_stays_when_all_others_went_is_stuck_and_its_end_is_no_news() {
+    let mut observer = observer();
+    let feeds = [1, 2, 3].map(|source| feed(source, View::PostPolicy));
+    for feed in &feeds {
+        loaded(&mut observer, feed);
+    }
+    observer.on(at(50), &feeds[0], &withdraw(WATCHED[0]));
+    observer.on(at(60), &feeds[1], &withdraw(WATCHED[0]));
+    assert_eq!(observer.close_window(at(100), at(40))[0].sight.visible, 1);
+    let sight = observer.close_window(at(700), at(640))[0].sight;
+    assert_eq!((sight.visible, sight.gone, sight.stuck), (0, 2, 1));
+    observer.take_events();
+    observer.on(at(800), &feeds[2], &withdraw(WATCHED[0]));
+    assert!(changes(&mut observer).is_empty());
+    assert_eq!(
+        observer.close_window(at(810), at(800))[0]
+            .counts
+            .withdrawals,
+        0
+    );
+}
+
+#[test]
+fn what_a_router_tells_others_counts_for_nothing() {
+    let mut observer = observer();
+    let out = feed(1, View::Out);
+    loaded(&mut observer, &out);
+    observer.on(at(50), &out, &withdraw(WATCHED[0]));
+    let window = &observer.close_window(at(60), at(40))[0];
+    assert!(window.is_quiet());
+    assert_eq!(window.sight, Sight::default());
+}
+
+#[test]
+fn what_waits_to_be_taken_is_bounded_and_what_is_given_up_is_counted() {
+    let mut observer = observer();
+    let one = feed(1, View::PostPolicy);
+    for second in 0..(EVENTS_MAX as u64 + 10) {
+        observer.on(at(second), &one, &Event::Up { system: 1 });
+    }
+    assert_eq!(observer.take_events().len(), EVENTS_MAX);
+    assert_eq!(observer.events_given_up, 10);
+}
+
+/// What happens to feeds while routing itself is at rest.
+#[derive(Clone, Debug)]
+enum Trouble {
+    /// A session is lost.
+    Loss { feed: usize },
+    /// All sessions of a router are lost.
+    Restart { router: u8 },
+    /// A session comes up (again), and its table is transferred, after so many seconds, with these paths, a duplicate of
+    /// some of it, and an End-of-RIB or none.
+    Transfer {
+        feed: usize,
+        after: u64,
+        hops: u32,
+        lacks: usize,
+        twice: bool,
+        end: bool,
+    },
+    /// A router withdraws what it never announced.
+    Fabricated { feed: usize, prefix: usize },
+    /// The table is announced again as it was.
+    Refresh { feed: usize },
+    /// Time passes.
+    Quiet { secs: u64 },
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    let feed = 0usize..6;
+    prop_oneof![
+        feed.clone().prop_map(|feed| Trouble::Loss { feed }),
+        (0u8..3).prop_map(|router| Trouble::Restart { router }),
+        (
+            feed.clone(),
+            0u64..40,
+            0u32..4,
+            0usize..4,
+            any::<bool>(),
+            any::<bool>()
+        )
+            .prop_map(|(feed, after, hops, lacks, twice, end)| Trouble::Transfer {
+                feed,
+                after,
+                hops,
+                lacks,
+                twice,
+                end
+            }),
+        (feed.clone(), 0usize..3).prop_map(|(feed, prefix)| Trouble::Fabricated { feed, prefix }),
+        feed.prop_map(|feed| Trouble::Refresh { feed }),
+        (0u64..900).prop_map(|secs| Trouble::Quiet { secs }),
+    ]
+}
+
+/// Six feeds of three routers, of every kind of view.
+fn feeds() -> [Feed; 6] {
+    let views = [
+        View::PrePolicy,
+        View::PostPolicy,
+        View::Session,
+        View::LocRib,
+        View::PrePolicy,
+        View::Out,
+    ];
+    let routers = [1, 1, 2, 3, 3, 3];
+    std::array::from_fn(|index| feed(routers[index], views[index]))
+}
+
+/// A world at rest: what each feed announced on its session, if it is up, with the number of hops that it has.
+struct Rest {
+    observer: Observer,
+    now: u64,
+    tables: [Option<(u32, [bool; 3])>; 6],
+}
+
+impl Rest {
+    fn path(hops: u32) -> Vec<u32> {
+        (0..=hops).map(|hop| 64_500 + hops - hop).collect()
+    }
+
+    fn say(&mut self, feed: usize, event: &Event) {
+        self.observer.on(at(self.now), &feeds()[feed], event);
+    }
+
+    fn suffer(&mut self, trouble: &Trouble) {
+        match *trouble {
+            Trouble::Loss { feed } => {
+                self.tables[feed] = None;
+                self.say(feed, &Event::Down(Down::SessionLost("test".to_owned())));
+            }
+            Trouble::Restart { router } => {
+                for feed in 0..6 {
+                    if feeds()[feed].source == IpAddr::from([10, 0, 0, router + 1]) {
+                        self.tables[feed] = None;
+                        self.say(feed, &Event::Down(Down::SourceLost));
+                    }
+                }
+            }
+            Trouble::Transfer {
+                feed,
+                after,
+                hops,
+                lacks,
+                twice,
+                end,
+            } => {
+                self.now += after;
+                self.say(feed, &Event::Up { system: 64_500 });
+                let mut has = [false; 3];
+                for (index, prefix) in WATCHED
+                    .iter()
+                    .enumerate()
+                    .filter(|(index, _)| *index != lacks)
+                {
+                    has[index] = true;
+                    self.say(feed, &announce(prefix, &Self::path(hops)));
+                    if twice {
+                        self.now += 1;
+                        // A router that restarts goes on choosing while its table is transferred.
+                        self.say(feed, &announce(prefix, &Self::path(hops + 1)));
+                        self.say(feed, &announce(prefix, &Self::path(hops)));
+                    }
+                }
+                if end {
+                    self.say(feed, &end_of_table(Family::V4));
+                    self.say(feed, &end_of_table(Family::V6));
+                }
+                self.tables[feed] = Some((hops, has));
+            }
+            Trouble::Fabricated { feed, prefix } => {
+                let has = self.tables[feed].is_some_and(|(_, has)| has[prefix]);
+                if !has {
+                    self.say(feed, &withdraw(WATCHED[prefix]));
+                }
+            }
+            Trouble::Refresh { feed } => {
+                // As when somebody asks for the table once more (RFC 2918).
+                if let Some((hops, has)) = self.tables[feed] {
+                    for prefix in (0..3).filter(|prefix| has[*prefix]) {
+                        self.say(feed, &announce(WATCHED[prefix], &Self::path(hops)));
+                    }
+                }
+            }
+            Trouble::Quiet { secs } => self.now += secs,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    /// Whatever happens to feeds while routing is at rest: no signal, in any window.
+    #[test]
+    fn feeds_that_come_and_go_and_lie_never_count_as_instability(troubles in prop::collection::vec(trouble(), 1..40)) {
+        let mut rest = Rest { observer: observer(), now: 0, tables: [None; 6] };
+        let mut start = 0;
+        for trouble in &troubles {
+            rest.suffer(trouble);
+            if rest.now >= start + 60 {
+                for window in rest.observer.close_window(at(rest.now), at(start)) {
+                    prop_assert!(window.is_quiet(), "{:?} after {:?}", window, troubles);
+                }
+                start = rest.now;
+            }
+        }
+        for window in rest.observer.close_window(at(rest.now), at(start)) {
+            prop_assert!(window.is_quiet(), "{:?}", window);
+        }
+        let told = changes(&mut rest.observer);
+        prop_assert!(told.is_empty(), "{:?}", told);
+    }
+
+    /// And it is no deaf gate: after all of that, a withdrawal on a feed that may be believed counts once.
+    #[test]
+    fn after_any_trouble_a_real_withdrawal_counts(troubles in prop::collection::vec(trouble(), 0..20)) {
+        let mut rest = Rest { observer: observer(), now: 0, tables: [None; 6] };
+        for trouble in &troubles {
+            rest.suffer(trouble);
+        }
+        rest.suffer(&Trouble::Transfer { feed: 1, after: 1, hops: 1, lacks: 3, twice: false, end: true });
+        rest.now += 60;
+        rest.observer.close_window(at(rest.now), at(rest.now));
+        rest.observer.take_events();
+        rest.say(1, &withdraw(WATCHED[0]));
+        prop_assert_eq!(changes(&mut rest.observer).len(), 1);
+        let window = &rest.observer.close_window(at(rest.now + 1), at(rest.now))[0];
+        prop_assert_eq!(window.counts.withdrawals, 1);
+    }
+}

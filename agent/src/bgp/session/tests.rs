@@ -1,0 +1,207 @@
+//! A peer that is made up, well-behaved and not.
+
+use proptest::prelude::*;
+use rustbgpd_wire::{Capability, OpenMessage, encode_message};
+
+use super::*;
+use crate::bgp::update::Family;
+
+fn peer() -> Peer {
+    Peer {
+        address: IpAddr::from([10, 0, 0, 2]),
+        system: 64_501,
+        own_system: 64_500,
+        router_id: Ipv4Addr::new(10, 0, 0, 1),
+        hold_time: Duration::from_secs(9),
+    }
+}
+
+fn open(system: u16, hold_time: u16) -> Vec<u8> {
+    let open = OpenMessage {
+        version: 4,
+        my_as: system,
+        hold_time,
+        bgp_identifier: Ipv4Addr::new(10, 0, 0, 2),
+        capabilities: vec![
+            Capability::MultiProtocol {
+                afi: Afi::Ipv4,
+                safi: Safi::Unicast,
+            },
+            Capability::FourOctetAs { asn: system.into() },
+        ],
+    };
+    encode_message(&Message::Open(open)).unwrap().to_vec()
+}
+
+fn keepalive() -> Vec<u8> {
+    encode_message(&Message::Keepalive).unwrap().to_vec()
+}
+
+/// An UPDATE of AS 64501 that announces 198.51.100.0/24, with this ORIGIN.
+fn announcement(origin: u8) -> Vec<u8> {
+    let body = [
+        0, 0, 0, 20, 0x40, 1, 1, origin, 0x40, 2, 6, 2, 1, 0, 0, 0xfb, 0xf5, 0x40, 3, 4, 192, 0, 2,
+        1, 24, 198, 51, 100,
+    ];
+    let mut message = vec![0xff; 16];
+    message.extend([0, 47, 2]);
+    message.extend(body);
+    message
+}
+
+fn kinds(sent: &[u8]) -> Vec<u8> {
+    let (mut rest, mut kinds) = (sent, Vec::new());
+    while let Ok(Some(length)) = wire::next_length(rest, false) {
+        kinds.push(rest[18]);
+        rest = &rest[length..];
+    }
+    kinds
+}
+
+fn established(now: Instant) -> Session {
+    let (mut session, step) = Session::accept(now, &peer());
+    assert_eq!(kinds(&step.send), [1], "an OPEN");
+    let step = session.receive(now, &open(64_501, 90));
+    assert_eq!(kinds(&step.send), [4], "a KEEPALIVE");
+    let step = session.receive(now, &keepalive());
+    assert_eq!(step.events, [Event::Up { system: 64_501 }]);
+    assert!(session.is_established());
+    session
+}
+
+#[test]
+fn a_peer_that_introduces_itself_is_heard_and_nothing_is_announced_to_it() {
+    let now = Instant::now();
+    let mut session = established(now);
+    // In pieces, as they come.
+    let bytes = announcement(0);
+    let (first, second) = bytes.split_at(20);
+    assert!(session.receive(now, first).events.is_empty());
+    let step = session.receive(now, second);
+    assert!(matches!(&step.events[..], [Event::Update(update)] if update.announced.len() == 1));
+    let mut sent = step.send;
+    let end = [vec![0xff; 16], vec![0, 23, 2, 0, 0, 0, 0]].concat();
+    let step = session.receive(now, &end);
+    assert!(
+        matches!(&step.events[..], [Event::Update(update)] if update.end_of_table == Some(Family::V4))
+    );
+    sent.extend(step.send);
+    assert!(!kinds(&sent).contains(&2), "an UPDATE was sent");
+}
+
+#[test]
+fn the_shorter_hold_time_holds_and_a_silent_peer_is_lost() {
+    let now = Instant::now();
+    let mut session = established(now);
+    assert_eq!(
+        session.deadline(),
+        Some(now + Duration::from_secs(3)),
+        "a third of nine"
+    );
+    let step = session.pass(now + Duration::from_secs(3));
+    assert_eq!(kinds(&step.send), [4]);
+    let step = session.pass(now + Duration::from_secs(9));
+    assert_eq!(kinds(&step.send), [3], "a NOTIFICATION");
+    assert!(
+        matches!(&step.events[..], [Event::Down(Down::SessionLost(why))] if why.contains("hold time"))
+    );
+    assert!(step.close.is_some());
+}
+
+#[test]
+fn a_malformed_attribute_withdraws_and_the_session_stays() {
+    let now = Instant::now();
+    let mut session = established(now);
+    let step = session.receive(now, &announcement(9));
+    let [Event::Update(update)] = &step.events[..] else {
+        panic!("{:?}", step.events);
+    };
+    assert!(
+        update.malformed.is_some() && update.withdrawn.len() == 1 && update.announced.is_empty()
+    );
+    assert!(step.close.is_none() && session.is_established());
+}
+
+#[test]
+fn a_hostile_peer_ends_its_own_session_and_is_told_why() {
+    let header = |length: u16, kind: u8| {
+        let mut bytes = vec![0xff; 16];
+        bytes.extend(length.to_be_bytes());
+        bytes.push(kind);
+        bytes
+    };
+    let mut long_prefix = announcement(0);
+    long_prefix[43] = 77;
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("a second OPEN", open(64_501, 90)),
+        ("a header of five bytes", header(5, 2)),
+        ("no marker", vec![0; 19]),
+        ("a message of 5000 bytes", header(5_000, 2)),
+        (
+            "an UPDATE that is torn",
+            [header(23, 2), vec![0xff; 4]].concat(),
+        ),
+        ("a prefix longer than an address", long_prefix),
+    ];
+    for (what, bytes) in cases {
+        let now = Instant::now();
+        let mut session = established(now);
+        let step = session.receive(now, &bytes);
+        assert_eq!(kinds(&step.send), [3], "{what}");
+        assert!(
+            step.close.is_some() && matches!(step.events.last(), Some(Event::Down(_))),
+            "{what}"
+        );
+        assert!(!session.is_established(), "{what}");
+    }
+}
+
+#[test]
+fn a_peer_of_another_system_or_without_a_hold_time_is_not_heard() {
+    for bytes in [open(64_999, 90), open(64_501, 0), open(64_501, 2)] {
+        let now = Instant::now();
+        let (mut session, _) = Session::accept(now, &peer());
+        let step = session.receive(now, &bytes);
+        assert_eq!(kinds(&step.send), [3]);
+        assert!(step.close.is_some() && step.events.is_empty());
+    }
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_closed_in_time() {
+    let now = Instant::now();
+    let (mut session, _) = Session::accept(now, &peer());
+    assert_eq!(session.deadline(), Some(now + OPEN_WITHIN));
+    assert!(session.pass(now + OPEN_WITHIN).close.is_some());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whatever a peer sends, before and after it introduced itself: no panic, no UPDATE of ours, and bounded memory.
+    #[test]
+    fn no_bytes_make_a_session_announce_or_grow(
+        chunks in prop::collection::vec(prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            Just(keepalive()),
+            Just(announcement(0)),
+            (any::<u8>(), 0usize..47, any::<u8>()).prop_map(|(origin, place, value)| {
+                let mut bytes = announcement(origin);
+                bytes[place] = value;
+                bytes
+            }),
+        ], 0..30),
+        is_up in any::<bool>(),
+    ) {
+        let now = Instant::now();
+        let mut session = if is_up { established(now) } else { Session::accept(now, &peer()).0 };
+        for chunk in &chunks {
+            let step = session.receive(now, chunk);
+            prop_assert!(!kinds(&step.send).contains(&2));
+            prop_assert!(session.buffer.len() <= 65_535);
+            if step.close.is_some() {
+                break;
+            }
+        }
+    }
+}
