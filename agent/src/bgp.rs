@@ -18,10 +18,13 @@
 //! - [`observer`]: all of it together: events of feeds in; windows and urgent events of watched prefixes out.
 //! - [`mrt`], [`pcap`], [`replay`]: recordings, and `leeward-agent bgp replay`.
 //!
-//! All of it is pure but for the reading of files in [`replay`]. What each figure means is told in `docs/bgp.md`.
+//! - [`live`]: routers and peers that are connected, on a thread of their own.
+//!
+//! All of it is pure but for [`live`] and the reading of files in [`replay`]. What each figure means is told in `docs/bgp.md`.
 
 pub mod bmp;
 pub mod feed;
+pub mod live;
 pub mod mrt;
 pub mod observer;
 pub mod pcap;

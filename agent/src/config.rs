@@ -23,9 +23,12 @@ use crate::{
     spool::AGGREGATORS_MAX,
 };
 
+mod bgp;
 mod checks;
 mod stamp;
 
+use bgp::RawBgp;
+pub use bgp::{Bgp, Peer as BgpPeer};
 pub use checks::Checks;
 use checks::RawChecks;
 pub use stamp::Stamp;
@@ -57,6 +60,8 @@ pub struct Config {
     pub stamp: Stamp,
     /// What it may ask of services, and how fast.
     pub checks: Checks,
+    /// Which prefixes are watched, and which routers are listened to.
+    pub bgp: Bgp,
 }
 
 /// Files that hold this agent's identity.
@@ -143,6 +148,8 @@ struct RawConfig {
     stamp: stamp::RawStamp,
     #[serde(default)]
     checks: RawChecks,
+    #[serde(default)]
+    bgp: RawBgp,
 }
 
 #[derive(Deserialize)]
@@ -243,6 +250,7 @@ impl Config {
             aggregators: raw.aggregators(document)?,
             uplink: raw.uplink.valid(document)?,
             stamp: raw.stamp.valid(document, credentials_directory)?,
+            bgp: raw.bgp.valid(document, credentials_directory)?,
         })
     }
 }

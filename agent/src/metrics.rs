@@ -2,7 +2,10 @@
 //!
 //! A scrape reads snapshots that exist anyway, so there is no registry: the page is written line by line.
 
-use std::fmt::{Display, Write as _};
+use std::{
+    fmt::{Display, Write as _},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use leeward_common::{
     check::Outcome,
@@ -12,6 +15,7 @@ use leeward_common::{
 };
 
 use crate::{
+    bgp::live,
     prober::{
         Counters, Family, Mode, Modes,
         counters::{StampSource, Stray},
@@ -43,6 +47,8 @@ pub struct Snapshot<'a> {
     pub answers: u64,
     /// Of the STAMP reflector, if there is one.
     pub reflector: Option<ReflectorCounters>,
+    /// Of live feeds of routing, if there are any.
+    pub routing: Option<&'a live::Figures>,
     /// When the agent's certificate expires.
     pub certificate_expires_at: Timestamp,
 }
@@ -56,6 +62,9 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     page.modes(&snapshot.modes);
     page.uplink(snapshot.uplink);
     page.reflector(snapshot.reflector.unwrap_or_default());
+    if let Some(figures) = snapshot.routing {
+        page.routing(figures);
+    }
     page.process(snapshot);
     page.0
 }
@@ -453,6 +462,50 @@ impl Page {
         );
     }
 
+    fn routing(&mut self, figures: &live::Figures) {
+        let rows = [
+            (
+                "bgp_routers",
+                GAUGE,
+                "Routers that are connected with BMP.",
+                &figures.routers,
+            ),
+            (
+                "bgp_sessions",
+                GAUGE,
+                "BGP sessions that are established.",
+                &figures.sessions,
+            ),
+            (
+                "bgp_updates_total",
+                COUNTER,
+                "UPDATEs of routers and peers.",
+                &figures.updates,
+            ),
+            (
+                "bgp_refused_total",
+                COUNTER,
+                "Messages of routers that were not understood.",
+                &figures.refused,
+            ),
+            (
+                "bgp_strangers_total",
+                COUNTER,
+                "Connections closed since nobody named their address.",
+                &figures.strangers,
+            ),
+            (
+                "bgp_events_total",
+                COUNTER,
+                "Routing events told to the aggregators.",
+                &figures.events,
+            ),
+        ];
+        for (name, kind, help, value) in rows {
+            self.one(name, kind, help, value.load(Relaxed));
+        }
+    }
+
     fn process(&mut self, snapshot: &Snapshot<'_>) {
         self.one(
             "answers_total",
@@ -507,6 +560,7 @@ mod tests {
             uplink: &uplink,
             usage: Usage::default(),
             answers: 0,
+            routing: None,
             reflector: None,
             certificate_expires_at: Timestamp::from_unix_us(1_700_000_000_000_000),
         })

@@ -2,6 +2,7 @@
 //!
 //! - [`sockets`]: the prober's sockets, their options and filters, opened while the process holds the privilege.
 //! - [`connecting`]: TCP probes of a process without it.
+//! - [`guarding`]: what keeps strangers from the TCP connections of routers.
 //! - [`message`]: one packet out; many packets in, with their time stamps; transmit stamps back from the error queue.
 //! - [`reflecting`]: the UDP sockets of the STAMP reflector.
 //! - [`clock`]: monotonic and wall clock read side by side, so that a step of the wall clock is noticed.
@@ -10,6 +11,7 @@
 pub mod clock;
 pub mod connecting;
 pub mod filter;
+pub mod guarding;
 pub mod message;
 pub mod reflecting;
 pub mod sockets;

@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     answer,
+    bgp::live,
     checks::{self, Checker},
     config::{Config, Stamp},
     credentials::Credentials,
@@ -91,6 +92,7 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
         ..ProberConfig::new(random::bytes(), u64::from_be_bytes(random::bytes()))
     };
     let reflecting = bind_reflector(&config.stamp);
+    let routers = privilege::bind(|| live::Bound::bind(&config.bgp))?;
     let sockets = privilege::open_sockets(&prober_config)?;
     for missing in sockets.missing() {
         warn!(%missing, "some probes are not possible");
@@ -136,8 +138,14 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
         prober,
         reflector,
         windows,
-        answers,
+        Listening { answers, routers },
     ))
+}
+
+/// Sockets for TCP connections.
+struct Listening {
+    answers: std::net::TcpListener,
+    routers: live::Bound,
 }
 
 /// Reads the key of authenticated STAMP, if there is to be one.
@@ -180,13 +188,17 @@ async fn serve(
     prober: ProberHandle,
     reflector: Option<Arc<Reflector>>,
     windows: mpsc::Receiver<ClosedWindow>,
-    answers: std::net::TcpListener,
+    listening: Listening,
 ) -> anyhow::Result<()> {
     let status_listener = bind_status(config.status_listen).await?;
     let (credentials, believed) = watch::channel(Arc::new(credentials));
     let prober = Arc::new(prober);
     let checker = Checker::start(&config.checks)?;
-    let (_found, found) = mpsc::channel(errands::FOUND_MAX);
+    let (finder, found) = mpsc::channel(errands::FOUND_MAX);
+    let routing = match config.bgp.is_enabled() {
+        true => Some(live::start(&config.bgp, listening.routers, finder)?),
+        false => None,
+    };
     let errands = Errands {
         traces: None,
         found,
@@ -206,13 +218,14 @@ async fn serve(
         prober: Arc::downgrade(&prober),
         uplink: uplink.figures(),
         reflector,
+        routing,
         answers: Arc::default(),
         credentials: believed,
         progressing: AtomicBool::new(true),
     });
     let (orders, ordered) = mpsc::channel(1);
     tokio::spawn(answer::serve(
-        TcpListener::from_std(answers)?,
+        TcpListener::from_std(listening.answers)?,
         vitals.answers.clone(),
     ));
     tokio::spawn(status::serve(status_listener, vitals.clone()));
@@ -405,6 +418,7 @@ struct Vitals {
     prober: Weak<ProberHandle>,
     uplink: Arc<UplinkFigures>,
     reflector: Option<Arc<Reflector>>,
+    routing: Option<Arc<live::Figures>>,
     answers: Arc<AtomicU64>,
     credentials: watch::Receiver<Arc<Credentials>>,
     progressing: AtomicBool,
@@ -454,6 +468,7 @@ impl Pages for Vitals {
                 .reflector
                 .as_ref()
                 .map(|reflector| reflector.counters()),
+            routing: self.routing.as_deref(),
             certificate_expires_at: self.certificate_expires_at(),
         })
     }

@@ -4,11 +4,18 @@
 //! can be believed count ([`Sight`]); what a feed says while its table is transferred, or after it was found to make
 //! things up, is counted apart ([`Counts::disregarded`]).
 
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::RegionId, time::Timestamp};
+use crate::{
+    id::RegionId,
+    time::Timestamp,
+    wire::{WireError, at_most, limits},
+};
+
+/// The most windows, the most events and the most feeds that one report holds; there may be several reports.
+pub const REPORT_MAX: usize = 64;
 
 /// The most origins, and the most more-specific prefixes, that a window names.
 pub const NAMED_MAX: usize = 8;
@@ -139,8 +146,8 @@ pub struct PrefixWindow {
     pub region: RegionId,
     /// When the window began, by this agent's clock.
     pub start: Timestamp,
-    /// How long it was.
-    pub span: Duration,
+    /// How long it was, in microseconds.
+    pub span_us: u64,
     /// What was counted in it.
     pub counts: Counts,
     /// The most hops that a path was longer than the one that stood before; 0 if none was.
@@ -182,6 +189,81 @@ impl PrefixWindow {
     }
 }
 
+/// What an agent tells of routing: what happened at once, and what windows and feeds were like when they ended. Each list
+/// has at most [`REPORT_MAX`] entries.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Routing {
+    /// What happened since the last report.
+    pub events: Vec<RoutingEvent>,
+    /// The windows that ended; those are left out in which nothing happened and nobody sees the prefix differently since.
+    pub windows: Vec<PrefixWindow>,
+    /// The feeds, when these windows ended.
+    pub feeds: Vec<FeedState>,
+}
+
+impl Routing {
+    /// Checks the lengths of lists and texts.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WireError::TooLarge`] about the first that is too long.
+    pub fn check(&self) -> Result<(), WireError> {
+        at_most("list of routing events", self.events.len(), REPORT_MAX)?;
+        at_most("list of routing windows", self.windows.len(), REPORT_MAX)?;
+        at_most("list of feeds", self.feeds.len(), REPORT_MAX)?;
+        for window in &self.windows {
+            at_most("list of origins", window.origins.len(), NAMED_MAX)?;
+            at_most(
+                "list of more-specific prefixes",
+                window.more_specifics.len(),
+                NAMED_MAX,
+            )?;
+        }
+        for feed in &self.feeds {
+            at_most("name of a feed", feed.feed.len(), limits::REASON_BYTES)?;
+        }
+        self.events.iter().try_for_each(RoutingEvent::check)
+    }
+}
+
+/// What one feed is worth, and what it said since its session is up, of watched prefixes and others.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FeedState {
+    /// The feed, in words.
+    pub feed: String,
+    /// The router or peer that it comes from.
+    pub source: IpAddr,
+    /// The neighbour's system; 0 if unknown.
+    pub system: u32,
+    /// Whether it can be believed.
+    pub standing: Standing,
+    /// Since when its session is up, or down.
+    pub since: Timestamp,
+    /// UPDATEs.
+    pub updates: u64,
+    /// Prefixes announced.
+    pub announced: u64,
+    /// Prefixes withdrawn.
+    pub withdrawn: u64,
+    /// Watched prefixes withdrawn that it never announced.
+    pub fabricated: u32,
+}
+
+/// Whether a feed can be believed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Its session is up, its table is transferred.
+    Loading,
+    /// It can.
+    Believed,
+    /// Its session ended.
+    Lost,
+    /// It makes things up.
+    Untrusted,
+}
+
 /// Something that is told at once.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RoutingEvent {
@@ -193,6 +275,24 @@ pub struct RoutingEvent {
     pub source: IpAddr,
     /// What happened.
     pub what: What,
+}
+
+impl RoutingEvent {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("name of a feed", self.feed.len(), limits::REASON_BYTES)?;
+        let text = match &self.what {
+            What::Prefix { change, .. } => match change {
+                Change::Withdrawn { path }
+                | Change::Returned { path }
+                | Change::Exploring { path, .. } => path,
+                Change::OriginChanged { .. } | Change::MoreSpecific(_) => return Ok(()),
+            },
+            What::Feed(FeedChange::Down { why, .. }) => why,
+            What::Feed(FeedChange::Limited { limit }) => limit,
+            What::Feed(_) => return Ok(()),
+        };
+        at_most("text of a routing event", text.len(), PATH_TEXT_MAX)
+    }
 }
 
 /// What happened.

@@ -9,7 +9,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{WireError, at_most, limits};
+use crate::{
+    bgp::Routing,
+    wire::{WireError, at_most, limits},
+};
 
 pub mod trace;
 
@@ -23,6 +26,8 @@ pub enum Finding {
     Trace(Box<Trace>),
     /// Something ordered that the agent does not do.
     Declined(Declined),
+    /// What routers tell of watched prefixes.
+    Routing(Box<Routing>),
     /// A kind of a newer build.
     Unknown,
 }
@@ -43,7 +48,7 @@ impl Finding {
         match self {
             Self::Trace(trace) => trace.order,
             Self::Declined(declined) => Some(declined.order),
-            Self::Unknown => None,
+            Self::Routing(_) | Self::Unknown => None,
         }
     }
 
@@ -58,6 +63,7 @@ impl Finding {
             Self::Declined(declined) => {
                 at_most("reason", declined.reason.len(), limits::REASON_BYTES)
             }
+            Self::Routing(routing) => routing.check(),
             Self::Unknown => Ok(()),
         }
     }
@@ -71,13 +77,17 @@ struct Kinds {
     trace: Option<Box<Trace>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     declined: Option<Declined>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing: Option<Box<Routing>>,
 }
 
 impl From<Kinds> for Finding {
     fn from(kinds: Kinds) -> Self {
         let trace = kinds.trace.map(Self::Trace);
         let declined = || kinds.declined.map(Self::Declined);
-        trace.or_else(declined).unwrap_or(Self::Unknown)
+        let routing = || kinds.routing.map(Self::Routing);
+        let found = trace.or_else(declined).or_else(routing);
+        found.unwrap_or(Self::Unknown)
     }
 }
 
@@ -87,6 +97,7 @@ impl From<Finding> for Kinds {
         match finding {
             Finding::Trace(trace) => kinds.trace = Some(trace),
             Finding::Declined(declined) => kinds.declined = Some(declined),
+            Finding::Routing(routing) => kinds.routing = Some(routing),
             Finding::Unknown => {}
         }
         kinds

@@ -94,7 +94,7 @@ impl Found {
                         self.declined.pop_front();
                     }
                 }
-                Finding::Unknown => {}
+                Finding::Routing(_) | Finding::Unknown => {}
             }
         }
     }

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use leeward_common::time::Timestamp;
+use leeward_common::{bgp, time::Timestamp};
 
 use super::{peer::View, update::Family};
 
@@ -135,6 +135,19 @@ impl Gate {
     #[must_use]
     pub const fn standing(&self) -> Standing {
         self.standing
+    }
+
+    /// The same for others, who do not ask about one family: it is loading as long as no table is there.
+    #[must_use]
+    pub fn told(&self) -> bgp::Standing {
+        match self.standing {
+            Standing::Lost => bgp::Standing::Lost,
+            Standing::Untrusted => bgp::Standing::Untrusted,
+            Standing::Up if self.transfers.iter().any(|transfer| transfer.is_over) => {
+                bgp::Standing::Believed
+            }
+            Standing::Up => bgp::Standing::Loading,
+        }
     }
 
     /// Whether the table of a family is there and the feed may be believed.

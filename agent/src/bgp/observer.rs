@@ -13,8 +13,8 @@ use std::{
 use ipnet::IpNet;
 use leeward_common::{
     bgp::{
-        Change, Counts, FeedChange, MoreSpecific, NAMED_MAX, PATH_TEXT_MAX, Prefix, PrefixWindow,
-        RoutingEvent, Sight, What,
+        Change, Counts, FeedChange, FeedState, MoreSpecific, NAMED_MAX, PATH_TEXT_MAX, Prefix,
+        PrefixWindow, RoutingEvent, Sight, What,
     },
     time::Timestamp,
 };
@@ -90,15 +90,6 @@ struct Tally {
     more_specifics: Vec<MoreSpecific>,
 }
 
-/// What one feed is and did, for whoever asks.
-#[derive(Clone, Debug)]
-pub struct FeedState {
-    /// Which.
-    pub feed: Feed,
-    /// Whether it may be believed, and what it said.
-    pub gate: Gate,
-}
-
 impl Observer {
     /// Follows these prefixes; no feed is known yet.
     #[must_use]
@@ -153,9 +144,19 @@ impl Observer {
     /// All feeds that are known.
     #[must_use]
     pub fn feeds(&self) -> Vec<FeedState> {
-        let state = |(feed, known): (&Feed, &Known)| FeedState {
-            feed: *feed,
-            gate: known.gate.clone(),
+        let state = |(feed, known): (&Feed, &Known)| {
+            let seen = &known.gate.seen;
+            FeedState {
+                feed: feed.to_string(),
+                source: feed.source,
+                system: known.gate.system,
+                standing: known.gate.told(),
+                since: known.gate.since,
+                updates: seen.updates,
+                announced: seen.announced,
+                withdrawn: seen.withdrawn,
+                fabricated: seen.fabricated,
+            }
         };
         self.feeds.iter().map(state).collect()
     }
@@ -208,7 +209,7 @@ impl Observer {
             route.is_some_and(|route| route.standing(epoch) == Standing::Present)
         };
         let watched = u32::try_from(self.followed.iter().filter(had).count()).unwrap_or(u32::MAX);
-        let why = why.to_owned();
+        let why = why.chars().take(PATH_TEXT_MAX / 4).collect();
         self.tell(now, feed, What::Feed(FeedChange::Down { why, watched }));
     }
 
@@ -478,7 +479,7 @@ impl Observer {
             prefix: prefix(&watched.prefix),
             region: watched.region.clone(),
             start,
-            span: now.since(start),
+            span_us: u64::try_from(now.since(start).as_micros()).unwrap_or(u64::MAX),
             counts: tally.counts,
             longer_max: tally.longer,
             edit_distance_max: tally.edit_distance,

@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context as _;
 use ipnet::IpNet;
 use leeward_common::{
-    bgp::{Prefix, PrefixWindow, RoutingEvent},
+    bgp::{FeedState, Prefix, PrefixWindow, RoutingEvent},
     id::RegionId,
     time::Timestamp,
 };
@@ -24,7 +24,7 @@ use rustbgpd_wire::{Message, OpenMessage};
 use super::{
     bmp::{self, Frame, Frames, Station},
     mrt,
-    observer::{FeedState, Observer},
+    observer::Observer,
     pcap::{self, Piece, Way},
     peer::{Down, Event, Feed, View},
     update::Update,
@@ -238,16 +238,17 @@ pub fn told(replayed: &Replayed) -> String {
         _ = writeln!(text, "{}\n{account}", file.display());
     }
     _ = writeln!(text, "feeds");
-    for FeedState { feed, gate } in &replayed.feeds {
-        let seen = &gate.seen;
+    for feed in &replayed.feeds {
+        let FeedState {
+            updates,
+            announced,
+            withdrawn,
+            ..
+        } = feed;
         _ = writeln!(
             text,
-            "  {feed}  AS{}  {:?}, {} updates, {} announced, {} withdrawn",
-            gate.system,
-            gate.standing(),
-            seen.updates,
-            seen.announced,
-            seen.withdrawn
+            "  {}  AS{}  {:?}, {updates} updates, {announced} announced, {withdrawn} withdrawn",
+            feed.feed, feed.system, feed.standing
         );
     }
     for event in &replayed.events {

@@ -144,6 +144,7 @@ impl Session {
         let mut step = Step::default();
         self.why = Some(why);
         self.happen(now, Happening::TcpConnectionFails, &mut step);
+        step.close = Some(self.reason());
         step
     }
 

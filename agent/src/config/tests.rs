@@ -66,7 +66,48 @@ fn the_sample_shows_the_defaults() {
     let ca = shown.checks.ca.take();
     assert_eq!(ca.as_deref(), Some(Path::new("/etc/leeward/checks-ca.pem")));
     shown.checks.allowed.key = "allowed_networks";
+    let bgp = std::mem::replace(&mut shown.bgp, sample.bgp.clone());
+    assert!(bgp.is_enabled() && !sample.bgp.is_enabled());
+    assert_eq!((bgp.window, bgp.watch.len()), (sample.bgp.window, 2));
+    assert_eq!(bgp.peers[0].session.hold_time, Duration::from_secs(9));
+    assert_eq!(
+        bgp.peers[0].signature_key.as_deref(),
+        Some(Path::new("/etc/leeward/peer.key"))
+    );
     assert_eq!(shown, sample);
+}
+
+#[test]
+fn what_is_wrong_with_routing_is_said_with_its_place() {
+    let with = |text: &str| format!("{LEAST}\n{text}");
+    for (text, expected) in [
+        (
+            "[bgp]\nlisten = \"0.0.0.0:179\"",
+            "bgp.listen is given without bgp.system and bgp.router_id",
+        ),
+        (
+            "[bgp]\nhold_time = \"2s\"",
+            "bgp.hold_time is 2s; use whole seconds, \"3s\" or more",
+        ),
+        ("[bgp]\nwindow = \"1h\"", "bgp.window must lie between"),
+        (
+            "[[bgp.peer]]\naddress = \"192.0.2.1\"\nsystem = 1",
+            "no place where it connects; add bgp.listen",
+        ),
+        (
+            "[[bgp.watch]]\nregion = \"a\"\nprefixes = [\"192.0.2.1/24\"]",
+            "\"192.0.2.1/24\" is not a prefix; write",
+        ),
+        (
+            "[[bgp.watch]]\nregion = \"a\"\nprefixes = [\"192.0.2.0/24\", \"192.0.2.0/24\"]",
+            "192.0.2.0/24 is watched twice",
+        ),
+        ("[bgp]\nbmp_routers = [\"x\"]", "\"x\" is not a network"),
+    ] {
+        let error = parse(&with(text)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(error.at.is_some(), "{error}");
+    }
 }
 
 #[test]

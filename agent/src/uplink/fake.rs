@@ -592,6 +592,7 @@ pub(crate) fn config(
             max_reflections_per_second: 1_000,
             mesh_key: None,
         },
+        bgp: config::Bgp::default(),
         checks: config::Checks {
             allowed: Allowed {
                 networks: vec!["127.0.0.0/8".parse().unwrap()],

@@ -1,0 +1,251 @@
+//! `[bgp]`: the prefixes that are watched, and the routers that are listened to.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use leeward_common::{
+    bgp::Prefix,
+    config::{ConfigError, Document, Span, Spanned},
+    id::RegionId,
+};
+use serde::Deserialize;
+
+use crate::{
+    admission::Network,
+    bgp::{
+        session,
+        watch::{Watched, Watchlist},
+    },
+};
+
+/// The most peers and routers that can be named.
+const NAMED_MAX: usize = 64;
+
+/// What is watched, and who is listened to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Bgp {
+    /// The prefixes.
+    pub watch: Vec<Watched>,
+    /// How long a window is.
+    pub window: Duration,
+    /// Where routers connect with BMP.
+    pub bmp_listen: Option<SocketAddr>,
+    /// The routers that may.
+    pub bmp_routers: Vec<Network>,
+    /// Where peers connect with BGP.
+    pub listen: Option<SocketAddr>,
+    /// The peers that may.
+    pub peers: Vec<Peer>,
+}
+
+/// Nobody is listened to.
+impl Default for Bgp {
+    fn default() -> Self {
+        Self {
+            watch: Vec::new(),
+            window: defaults::WINDOW,
+            bmp_listen: None,
+            bmp_routers: Vec::new(),
+            listen: None,
+            peers: Vec::new(),
+        }
+    }
+}
+
+/// A peer and how its connection is guarded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Who it is.
+    pub session: session::Peer,
+    /// It must be a neighbour on the link.
+    pub gtsm: bool,
+    /// A file that holds the key that segments are signed with.
+    pub signature_key: Option<PathBuf>,
+}
+
+impl Bgp {
+    /// Whether anybody is listened to.
+    #[must_use]
+    pub const fn is_enabled(&self) -> bool {
+        self.bmp_listen.is_some() || self.listen.is_some()
+    }
+
+    /// The prefixes as a list that can be searched.
+    #[must_use]
+    pub fn watchlist(&self) -> Watchlist {
+        let mut list = Watchlist::default();
+        for watched in &self.watch {
+            // The configuration holds no prefix twice.
+            _ = list.add(watched.clone());
+        }
+        list
+    }
+}
+
+mod defaults {
+    use std::time::Duration;
+
+    pub(super) const WINDOW: Duration = Duration::from_secs(10);
+    pub(super) const HOLD_TIME: Duration = Duration::from_secs(9);
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBgp {
+    window: Option<Spanned<Span>>,
+    bmp_listen: Option<SocketAddr>,
+    #[serde(default)]
+    bmp_routers: Vec<Spanned<String>>,
+    listen: Option<Spanned<SocketAddr>>,
+    system: Option<u32>,
+    router_id: Option<Ipv4Addr>,
+    hold_time: Option<Spanned<Span>>,
+    #[serde(default)]
+    watch: Vec<RawWatch>,
+    #[serde(default)]
+    peer: Vec<RawPeer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWatch {
+    region: RegionId,
+    prefixes: Vec<Spanned<String>>,
+    #[serde(default)]
+    origins: BTreeSet<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPeer {
+    address: Spanned<IpAddr>,
+    system: u32,
+    #[serde(default)]
+    gtsm: bool,
+    signature_key: Option<PathBuf>,
+}
+
+impl RawBgp {
+    pub(super) fn valid(
+        &self,
+        document: &Document<'_>,
+        credentials: &Path,
+    ) -> Result<Bgp, ConfigError> {
+        let window = self
+            .window
+            .as_ref()
+            .map_or(defaults::WINDOW, |span| span.get_ref().0);
+        if let Some(written) = &self.window
+            && !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&window)
+        {
+            return Err(document.error(
+                written.span(),
+                "bgp.window must lie between \"1s\" and \"5m\"",
+            ));
+        }
+        if let Some(router) = self.bmp_routers.get(NAMED_MAX) {
+            return Err(document.error(
+                router.span(),
+                format!("bgp.bmp_routers holds more than {NAMED_MAX} entries"),
+            ));
+        }
+        Ok(Bgp {
+            watch: self.watched(document)?,
+            window,
+            bmp_listen: self.bmp_listen,
+            bmp_routers: super::networks(document, &self.bmp_routers)?,
+            listen: self.listen.as_ref().map(|listen| *listen.get_ref()),
+            peers: self.peers(document, credentials)?,
+        })
+    }
+
+    fn watched(&self, document: &Document<'_>) -> Result<Vec<Watched>, ConfigError> {
+        let (mut all, mut list) = (Vec::new(), Watchlist::default());
+        for watch in &self.watch {
+            for written in &watch.prefixes {
+                let wrong = |message: String| document.error(written.span(), message);
+                let prefix: Prefix = written
+                    .get_ref()
+                    .parse()
+                    .map_err(|error| wrong(format!("{error}")))?;
+                let watched = Watched {
+                    prefix: IpNet::new(prefix.address(), prefix.length())
+                        .map_err(|error| wrong(format!("{error}")))?,
+                    region: watch.region.clone(),
+                    origins: watch.origins.clone(),
+                };
+                list.add(watched.clone()).map_err(|watched| {
+                    wrong(format!(
+                        "{} is watched twice, or is one more than can be watched",
+                        watched.prefix
+                    ))
+                })?;
+                all.push(watched);
+            }
+        }
+        Ok(all)
+    }
+
+    fn peers(&self, document: &Document<'_>, credentials: &Path) -> Result<Vec<Peer>, ConfigError> {
+        let hold_time = self
+            .hold_time
+            .as_ref()
+            .map_or(defaults::HOLD_TIME, |span| span.get_ref().0);
+        if let Some(written) = &self.hold_time
+            && (!(3..=65_535).contains(&hold_time.as_secs()) || hold_time.subsec_nanos() != 0)
+        {
+            let message =
+                format!("bgp.hold_time is {hold_time:?}; use whole seconds, \"3s\" or more");
+            return Err(document.error(written.span(), message));
+        }
+        let Some(listen) = &self.listen else {
+            return match self.peer.first() {
+                None => Ok(Vec::new()),
+                Some(peer) => Err(document.error(
+                    peer.address.span(),
+                    "a [[bgp.peer]] is given but no place where it connects; add bgp.listen, like \"0.0.0.0:179\"",
+                )),
+            };
+        };
+        let (Some(own_system), Some(router_id)) = (self.system, self.router_id) else {
+            let message = "bgp.listen is given without bgp.system and bgp.router_id; peers must know who we are";
+            return Err(document.error(listen.span(), message));
+        };
+        let mut peers: Vec<Peer> = Vec::new();
+        for raw in &self.peer {
+            let address = raw.address.get_ref().to_canonical();
+            if peers.iter().any(|peer| peer.session.address == address) {
+                return Err(document.error(
+                    raw.address.span(),
+                    format!("the peer {address} is given twice"),
+                ));
+            }
+            if peers.len() == NAMED_MAX {
+                return Err(document.error(
+                    raw.address.span(),
+                    format!("more than {NAMED_MAX} [[bgp.peer]] tables are given"),
+                ));
+            }
+            peers.push(Peer {
+                session: session::Peer {
+                    address,
+                    system: raw.system,
+                    own_system,
+                    router_id,
+                    hold_time,
+                },
+                gtsm: raw.gtsm,
+                signature_key: raw
+                    .signature_key
+                    .as_ref()
+                    .map(|file| credentials.join(file)),
+            });
+        }
+        Ok(peers)
+    }
+}

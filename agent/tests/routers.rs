@@ -1,0 +1,621 @@
+//! Real routers as peers and as sources of BMP, each between namespaces of its own.
+//!
+//! ```text
+//!   namespace a: 10.99.1.1, the agent's part ── veth ── namespace b: 10.99.1.2, a router from Debian (AS 65101)
+//! ```
+//!
+//! Each test makes its namespaces, runs itself again inside the first, starts a router in the second and looks what is
+//! told while routes come and go and the router dies. Without the router it says SKIPPED.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    net::IpAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use leeward_agent::{
+    bgp::{
+        live::{Bound, start},
+        session,
+        watch::Watched,
+    },
+    config::{Bgp, BgpPeer},
+};
+use leeward_common::{
+    bgp::{Change, FeedChange, What},
+    finding::Finding,
+};
+use tokio::sync::mpsc;
+
+/// Tells the run inside from the one outside.
+const INSIDE: &str = "LEEWARD_TEST_ROUTERS_INSIDE";
+
+const WATCHED: &str = "192.0.2.0/24";
+
+/// The longest that anything may take: routers wait for seconds before they connect, and a feed that shows a router's
+/// choice must have been quiet for ten.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn ip(arguments: &str) -> bool {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' ')).stdin(Stdio::null());
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Two namespaces that vanish with this.
+struct Namespaces(String);
+
+impl Namespaces {
+    fn new(test: &str) -> Option<Self> {
+        let short: String = test.split('_').map(|word| &word[..1]).collect();
+        let name = format!("lw-{}-{short}", std::process::id());
+        let made = Self(name);
+        let (a, b) = (made.a(), made.b());
+        if !ip(&format!("netns add {a}")) || !ip(&format!("netns add {b}")) {
+            return None;
+        }
+        for step in [
+            format!("-n {a} link add va type veth peer name vb netns {b}"),
+            format!("-n {a} addr add 10.99.1.1/24 dev va"),
+            format!("-n {a} link set va up"),
+            format!("-n {a} link set lo up"),
+            format!("-n {b} addr add 10.99.1.2/24 dev vb"),
+            format!("-n {b} link set vb up"),
+            format!("-n {b} link set lo up"),
+        ] {
+            assert!(ip(&step), "ip {step}");
+        }
+        Some(made)
+    }
+
+    fn a(&self) -> String {
+        format!("{}-a", self.0)
+    }
+
+    fn b(&self) -> String {
+        format!("{}-b", self.0)
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        ip(&format!("netns del {}", self.a()));
+        ip(&format!("netns del {}", self.b()));
+    }
+}
+
+/// Runs the test of this name again inside fresh namespaces, if there are these programs; in the run inside, the name of
+/// the namespace of the router.
+fn inside(test: &str, programs: &[&str]) -> Option<String> {
+    if let Ok(router) = std::env::var(INSIDE) {
+        return Some(router);
+    }
+    if let Some(missing) = programs.iter().find(|program| !Path::new(program).exists()) {
+        eprintln!("SKIPPED: {test}: {missing} is not installed (scripts/setup)");
+        return None;
+    }
+    let Some(namespaces) = Namespaces::new(test) else {
+        eprintln!("SKIPPED: {test}: needs root and `ip netns`");
+        return None;
+    };
+    let status = Command::new("ip")
+        .args(["netns", "exec", &namespaces.a()])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, namespaces.b())
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed inside its namespace");
+    None
+}
+
+/// A router that dies with this.
+struct Router {
+    child: Child,
+    namespace: String,
+    directory: tempfile::TempDir,
+}
+
+impl Router {
+    /// Starts a program; `@` in its arguments and files stands for its directory.
+    fn start(namespace: &str, files: &[(&str, &str)], command: &str) -> Self {
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        // Routers that give up their privileges must still reach it.
+        std::fs::set_permissions(
+            directory.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        for (name, text) in files {
+            let path = directory.path().join(name);
+            std::fs::write(
+                &path,
+                text.replace('@', &directory.path().to_string_lossy()),
+            )
+            .unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                .unwrap();
+        }
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let child = command_in(namespace, directory.path(), command)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            namespace: namespace.to_owned(),
+            directory,
+        }
+    }
+
+    /// Tells it to do something, until it does.
+    fn tell(&self, command: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = command_in(&self.namespace, self.directory.path(), command)
+                .output()
+                .unwrap();
+            if output.status.success() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{command}: {output:?}\n{}",
+                self.log()
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        log.lines().rev().take(30).collect::<Vec<_>>().join("\n")
+    }
+
+    /// It is gone from one moment to the next.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn command_in(namespace: &str, directory: &Path, command: &str) -> Command {
+    let command = command.replace('@', &directory.to_string_lossy());
+    // `exec` throughout, so that the child is the router itself.
+    let mut inside = Command::new("ip");
+    inside.args([
+        "netns",
+        "exec",
+        namespace,
+        "sh",
+        "-c",
+        &format!("exec {command}"),
+    ]);
+    inside.current_dir(directory);
+    inside
+}
+
+/// What the agent is told.
+struct Agent {
+    routing: mpsc::Receiver<Finding>,
+    events: Vec<What>,
+    counted: u64,
+}
+
+impl Agent {
+    fn listen(change: impl FnOnce(&mut Bgp)) -> Self {
+        let mut config = Bgp {
+            watch: vec![Watched {
+                prefix: WATCHED.parse().unwrap(),
+                region: "dub".parse().unwrap(),
+                origins: [].into(),
+            }],
+            window: Duration::from_secs(1),
+            bmp_listen: Some("10.99.1.1:11019".parse().unwrap()),
+            bmp_routers: vec!["10.99.1.2".parse().unwrap()],
+            listen: Some("10.99.1.1:179".parse().unwrap()),
+            peers: vec![BgpPeer {
+                session: session::Peer {
+                    address: IpAddr::from([10, 99, 1, 2]),
+                    system: 65_101,
+                    own_system: 65_000,
+                    router_id: [10, 99, 1, 1].into(),
+                    hold_time: Duration::from_secs(9),
+                },
+                gtsm: false,
+                signature_key: None,
+            }],
+        };
+        change(&mut config);
+        let (out, routing) = mpsc::channel(64);
+        start(&config, Bound::bind(&config).unwrap(), out).unwrap();
+        Self {
+            routing,
+            events: Vec::new(),
+            counted: 0,
+        }
+    }
+
+    /// Takes what is told until an event is as wanted.
+    fn until(&mut self, what: &str, router: &Router, wanted: impl Fn(&What) -> bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let found = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, async {
+                loop {
+                    let Some(Finding::Routing(routing)) = self.routing.recv().await else {
+                        panic!("nothing is told any more");
+                    };
+                    for window in &routing.windows {
+                        self.counted += u64::from(!window.is_quiet());
+                    }
+                    let events: Vec<_> =
+                        routing.events.into_iter().map(|event| event.what).collect();
+                    let found = events.iter().any(&wanted);
+                    self.events.extend(events);
+                    if found {
+                        return;
+                    }
+                }
+            })
+            .await
+        });
+        assert!(
+            found.is_ok(),
+            "{what} did not happen within {PATIENCE:?}\n{:#?}\n{}",
+            self.events,
+            router.log()
+        );
+    }
+
+    fn changes(&self) -> Vec<&Change> {
+        let changes = self.events.iter().filter_map(|what| match what {
+            What::Prefix { change, .. } => Some(change),
+            What::Feed(_) => None,
+        });
+        changes.collect()
+    }
+}
+
+fn is_loaded(what: &What) -> bool {
+    matches!(what, What::Feed(FeedChange::Loaded))
+}
+
+fn is_withdrawn(what: &What) -> bool {
+    matches!(what, What::Prefix { change: Change::Withdrawn { .. }, sight, .. } if sight.gone == 1 && sight.visible == 0)
+}
+
+fn is_returned(what: &What) -> bool {
+    matches!(what, What::Prefix { change: Change::Returned { .. }, sight, .. } if sight.visible == 1)
+}
+
+fn is_down(what: &What) -> bool {
+    matches!(what, What::Feed(FeedChange::Down { .. }))
+}
+
+/// What every peer must show: its table is no news, a withdrawal is one and a return another, and its death is no withdrawal.
+fn a_peer_is_heard(agent: &mut Agent, router: &mut Router, withdraw: &str, announce: &str) {
+    agent.until("the table is there", router, is_loaded);
+    assert!(agent.changes().is_empty(), "{:?}", agent.events);
+    router.tell(withdraw);
+    agent.until("the withdrawal", router, is_withdrawn);
+    router.tell(announce);
+    agent.until("the return", router, is_returned);
+    assert_eq!(agent.changes().len(), 2, "{:?}", agent.events);
+    router.kill();
+    agent.until("the loss of the feed", router, is_down);
+    assert_eq!(
+        agent.changes().len(),
+        2,
+        "a feed that is lost withdraws nothing: {:?}",
+        agent.events
+    );
+}
+
+const BIRD: &str = "log stderr all;
+router id 10.99.1.2;
+protocol device {}
+protocol static s4 { ipv4; route 192.0.2.0/24 blackhole; route 198.51.100.0/24 blackhole; }
+protocol bgp agent {
+  local 10.99.1.2 as 65101; neighbor 10.99.1.1 as 65000;
+  hold time 9; connect delay time 1; GUARDS
+  ipv4 { import none; export where source = RTS_STATIC; next hop self; };
+}
+";
+
+#[test]
+fn bird_is_heard() {
+    let Some(namespace) = inside("bird_is_heard", &["/usr/sbin/bird", "/usr/sbin/birdc"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|_| ());
+    let files = [("bird.conf", &*BIRD.replace("GUARDS", ""))];
+    let mut router = Router::start(&namespace, &files, "bird -f -c @/bird.conf -s @/bird.ctl");
+    let [withdraw, announce] =
+        ["disable", "enable"].map(|what| format!("birdc -s @/bird.ctl {what} s4"));
+    a_peer_is_heard(&mut agent, &mut router, &withdraw, &announce);
+}
+
+#[test]
+fn bird_is_heard_with_signed_segments_from_the_link_only() {
+    let test = "bird_is_heard_with_signed_segments_from_the_link_only";
+    let Some(namespace) = inside(test, &["/usr/sbin/bird", "/usr/sbin/birdc"]) else {
+        return;
+    };
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("key");
+    std::fs::write(&key, "s3cret\n").unwrap();
+    let mut agent = Agent::listen(|config| {
+        config.peers[0].gtsm = true;
+        config.peers[0].signature_key = Some(key);
+    });
+    let guards = "password \"s3cret\"; ttl security on;";
+    let files = [("bird.conf", &*BIRD.replace("GUARDS", guards))];
+    let mut router = Router::start(&namespace, &files, "bird -f -c @/bird.conf -s @/bird.ctl");
+    let [withdraw, announce] =
+        ["disable", "enable"].map(|what| format!("birdc -s @/bird.ctl {what} s4"));
+    a_peer_is_heard(&mut agent, &mut router, &withdraw, &announce);
+}
+
+const GOBGP: &str = r#"[global.config]
+  as = 65101
+  router-id = "10.99.1.2"
+[[neighbors]]
+  [neighbors.config]
+    neighbor-address = "10.99.1.1"
+    peer-as = 65000
+  [neighbors.timers.config]
+    connect-retry = 1
+    hold-time = 9
+    keepalive-interval = 3
+"#;
+
+#[test]
+fn gobgp_is_heard() {
+    let Some(namespace) = inside("gobgp_is_heard", &["/usr/bin/gobgpd", "/usr/bin/gobgp"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|_| ());
+    let command = "gobgpd -f @/gobgpd.toml --api-hosts 127.0.0.1:50051";
+    let mut router = Router::start(&namespace, &[("gobgpd.toml", GOBGP)], command);
+    router.tell("gobgp global rib add 192.0.2.0/24");
+    a_peer_is_heard(
+        &mut agent,
+        &mut router,
+        "gobgp global rib del 192.0.2.0/24",
+        "gobgp global rib add 192.0.2.0/24",
+    );
+}
+
+#[test]
+fn gobgp_is_monitored() {
+    let Some(namespace) = inside("gobgp_is_monitored", &["/usr/bin/gobgpd", "/usr/bin/gobgp"])
+    else {
+        return;
+    };
+    let mut agent = Agent::listen(|config| config.peers.clear());
+    let bmp = "[[bmp-servers]]
+  [bmp-servers.config]
+    address = \"10.99.1.1\"
+    port = 11019
+    route-monitoring-policy = \"local-rib\"
+";
+    let config = format!("{GOBGP}{bmp}");
+    let command = "gobgpd -f @/gobgpd.toml --api-hosts 127.0.0.1:50051";
+    let mut router = Router::start(&namespace, &[("gobgpd.toml", &config)], command);
+    router.tell("gobgp global rib add 192.0.2.0/24");
+    a_peer_is_heard(
+        &mut agent,
+        &mut router,
+        "gobgp global rib del 192.0.2.0/24",
+        "gobgp global rib add 192.0.2.0/24",
+    );
+}
+
+#[test]
+fn exabgp_is_heard() {
+    let Some(namespace) = inside("exabgp_is_heard", &["/usr/sbin/exabgp"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|_| ());
+    let config = "process ctl { run /usr/bin/tail -n +1 -f @/commands; encoder text; }
+neighbor 10.99.1.1 {
+  router-id 10.99.1.2; local-address 10.99.1.2; local-as 65101; peer-as 65000; hold-time 9;
+  family { ipv4 unicast; }
+  api { processes [ ctl ]; }
+  static { route 192.0.2.0/24 next-hop self; }
+}
+";
+    let command = "env exabgp.daemon.user=root exabgp.daemon.drop=false exabgp.api.cli=false exabgp.api.ack=false exabgp @/exa.conf";
+    let mut router = Router::start(
+        &namespace,
+        &[("exa.conf", config), ("commands", "")],
+        command,
+    );
+    let say = |what: &str| {
+        format!("sh -c 'echo \"{what} route 192.0.2.0/24 next-hop self\" >> @/commands'")
+    };
+    a_peer_is_heard(&mut agent, &mut router, &say("withdraw"), &say("announce"));
+}
+
+#[test]
+fn openbgpd_is_heard() {
+    let Some(namespace) = inside("openbgpd_is_heard", &["/usr/sbin/bgpctl"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|_| ());
+    let config = "AS 65101
+router-id 10.99.1.2
+holdtime 9
+fib-update no
+socket \"@/control\"
+neighbor 10.99.1.1 {
+  remote-as 65000
+  descr \"agent\"
+}
+allow to any
+allow from any
+";
+    let mut router = Router::start(
+        &namespace,
+        &[("bgpd.conf", config)],
+        "sh -c 'mount -t tmpfs none /run && mkdir -p /run/openbgpd && exec /usr/sbin/bgpd -dvf @/bgpd.conf'",
+    );
+    router.tell("bgpctl -s @/control network add 192.0.2.0/24");
+    let [withdraw, announce] =
+        ["delete", "add"].map(|what| format!("bgpctl -s @/control network {what} 192.0.2.0/24"));
+    a_peer_is_heard(&mut agent, &mut router, &withdraw, &announce);
+}
+
+const FRR: &str = "hostname router
+log stdout
+router bgp 65101
+ bgp router-id 10.99.1.2
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ timers bgp 3 9
+ neighbor 10.99.1.1 remote-as 65000
+ neighbor 10.99.1.1 timers connect 1
+ address-family ipv4 unicast
+  network 192.0.2.0/24
+ exit-address-family
+";
+
+/// FRR's bgpd alone.
+const FRR_COMMAND: &str = "/usr/lib/frr/bgpd -f @/frr.conf -i @/pid -z @/zserv.api --vty_socket @ -Z -S -u root -g root -M bgpd_bmp --log stdout";
+
+fn frr(what: &str) -> String {
+    format!(
+        "vtysh --vty_socket @ -d bgpd -c 'configure terminal' -c 'router bgp 65101' -c 'address-family ipv4 unicast' -c '{what}'"
+    )
+}
+
+#[test]
+fn frr_is_heard() {
+    let Some(namespace) = inside("frr_is_heard", &["/usr/lib/frr/bgpd", "/usr/bin/vtysh"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|_| ());
+    let mut router = Router::start(&namespace, &[("frr.conf", FRR)], FRR_COMMAND);
+    a_peer_is_heard(
+        &mut agent,
+        &mut router,
+        &frr("no network 192.0.2.0/24"),
+        &frr("network 192.0.2.0/24"),
+    );
+}
+
+/// FRR that shows by BMP what a neighbour of its own (GoBGP, in the same namespace) announces before policy, with what it
+/// needs to tell the truth or without.
+fn frr_is_monitored(namespace: &str, truthful: &str) -> (Agent, Router, Router) {
+    let agent = Agent::listen(|config| config.peers.clear());
+    for last in [1, 2] {
+        assert!(ip(&format!(
+            "-n {namespace} addr add 10.98.0.{last}/24 dev lo"
+        )));
+    }
+    let upstream = r#"[global.config]
+  as = 65102
+  router-id = "10.98.0.2"
+  local-address-list = ["10.98.0.2"]
+[[neighbors]]
+  [neighbors.config]
+    neighbor-address = "10.98.0.1"
+    peer-as = 65101
+  [neighbors.transport.config]
+    local-address = "10.98.0.2"
+  [neighbors.timers.config]
+    connect-retry = 1
+    hold-time = 9
+    keepalive-interval = 3
+"#;
+    let command = "gobgpd -f @/gobgpd.toml --api-hosts 127.0.0.1:50051";
+    let neighbour = Router::start(namespace, &[("gobgpd.toml", upstream)], command);
+    neighbour.tell("gobgp global rib add 203.0.113.0/24");
+    let config = format!(
+        "hostname router
+log stdout
+router bgp 65101
+ bgp router-id 10.99.1.2
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ neighbor 10.98.0.2 remote-as 65102
+ neighbor 10.98.0.2 timers 3 9
+ neighbor 10.98.0.2 timers connect 1
+ neighbor 10.98.0.2 update-source 10.98.0.1
+ neighbor 10.98.0.2 disable-connected-check
+ bmp targets agent
+  bmp monitor ipv4 unicast pre-policy
+  bmp connect 10.99.1.1 port 11019 min-retry 100 max-retry 500
+ exit
+ address-family ipv4 unicast
+  neighbor 10.98.0.2 activate
+  {truthful}
+ exit-address-family
+"
+    );
+    let router = Router::start(namespace, &[("frr.conf", &config)], FRR_COMMAND);
+    (agent, router, neighbour)
+}
+
+#[test]
+fn frr_is_monitored_and_tells_the_truth_if_it_keeps_what_it_received() {
+    let test = "frr_is_monitored_and_tells_the_truth_if_it_keeps_what_it_received";
+    let Some(namespace) = inside(
+        test,
+        &["/usr/lib/frr/bgpd", "/usr/bin/gobgpd", "/usr/bin/gobgp"],
+    ) else {
+        return;
+    };
+    let (mut agent, mut router, neighbour) = frr_is_monitored(
+        &namespace,
+        "neighbor 10.98.0.2 soft-reconfiguration inbound",
+    );
+    neighbour.tell("gobgp global rib add 192.0.2.0/24");
+    agent.until("the table is there", &router, is_loaded);
+    neighbour.tell("gobgp global rib del 192.0.2.0/24");
+    agent.until("the withdrawal", &router, is_withdrawn);
+    neighbour.tell("gobgp global rib add 192.0.2.0/24");
+    agent.until("the return", &router, is_returned);
+    router.kill();
+    agent.until("the loss of the feed", &router, is_down);
+    assert_eq!(agent.changes().len(), 2, "{:?}", agent.events);
+}
+
+#[test]
+fn frr_that_fabricates_withdrawals_is_not_believed() {
+    let test = "frr_that_fabricates_withdrawals_is_not_believed";
+    let Some(namespace) = inside(
+        test,
+        &["/usr/lib/frr/bgpd", "/usr/bin/gobgpd", "/usr/bin/gobgp"],
+    ) else {
+        return;
+    };
+    let (mut agent, router, neighbour) = frr_is_monitored(&namespace, "");
+    // Announcements, each of which is shown as a withdrawal.
+    for last in 0..20 {
+        neighbour.tell(&format!("gobgp global rib add 198.51.{last}.0/24"));
+    }
+    neighbour.tell("gobgp global rib add 192.0.2.0/24");
+    agent.until("doubt", &router, |what| {
+        matches!(what, What::Feed(FeedChange::Untrusted { .. }))
+    });
+    assert!(agent.changes().is_empty(), "{:?}", agent.events);
+    assert_eq!(agent.counted, 0);
+}
