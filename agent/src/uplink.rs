@@ -346,10 +346,9 @@ impl<P: Probing> Uplink<P> {
         let table = u32::try_from(plan_version)
             .ok()
             .and_then(|number| Some((number, self.tables.get(&number)?)));
-        if let (Some((_, table)), Some(span)) = (table, flows) {
-            self.figures
-                .set_flows(FlowTable::new(Arc::clone(&table.paths), span));
-        }
+        let flows = table
+            .zip(flows)
+            .map(|((_, table), span)| FlowTable::new(Arc::clone(&table.paths), span));
         let Some((table, schema)) = table.map(|(number, table)| (number, table.schema)) else {
             self.figures.windows_unsent.fetch_add(1, Relaxed);
             error!(plan_version, "a window of a plan that is long gone");
@@ -367,6 +366,9 @@ impl<P: Probing> Uplink<P> {
             rows,
         };
         self.push(batch);
+        if let Some(flows) = flows {
+            self.on_flows(flows);
+        }
         self.publish();
     }
 

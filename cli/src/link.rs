@@ -1,8 +1,9 @@
 //! `leeward link A B`: one link, both directions, with its recent windows.
 
 use leeward_common::{
-    api::v1::{Direction, Directions, Link, LinkWindow, State},
+    api::v1::{Direction, Directions, Flow, Link, LinkWindow, PathFlows, State},
     id::RegionId,
+    ratio::Ratio,
 };
 
 use crate::{
@@ -54,6 +55,9 @@ fn text(out: &Output, link: &Link, back: &Link) -> String {
             words::time_of_day(signal.expires_at)
         ));
     }
+    for path in link.flows.iter().chain(&back.flows) {
+        text.push_str(&flows(path));
+    }
     text.push('\n');
     if link.windows.is_empty() {
         let edge = &link.edge;
@@ -89,6 +93,37 @@ fn verdict(link: &Link, back: &Link) -> Option<String> {
         (_, State::Ok) => Some(format!("only agents of {} see trouble", link.edge.from)),
         _ => Some("both ends see trouble".to_owned()),
     }
+}
+
+/// `iad-1 to dub-1 by stamp: flow 3 of 4: 40 % lost, others 0 %`: the flows that lost something, and the slowest where none did.
+fn flows(path: &PathFlows) -> String {
+    let PathFlows {
+        agent,
+        target,
+        kind,
+        ..
+    } = path;
+    let all = path.flows.len();
+    let numbered = || (1..).zip(&path.flows).filter(|(_, flow)| flow.ended > 0);
+    let loss = |flow: &Flow| words::percent(flow.loss_ratio.map_or(0.0, Ratio::get));
+    let lossy: Vec<String> = numbered()
+        .filter(|(_, flow)| flow.lost > 0)
+        .map(|(number, flow)| format!("flow {number} of {all}: {} lost", loss(flow)))
+        .collect();
+    let rtt = |flow: &Flow| {
+        flow.rtt_mean_us
+            .map(|us| words::milliseconds(f64::from(us)))
+    };
+    let what = if lossy.is_empty() {
+        let times =
+            numbered().filter_map(|(number, flow)| Some(format!("flow {number} {}", rtt(flow)?)));
+        format!("mean round trips: {}", times.collect::<Vec<_>>().join(", "))
+    } else if lossy.len() < numbered().count() {
+        format!("{}, others 0 %", lossy.join(", "))
+    } else {
+        lossy.join(", ")
+    };
+    format!("{agent} to {target} by {kind}: {what}\n")
 }
 
 fn windows(windows: &[LinkWindow]) -> Table {
@@ -179,4 +214,43 @@ fn time(window: &LinkWindow) -> String {
         return time;
     }
     format!("{time}.{}", window.start.0.as_unix_us() / 100_000 % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(lost: [u32; 4], rtt_us: [u32; 4]) -> PathFlows {
+        let flow = |(&lost, &rtt_us)| Flow {
+            ended: 100,
+            lost,
+            late: 0,
+            lost_pairs: 0,
+            loss_ratio: Ratio::of(lost.into(), 100),
+            rtt_min_us: Some(rtt_us),
+            rtt_mean_us: Some(rtt_us),
+        };
+        let time = leeward_common::time::Timestamp::EPOCH.into();
+        PathFlows {
+            agent: "iad-1".parse().expect("a name"),
+            target: "dub-1".parse().expect("a name"),
+            kind: leeward_common::report::ProbeKind::Stamp,
+            from: time,
+            until: time,
+            flows: lost.iter().zip(&rtt_us).map(flow).collect(),
+        }
+    }
+
+    #[test]
+    fn the_bad_flow_is_named_beside_the_good_ones() {
+        let even = [20_000; 4];
+        assert_eq!(
+            flows(&path([0, 0, 40, 0], even)),
+            "iad-1 to dub-1 by stamp: flow 3 of 4: 40 % lost, others 0 %\n"
+        );
+        assert_eq!(
+            flows(&path([0; 4], [20_000, 20_000, 31_500, 20_000])),
+            "iad-1 to dub-1 by stamp: mean round trips: flow 1 20.0 ms, flow 2 20.0 ms, flow 3 31.5 ms, flow 4 20.0 ms\n"
+        );
+    }
 }

@@ -14,8 +14,10 @@ use crate::{
     wire::{WireError, at_most, limits},
 };
 
+pub mod flows;
 pub mod trace;
 
+pub use flows::Flows;
 pub use trace::Trace;
 
 /// One thing found.
@@ -24,6 +26,8 @@ pub use trace::Trace;
 pub enum Finding {
     /// The route to a target.
     Trace(Box<Trace>),
+    /// The flows of a path that are unlike.
+    Flows(Box<Flows>),
     /// Something ordered that the agent does not do.
     Declined(Declined),
     /// What routers tell of watched prefixes.
@@ -48,7 +52,7 @@ impl Finding {
         match self {
             Self::Trace(trace) => trace.order,
             Self::Declined(declined) => Some(declined.order),
-            Self::Routing(_) | Self::Unknown => None,
+            Self::Flows(_) | Self::Routing(_) | Self::Unknown => None,
         }
     }
 
@@ -60,6 +64,7 @@ impl Finding {
     pub fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Trace(trace) => trace.check(),
+            Self::Flows(flows) => flows.check(),
             Self::Declined(declined) => {
                 at_most("reason", declined.reason.len(), limits::REASON_BYTES)
             }
@@ -76,6 +81,8 @@ struct Kinds {
     #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<Box<Trace>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<Box<Flows>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     declined: Option<Declined>,
     #[serde(skip_serializing_if = "Option::is_none")]
     routing: Option<Box<Routing>>,
@@ -84,9 +91,10 @@ struct Kinds {
 impl From<Kinds> for Finding {
     fn from(kinds: Kinds) -> Self {
         let trace = kinds.trace.map(Self::Trace);
+        let flows = || kinds.flows.map(Self::Flows);
         let declined = || kinds.declined.map(Self::Declined);
         let routing = || kinds.routing.map(Self::Routing);
-        let found = trace.or_else(declined).or_else(routing);
+        let found = trace.or_else(flows).or_else(declined).or_else(routing);
         found.unwrap_or(Self::Unknown)
     }
 }
@@ -96,6 +104,7 @@ impl From<Finding> for Kinds {
         let mut kinds = Self::default();
         match finding {
             Finding::Trace(trace) => kinds.trace = Some(trace),
+            Finding::Flows(flows) => kinds.flows = Some(flows),
             Finding::Declined(declined) => kinds.declined = Some(declined),
             Finding::Routing(routing) => kinds.routing = Some(routing),
             Finding::Unknown => {}

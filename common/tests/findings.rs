@@ -4,7 +4,7 @@
 
 use leeward_common::{
     finding::{
-        Declined, Finding,
+        Declined, Finding, flows,
         trace::{self, Answer, End, HOPS, Hint, Hop, Label, PathMtu, Says, Strays},
     },
     time::Timestamp,
@@ -80,6 +80,34 @@ fn golden_bytes() {
     let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
     let refused = parse_batch(&parse_header(header).unwrap(), payload);
     assert!(matches!(refused, Err(WireError::UnknownType(34))));
+}
+
+/// These never change either.
+#[test]
+fn golden_bytes_of_flows() {
+    let mut flows = flows::sample("dub-1.v4", 2, 40);
+    flows.flows[1] = flows::Flow::default();
+    let findings = findings(vec![Finding::Flows(Box::new(flows))]);
+    let payload = b"\x85\xa5agent\xa5iad-1\xaaboot_epoch\x07\xa8sequence\x12\xa2at\xcd\x01\x2c\xa8findings\x91\
+        \x81\xa5flows\x87\xa6target\xa8dub-1.v4\xa6region\xa3dub\xa4kind\xa5stamp\
+        \xa7address\x81\xa2V4\x94\xcc\xc0\x00\x02\x09\xa4from\xce\x01\xc9\xc3\x80\xa5until\xce\x03\x93\x87\x00\
+        \xa5flows\x92\x86\xa5ended\x64\xa4lost\x28\xa4late\x01\xaalost_pairs\x0a\
+        \xaartt_min_us\xcd\x02\xbc\xabrtt_mean_us\xcd\x03\x84\
+        \x86\xa5ended\x00\xa4lost\x00\xa4late\x00\xaalost_pairs\x00\xaartt_min_us\xc0\xabrtt_mean_us\xc0";
+    let frame = frame(&findings);
+    assert_eq!(
+        frame[HEADER_BYTES..].escape_ascii().to_string(),
+        payload.escape_ascii().to_string()
+    );
+    assert_eq!(decode(payload).unwrap(), findings);
+    let many = flows::sample("dub-1.v4", flows::FLOWS + 1, 0);
+    let refused = reread(&self::findings(vec![Finding::Flows(Box::new(many))]));
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("list of flows of 17")
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What agents found out beside their windows: the newest routes of each path, and orders that were declined.
+//! What agents found out beside their windows: the newest routes of each path, paths whose flows are unlike, and orders that
+//! were declined.
 //!
 //! Nothing is decided upon it. It is here because readers ask for it, a restart must not lose it, and the journal holds it
 //! as it holds all that the engine was told.
@@ -6,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use leeward_common::{
-    finding::{Declined, Finding, Trace},
+    finding::{Declined, Finding, Flows, Trace},
     id::{AgentId, RegionId},
     time::Timestamp,
 };
@@ -23,6 +24,9 @@ pub const MAX_TRACES: usize = 512;
 /// The most declined orders that are remembered: whoever ordered asks at once.
 pub const MAX_DECLINED: usize = 64;
 
+/// The most paths whose flows are remembered.
+pub const MAX_FLOWS: usize = 512;
+
 /// What was found.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Found {
@@ -30,6 +34,22 @@ pub struct Found {
     pub traces: VecDeque<Arc<Traced>>,
     /// Orders that were declined, in the order in which that was told.
     pub declined: VecDeque<Arc<Refusal>>,
+    /// The newest account of each path whose flows were unlike, in the order in which they were told.
+    #[serde(default)]
+    pub flows: VecDeque<Arc<FlowsTold>>,
+}
+
+/// What the flows of a path did, and who told it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FlowsTold {
+    /// When it was told.
+    pub at: Timestamp,
+    /// Whose path it is.
+    pub agent: AgentId,
+    /// The agent's region.
+    pub region: RegionId,
+    /// Flow by flow.
+    pub flows: Flows,
 }
 
 /// A trace and who told it.
@@ -84,6 +104,12 @@ impl Found {
                     region: told.region.clone(),
                     trace: Trace::clone(trace),
                 }),
+                Finding::Flows(flows) => self.on_flows(FlowsTold {
+                    at: now,
+                    agent: told.agent.clone(),
+                    region: told.region.clone(),
+                    flows: Flows::clone(flows),
+                }),
                 Finding::Declined(declined) => {
                     self.declined.push_back(Arc::new(Refusal {
                         at: now,
@@ -108,6 +134,16 @@ impl Found {
             self.traces.pop_front();
         }
         self.traces.push_back(Arc::new(traced));
+    }
+
+    fn on_flows(&mut self, told: FlowsTold) {
+        let of_path =
+            |own: &Arc<FlowsTold>| own.agent == told.agent && own.flows.is_of_path_of(&told.flows);
+        self.flows.retain(|own| !of_path(own));
+        if self.flows.len() >= MAX_FLOWS {
+            self.flows.pop_front();
+        }
+        self.flows.push_back(Arc::new(told));
     }
 
     /// What came of an order; `None` as long as nothing did, and when it is forgotten.
@@ -141,7 +177,10 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use leeward_common::{finding::trace, id::TargetId};
+    use leeward_common::{
+        finding::{flows, trace},
+        id::TargetId,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -190,6 +229,29 @@ mod tests {
         assert!(
             matches!(found.answer(9), Some(Answered::Declined(own)) if own.declined == declined)
         );
+    }
+
+    #[test]
+    fn of_a_path_whose_flows_are_unlike_the_newest_account_stays() {
+        let mut found = Found::default();
+        let mut tell = |agent: &str, target: &str, lost| {
+            let findings = Findings {
+                agent: AgentId::parse(agent).unwrap(),
+                region: RegionId::parse("iad").unwrap(),
+                findings: vec![Finding::Flows(Box::new(flows::sample(target, 4, lost)))],
+            };
+            found.on_findings(Timestamp::EPOCH, &findings);
+            let lost = |own: &Arc<FlowsTold>| own.flows.flows[0].lost;
+            found.flows.iter().map(lost).collect::<Vec<_>>()
+        };
+        assert_eq!(tell("iad-1", "dub-1", 10), [10]);
+        assert_eq!(tell("iad-1", "dub-2", 20), [10, 20]);
+        assert_eq!(tell("iad-2", "dub-1", 30), [10, 20, 30]);
+        assert_eq!(tell("iad-1", "dub-1", 40), [20, 30, 40]);
+        for target in 0..2 * MAX_FLOWS {
+            tell("iad-1", &format!("t-{target}"), 1);
+        }
+        assert_eq!(found.flows.len(), MAX_FLOWS);
     }
 
     proptest! {

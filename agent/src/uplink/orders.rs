@@ -9,12 +9,12 @@ use leeward_common::{
     time::{Clock as _, SystemClock},
     wire::{
         findings::{self, Findings},
-        v1,
+        limits, v1,
     },
 };
 use tracing::info;
 
-use super::{Probing, Uplink, connection::Live};
+use super::{Probing, Uplink, connection::Live, flows::FlowTable};
 use crate::{errands::TraceErrand, spool::NO_TABLE};
 
 impl<P: Probing> Uplink<P> {
@@ -47,15 +47,30 @@ impl<P: Probing> Uplink<P> {
 
     /// Puts what was found into the spool under the next sequence.
     pub(super) fn on_finding(&mut self, finding: Finding) {
+        self.on_findings(vec![finding]);
+    }
+
+    /// Puts what was found together, at most [`limits::FINDINGS`], into the spool under the next sequence.
+    pub(super) fn on_findings(&mut self, findings: Vec<Finding>) {
         let found = Findings {
             agent: self.identity.agent.clone(),
             boot_epoch: self.identity.boot_epoch,
             sequence: self.spool.next_sequence(),
             at: SystemClock.now(),
-            findings: vec![finding],
+            findings,
         };
         self.push_frame(NO_TABLE, found.at, findings::frame(&found));
         self.publish();
+    }
+
+    /// Keeps what the flows did, and tells of paths whose flows are unlike.
+    pub(super) fn on_flows(&mut self, table: FlowTable) {
+        let mut unlike = table.findings();
+        while !unlike.is_empty() {
+            let rest = unlike.split_off(unlike.len().min(limits::FINDINGS));
+            self.on_findings(std::mem::replace(&mut unlike, rest));
+        }
+        self.figures.set_flows(table);
     }
 
     /// Whether an aggregator is connected whose build would not understand findings.

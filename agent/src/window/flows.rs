@@ -152,6 +152,25 @@ impl FlowTally {
     }
 }
 
+/// The accounts of so many flows of paths that lost so many of a thousand probes, for tests.
+#[cfg(test)]
+pub(crate) fn sample(flows: usize, lost: impl IntoIterator<Item = u16>) -> FlowSpan {
+    let account = |lost| FlowAccount {
+        ended: 1_000,
+        lost,
+        timed: 1,
+        rtt_min_us: 500,
+        rtt_sum_us: 500,
+        ..FlowAccount::default()
+    };
+    FlowSpan {
+        from: Timestamp::EPOCH,
+        until: Timestamp::EPOCH + SPAN,
+        flows,
+        accounts: lost.into_iter().map(account).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,7 @@ mod check;
 mod define;
 mod directions;
 mod fault;
+mod flows;
 mod history;
 mod known;
 mod placement;
@@ -42,6 +43,7 @@ pub use fault::{
     AuditHead, FailStatic, FaultKind, FaultPlace, Faults, Hesitation, Hesitations, LocatedFault,
     NotCounted, Waiting,
 };
+pub use flows::{Flow, PathFlows};
 pub use history::{HistoryPoint, HistoryRtt, HistorySource, LinkHistory};
 pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
 pub use placement::{
@@ -588,6 +590,9 @@ pub struct Link {
     pub windows: Vec<LinkWindow>,
     /// Signals about this link or about the region at its end.
     pub signals: Vec<Signal>,
+    /// Paths of the link whose flows were unlike lately; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<PathFlows>,
 }
 
 /// One window of a link.

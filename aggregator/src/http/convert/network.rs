@@ -1,15 +1,19 @@
 //! Regions and links.
 
+use std::{sync::Arc, time::Duration};
+
 use leeward_common::{
     api::v1::{
-        Direction, Directions, Edge, Graph, Link, LinkWindow, Measured, Node, Quantiles, Region,
-        Regions, State,
+        Direction, Directions, Edge, Flow, Graph, Link, LinkWindow, Measured, Node, PathFlows,
+        Quantiles, Region, Regions, State,
     },
+    finding::flows,
     id::RegionId,
     ratio::Ratio,
     report,
 };
 use leeward_engine::{
+    found::FlowsTold,
     input::Subject,
     select::{self, Ranking, Request},
     view::{Estimates, Knowledge, LinkView, Pair, WindowView},
@@ -17,6 +21,9 @@ use leeward_engine::{
 };
 
 use super::{Moment, region_state, signals::signal};
+
+/// How long it is news that the flows of a path were unlike: two spans of an agent's accounts, and a half for the way.
+const FLOWS_NEWS: Duration = Duration::from_secs(75);
 
 /// The network, its nodes as seen from a region if one is given.
 #[must_use]
@@ -151,6 +158,39 @@ pub fn link(moment: &Moment<'_>, from: &RegionId, to: &RegionId) -> Link {
             .filter(|active| about(&active.subject))
             .map(signal)
             .collect(),
+        flows: flows(moment, from, to),
+    }
+}
+
+/// What was told of paths of a link whose flows are unlike, as long as it is news.
+fn flows(moment: &Moment<'_>, from: &RegionId, to: &RegionId) -> Vec<PathFlows> {
+    let view = moment.view;
+    let of_link = |told: &&Arc<FlowsTold>| {
+        told.region == *from
+            && told.flows.region.as_ref() == Some(to)
+            && view.now.since(told.at) <= FLOWS_NEWS
+    };
+    let told = view.found.flows.iter().filter(of_link);
+    told.map(|told| path_flows(told)).collect()
+}
+
+fn path_flows(told: &FlowsTold) -> PathFlows {
+    let flow = |own: &flows::Flow| Flow {
+        ended: own.ended,
+        lost: own.lost,
+        late: own.late,
+        lost_pairs: own.lost_pairs,
+        loss_ratio: Ratio::of(own.lost.into(), own.ended.into()),
+        rtt_min_us: own.rtt_min_us,
+        rtt_mean_us: own.rtt_mean_us,
+    };
+    PathFlows {
+        agent: told.agent.clone(),
+        target: told.flows.target.clone(),
+        kind: told.flows.kind,
+        from: told.flows.from.into(),
+        until: told.flows.until.into(),
+        flows: told.flows.flows.iter().map(flow).collect(),
     }
 }
 
@@ -232,6 +272,27 @@ pub fn region(moment: &Moment<'_>, id: &RegionId) -> Option<Region> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_flow_did_is_told_with_its_loss() {
+        let told = FlowsTold {
+            at: leeward_common::time::Timestamp::EPOCH,
+            agent: "iad-1".parse().unwrap(),
+            region: "iad".parse().unwrap(),
+            flows: flows::sample("dub-1", 4, 40),
+        };
+        let path = path_flows(&told);
+        let losses: Vec<_> = path
+            .flows
+            .iter()
+            .map(|flow| flow.loss_ratio.map(Ratio::get))
+            .collect();
+        assert_eq!(losses, [Some(0.4), Some(0.0), Some(0.0), Some(0.0)]);
+        assert_eq!(
+            (path.flows[0].lost_pairs, path.flows[0].rtt_min_us),
+            (10, Some(700))
+        );
+    }
 
     #[test]
     fn a_direction_without_pairs_has_no_variation_and_one_with_pairs_its_mean() {
