@@ -48,7 +48,10 @@ use crate::{
         token::{Identity, TokenKey},
     },
     prober::{Counters, Family, Plan, PlannedPath, counters::Stray},
-    window::{Begin, Standing, Tally, flows::FlowSpan},
+    window::{
+        Begin, Standing, Tally,
+        flows::{FlowAccount, FlowSpan},
+    },
 };
 use answered::Answered;
 use directions::{Directions, Told, Unheard};
@@ -259,13 +262,23 @@ impl Tracker {
         self.tally.window()
     }
 
-    /// Memory kept per path, bytes, without histograms.
+    /// Memory kept for a path, bytes, without what its histogram holds.
     #[must_use]
-    pub const fn bytes_per_path(&self) -> usize {
+    pub fn bytes_of(&self, row: u32) -> usize {
+        let line = &self.lines[row as usize];
+        let rows = 2 * size_of::<u32>();
+        let flows = if self.flows > 1 {
+            usize::from(self.flows) * size_of::<FlowAccount>()
+        } else {
+            0
+        };
+        let directions: usize = line.directions.iter().map(Directions::bytes).sum();
         size_of::<Line>()
-            + size_of::<u32>()
+            + rows
             + size_of::<Report>()
             + self.depth as usize * size_of::<Probe>()
+            + flows
+            + directions
     }
 
     /// SYNs have no more flows than source ports.

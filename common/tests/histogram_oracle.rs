@@ -23,6 +23,16 @@ fn recorded(schema: Schema, values: &[u32]) -> Histogram {
     histogram
 }
 
+/// Why a dense one is not kept for each path.
+#[test]
+fn a_dense_histogram_of_three_digits_takes_68_kib() {
+    let dense: Hdr<u32> = Hdr::new_with_bounds(1, MAX_US.into(), 3).unwrap();
+    assert_eq!(
+        (dense.distinct_values(), dense.distinct_values() * 4),
+        (17_408, 68 << 10)
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

@@ -74,7 +74,8 @@ pub(super) enum Unheard {
 enum Fate {
     #[default]
     UnderWay,
-    Heard(Told),
+    /// With the reflector's number.
+    Heard(u32),
     Ended(Unheard),
 }
 
@@ -122,6 +123,8 @@ pub(super) struct Directions {
     highest: Option<u32>,
     /// The latest probe heard, and its number.
     latest: Option<(u32, u32)>,
+    /// Of the latest heard, by sequence: only neighbours are compared.
+    delays: [Option<(u32, Delays)>; NEIGHBOURS],
 }
 
 impl Directions {
@@ -141,6 +144,7 @@ impl Directions {
             count: 0,
             highest: None,
             latest: None,
+            delays: [None; NEIGHBOURS],
         }
     }
 
@@ -158,6 +162,11 @@ impl Directions {
             }
         }
         resized
+    }
+
+    /// Memory that it takes, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.ring)
     }
 
     /// Lost probes of which a later reply may tell where.
@@ -188,9 +197,10 @@ impl Directions {
         self.does_count |= sequence > 0 && told.number != request_number(sequence);
         self.note_order(sequence, told.number, one_way);
         self.note_variation(sequence, told.delays, one_way);
+        self.delays[sequence as usize % NEIGHBOURS] = told.delays.map(|delays| (sequence, delays));
         let (count, until) = (self.count, self.until);
         let place = self.place_mut(sequence);
-        (place.fate, place.count, place.left_before) = (Fate::Heard(told), count, until);
+        (place.fate, place.count, place.left_before) = (Fate::Heard(told.number), count, until);
         self.settle(one_way);
     }
 
@@ -198,7 +208,7 @@ impl Directions {
     pub(super) fn heard_again(&mut self, sequence: u32, number: u32) {
         let place = self.place_mut(sequence);
         let first = match place.fate {
-            Fate::Heard(told) if place.sequence == sequence => told.number,
+            Fate::Heard(number) if place.sequence == sequence => number,
             _ => return,
         };
         if number != first {
@@ -232,7 +242,7 @@ impl Directions {
                 Fate::Heard(_) if self.lost > 0 && self.is_under_way_before(place.left_before) => {
                     return;
                 }
-                Fate::Heard(told) => self.attribute(self.next, &place, told.number, one_way),
+                Fate::Heard(number) => self.attribute(self.next, &place, number, one_way),
             }
             self.next = self.next.wrapping_add(1);
         }
@@ -305,14 +315,14 @@ impl Directions {
     fn explain(&mut self, count: u32, number: u32) -> u32 {
         let mut explained = 0;
         for place in &mut self.ring {
-            let Fate::Heard(told) = place.fate else {
+            let Fate::Heard(own) = place.fate else {
                 continue;
             };
             if place.count != count {
                 continue;
             }
             let is_below = |other: u32| number.wrapping_sub(other).wrapping_sub(1) < 1 << 31;
-            if !place.explained && is_below(told.number) {
+            if !place.explained && is_below(own) {
                 place.explained = true;
                 explained += 1;
             }
@@ -337,7 +347,7 @@ impl Directions {
         };
         let back = highest.wrapping_sub(number) as i32;
         let given = |place: &Place| {
-            let same = matches!(place.fate, Fate::Heard(told) if told.number == number);
+            let same = matches!(place.fate, Fate::Heard(own) if own == number);
             same && place.count == self.count
         };
         back >= 0 && (back as usize > self.ring.len() || self.ring.iter().any(given))
@@ -368,15 +378,8 @@ impl Directions {
     fn note_variation(&self, sequence: u32, delays: Option<Delays>, one_way: &mut OneWay) {
         let Some(own) = delays else { return };
         for neighbour in [sequence.wrapping_sub(1), sequence.wrapping_add(1)] {
-            let Some(Place {
-                fate:
-                    Fate::Heard(Told {
-                        delays: Some(other),
-                        ..
-                    }),
-                ..
-            }) = self.place(neighbour)
-            else {
+            let known = self.delays[neighbour as usize % NEIGHBOURS];
+            let Some((_, other)) = known.filter(|&(sequence, _)| sequence == neighbour) else {
                 continue;
             };
             if other.clock_era == own.clock_era {
@@ -401,6 +404,9 @@ impl Directions {
         &mut self.ring[sequence as usize % self.ring.len()]
     }
 }
+
+/// Delays kept: a probe that is heard after three later ones is compared with none of them.
+const NEIGHBOURS: usize = 4;
 
 /// Places for the probes under way, and for as many before them: one is settled when those are known that left before its
 /// reply came, up to an expiry after its own.

@@ -42,6 +42,7 @@ pub struct Flow {
     /// Pairs of consecutive probes that were both lost.
     pub lost_pairs: u32,
     /// Lost of those that ended; `null` if none did.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<f64>))]
     pub loss_ratio: Option<Ratio>,
     /// The shortest round-trip time, microseconds; `null` without any.
     pub rtt_min_us: Option<u32>,
