@@ -260,7 +260,7 @@ mod tests {
         while seen.len() < want && monotonic_ns() < deadline {
             wake::wait(&[connector.as_raw_fd()], deadline);
             connector.finish(monotonic_ns(), 64, |attempt, outcome| {
-                seen.push((attempt, outcome))
+                seen.push((attempt, outcome));
             });
         }
         seen

@@ -604,18 +604,17 @@ fn a_bad_flow_shows_in_its_own_account() {
         }
     }
     let span = taken.unwrap();
-    for row in 0..ROWS {
-        let flows = span.row(row as u32).unwrap();
+    for (row, (flows, left)) in span.rows().zip(&left).enumerate() {
         for (flow, account) in flows.iter().enumerate() {
             let is_bad = flow == 2;
             // Those of the last expiry are still under way.
             let open = if is_bad {
-                left[row][flow] - account.ended
+                left[flow] - account.ended
             } else {
                 0
             };
             assert!(
-                open <= 6 && account.ended + open == left[row][flow],
+                open <= 6 && account.ended + open == left[flow],
                 "{row} {flow}: {account:?}"
             );
             assert_eq!(account.lost, if is_bad { account.ended } else { 0 });
