@@ -12,6 +12,7 @@
 //! - [`store`]: the journal and everything else that must survive.
 //! - [`rollup`]: exact sums of minutes and hours, from the journal.
 //! - [`history`]: what a link did over a span of time.
+//! - [`backup`], [`offline`]: copies of the store; looking after a directory that nobody uses.
 //! - [`recover`]: back to the same state after a restart.
 //! - [`replay`]: the same for any stretch of the past, compared with what was decided then.
 //! - [`shadow`]: another policy beside the one in force, which only records what it would do.
@@ -19,6 +20,7 @@
 //! - [`metrics`]: every Prometheus name.
 //! - [`run`]: puts the parts together and takes them apart again.
 
+pub mod backup;
 pub mod config;
 pub mod dedupe;
 pub mod definitions;
@@ -28,6 +30,7 @@ pub mod ingest;
 pub mod intent;
 pub mod mesh;
 pub mod metrics;
+pub mod offline;
 pub mod recover;
 pub mod replay;
 pub mod rollup;

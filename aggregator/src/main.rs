@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use leeward_aggregator::{config::Config, definitions, replay::offline, run};
+use leeward_aggregator::{config::Config, definitions, offline as store, replay::offline, run};
 use leeward_common::time::{Clock as _, SystemClock};
 
 /// Receives what agents measure, remembers it, decides and answers.
@@ -31,18 +31,25 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Replay(offline::Options),
+    /// Look after a data directory: verify, stats, compact, restore.
+    Store {
+        /// What to do.
+        #[command(subcommand)]
+        command: store::Command,
+    },
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
-        Some(Command::Replay(options)) => offline::run(&options).map(|same| match same {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::from(3),
-        }),
+        Some(Command::Replay(options)) => offline::run(&options),
+        Some(Command::Store { command }) => command.run(),
         None => return serve(&args),
     };
-    done.unwrap_or_else(failed)
+    done.map_or_else(failed, |is_well| match is_well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(3),
+    })
 }
 
 fn serve(args: &Args) -> ExitCode {

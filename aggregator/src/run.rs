@@ -32,6 +32,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    backup::Backups,
     config::Config,
     definitions::{Definitions, Disputed},
     http,
@@ -205,6 +206,7 @@ impl Running {
             tokens: Arc::new(ArcSwap::from_pointee(config.api.tokens.clone())),
             api: Arc::new(config.api.clone()),
             retention: config.retention,
+            backups: Arc::new(Backups::new(&config.data_dir, Arc::clone(&aside))),
             readiness,
             clock: Arc::clone(&clock),
             name: Arc::clone(&name),

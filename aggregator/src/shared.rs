@@ -17,6 +17,7 @@ use leeward_engine::view::View;
 use tokio::sync::watch;
 
 use crate::{
+    backup::Backups,
     config::{Api, Retention, Token},
     ingest::roster::{Roster, RosterHandle},
     metrics::Metrics,
@@ -44,6 +45,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where to listen, TLS and limits, as of the start.
     pub api: Arc<Api>,
+    /// Copies of the store.
+    pub backups: Arc<Backups>,
     /// How far back histories reach.
     pub retention: Retention,
     /// Who may do what; replaced as a whole when the config is read again.

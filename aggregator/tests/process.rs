@@ -6,11 +6,9 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
     ops::ControlFlow,
     os::unix::net::UnixDatagram,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -24,95 +22,14 @@ use leeward_aggregator::{
     },
 };
 use leeward_common::wire::{batch, frame, v1::FromAggregator};
-use support::{Agent, DEADLINE, Installation, path};
-
-fn command(installation: &Installation) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_leeward-aggregator"));
-    command
-        .arg("--config")
-        .arg(installation.config_path())
-        .env_remove("CREDENTIALS_DIRECTORY");
-    command
-}
+use support::{
+    Agent, DEADLINE, Installation,
+    daemon::{Aggregator, REGIONS, TOKEN, command},
+    path,
+};
 
 fn check(installation: &Installation) -> Output {
     command(installation).arg("--check").output().unwrap()
-}
-
-/// A process that is killed when the test is done with it.
-struct Aggregator {
-    child: Child,
-    agents: SocketAddr,
-    api: SocketAddr,
-}
-
-impl Aggregator {
-    fn start(installation: &Installation, notify: Option<&std::path::Path>) -> Self {
-        let mut command = command(installation);
-        command
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .env("LEEWARD_LOG", "info");
-        if let Some(socket) = notify {
-            command
-                .env("NOTIFY_SOCKET", socket)
-                .env("WATCHDOG_USEC", "200000");
-        }
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
-        let listening = lines.by_ref().find_map(|line| {
-            let (_, rest) = line.split_once("listening agents=")?;
-            let (agents, rest) = rest.split_once(" api=")?;
-            let api = rest.split(' ').next()?;
-            Some((agents.parse().ok()?, api.parse().ok()?))
-        });
-        let (agents, api) = listening.expect("the log says where it listens");
-        // Whoever writes to a closed pipe dies of it.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, agents, api }
-    }
-
-    /// Asks the API by hand; status and body.
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.api).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer secret\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
-        (status, body)
-    }
-
-    fn hang_up(&self) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-HUP", &id]).status().unwrap();
-        assert!(status.success());
-    }
-
-    fn terminate(mut self) {
-        let status = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status()
-            .unwrap();
-        assert!(status.success());
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}");
-    }
-}
-
-impl Drop for Aggregator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -296,7 +213,6 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
     assert!(answer.records >= journal.len() as u64 && answer.build.is_some());
 }
 
-/// SHA-256 of `secret`.
 /// A replay of a directory by the binary, as `leeward-aggregator replay`.
 fn offline(installation: &Installation, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leeward-aggregator"));
@@ -376,10 +292,6 @@ async fn a_shadow_survives_a_kill_and_the_journal_is_replayed_offline() {
     );
     assert_eq!(output.status.code(), Some(1));
 }
-
-const TOKEN: &str = "[[api.token]]\nname = 'mara'\nrole = 'operator'\nsha256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b'\n";
-
-const REGIONS: &str = "[[region]]\nid = 'iad'\nlatitude = 39.0\nlongitude = -77.5\n[[region]]\nid = 'dub'\nlatitude = 53.3\nlongitude = -6.3\n";
 
 /// A put that was answered is there after kill -9, once, with its version and its entry in the audit log.
 #[test]

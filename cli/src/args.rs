@@ -129,6 +129,8 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true, requires = "history")]
         until: Option<When>,
     },
+    /// Make a copy of the aggregator's store, as it is now.
+    Backup(BackupOptions),
     /// The regions.
     Region {
         /// What of them.
@@ -845,6 +847,31 @@ pub struct IssueFiles {
     /// For how many days it is valid.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
+}
+
+/// `leeward backup …`
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BackupOptions {
+    /// What to do instead.
+    #[command(subcommand)]
+    pub command: Option<BackupCommand>,
+    /// Why, for the audit log.
+    #[arg(long, default_value = "")]
+    pub why: String,
+    /// How many are kept, this one among them; the oldest beyond are removed.
+    #[arg(long, value_name = "COUNT", default_value_t = 7)]
+    pub keep: u32,
+    /// Show what would be sent, and send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `leeward backup ls`
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Which are there.
+    Ls,
 }
 
 /// `leeward token …`

@@ -12,7 +12,7 @@
 //! - [`service`], [`capacity`], [`override_`]: what people define.
 //! - [`placement`], [`readiness`]: what would go where, and whether it could.
 //! - [`policy`]: the policy in force, and one that only records what it would do.
-//! - [`audit`]: who did what and why.
+//! - [`audit`]: who did what and why; [`backup`]: copies of the store.
 //! - [`status`], [`watch`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
 //! - [`simulate`]: a scenario in virtual time, without any server.
 //! - [`replay`]: the journal once more.
@@ -22,6 +22,7 @@
 pub mod agent;
 pub mod args;
 pub mod audit;
+pub mod backup;
 pub mod capacity;
 pub mod client;
 pub mod config;
@@ -74,6 +75,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
             until,
         } => history::run(cli, &out, (from, to), (*span, *step, *until)),
         Command::Link { from, to, .. } => link::run(cli, &out, from, to),
+        Command::Backup(options) => backup::run(cli, &out, options),
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
         Command::Watch(options) => watch::run(cli, &out, options),

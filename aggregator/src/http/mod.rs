@@ -174,6 +174,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(v1::placements::placements))
         .routes(routes!(v1::readiness::readiness))
         .routes(routes!(v1::audit::audit))
+        .routes(routes!(v1::backups::backups, v1::backups::new_backup))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::metrics))

@@ -1,9 +1,6 @@
 //! The rollups' thread: a step each minute, then a look at how the store fares. It ends when the process does.
 
-use std::{
-    collections::BTreeSet, io::Read as _, path::PathBuf, sync::Arc, thread::JoinHandle,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use leeward_common::time::Timestamp;
 use tokio::{runtime::Handle, sync::watch, time::timeout};
@@ -13,7 +10,7 @@ use super::step::{LIMITS, ROWS, step};
 use crate::{
     metrics::Metrics,
     shared::{Published, Readiness},
-    store::{self, Aside, Read, StoreError, Writes, key::path::Grain, record::v1::Checksum},
+    store::{Aside, Health, Read, StoreError, files, key::path::Grain},
 };
 
 /// How long after the end of a minute it is folded: most of its reports are there, and a row is written once.
@@ -95,7 +92,9 @@ impl Thread {
         self.metrics.rollup.failures.inc();
         warn!(error = error as &dyn std::error::Error, "{what}");
         // A write that failed says so at once; what failed in the background may not.
-        let _ = self.ask();
+        if let Ok(health) = self.aside.health() {
+            self.tell(&health);
+        }
     }
 
     /// One step; whether there is more to do.
@@ -114,28 +113,14 @@ impl Thread {
         Ok(done.more)
     }
 
-    /// How the store fares, and the checksums of the files that are new.
+    /// How the store fares, and the checksums of its files.
     fn look(&self) -> Result<(), StoreError> {
-        let files = self.ask()?;
-        let known = store::checksums(&*self.reader)?;
-        let mut writes = Writes::default();
-        for file in files.iter().filter(|file| !known.contains_key(*file)) {
-            // One that a compaction has just removed is no loss.
-            if let Ok(checksum) = checksum(&self.dir.join(file)) {
-                writes.checksum(file, checksum);
-            }
-        }
-        for gone in known.keys().filter(|file| !files.contains(*file)) {
-            writes.forget_checksum(gone);
-        }
-        match writes.is_empty() {
-            true => Ok(()),
-            false => self.aside.write(&writes),
-        }
+        let health = files::note(&*self.reader, &*self.aside, &self.dir)?;
+        self.tell(&health);
+        Ok(())
     }
 
-    fn ask(&self) -> Result<BTreeSet<String>, StoreError> {
-        let health = self.aside.health()?;
+    fn tell(&self, health: &Health) {
         if health.background_errors > 0 && !self.readiness.has_background_errors() {
             error!(
                 errors = health.background_errors,
@@ -143,29 +128,6 @@ impl Thread {
             );
         }
         self.readiness.background_errors(health.background_errors);
-        self.metrics.store_health(&health);
-        Ok(health.files.into_iter().collect())
-    }
-}
-
-/// The checksum of a file as it is.
-///
-/// # Errors
-///
-/// Returns why it cannot be read.
-pub fn checksum(file: &std::path::Path) -> std::io::Result<Checksum> {
-    let mut file = std::fs::File::open(file)?;
-    let mut sum = Checksum {
-        bytes: 0,
-        crc32c: 0,
-    };
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(sum);
-        }
-        sum.bytes += read as u64;
-        sum.crc32c = crc32c::crc32c_append(sum.crc32c, &buffer[..read]);
+        self.metrics.store_health(health);
     }
 }

@@ -16,6 +16,7 @@ use std::{
 use leeward_common::{api::v1::AuditEntry, id::AgentId, report::Path, time::Timestamp};
 
 pub mod decisions;
+pub mod files;
 pub mod key;
 pub mod memory;
 pub mod record;
@@ -39,7 +40,7 @@ const SHADOW_KEY: &[u8] = b"shadow";
 const MARK_KEY: &[u8] = b"rollup";
 
 /// How the keys of checksums begin; a file's name follows.
-const CHECKSUM_PREFIX: &[u8] = b"checksum/";
+pub(crate) const CHECKSUM_PREFIX: &[u8] = b"checksum/";
 
 /// Why the store did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -230,6 +231,11 @@ impl Writes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty()
+    }
+
+    /// Puts a record as it is.
+    pub(crate) fn copied(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        self.puts.push((column, key.to_vec(), value.to_vec()));
     }
 
     /// Appends to the journal.

@@ -8,15 +8,18 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rocksdb::{
-    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, IteratorMode, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint, properties,
+    BlockBasedOptions, BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor,
+    CompactOptions, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, LogLevel,
+    Options, ReadOptions, Snapshot, WriteBatch, WriteOptions, checkpoint::Checkpoint, properties,
 };
 
 use super::{
     Aside, AtOnce, Entry, FORMAT, FORMAT_KEY, Health, Read, Size, Store, StoreError, Visit, Writes,
     key::Column,
 };
+
+pub mod damage;
+pub mod log;
 
 /// Memory before a column is written out as a file: the journal in big steps, so that few files cover an hour.
 const JOURNAL_BUFFER_BYTES: usize = 16 << 20;
@@ -84,6 +87,15 @@ impl Rocks {
     ///
     /// Returns [`StoreError`] when it cannot be opened, or holds another format.
     pub fn read_only(dir: &Path) -> Result<Arc<dyn Read>, StoreError> {
+        Ok(Self::look(dir)?.0)
+    }
+
+    /// As [`Self::read_only`], and how it fares.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read_only`].
+    pub fn look(dir: &Path) -> Result<(Arc<dyn Read>, Arc<dyn Aside>), StoreError> {
         check_columns(dir)?;
         let mut options = db_options();
         options.create_if_missing(false);
@@ -104,10 +116,34 @@ impl Rocks {
                 found: format!("{:?}", String::from_utf8_lossy(&value)),
             });
         }
-        Ok(Arc::new(Opened {
+        let opened = Arc::new(Opened {
             db: ArcSwapOption::from_pointee(db),
             dir: dir.to_owned(),
-        }))
+        });
+        Ok((Arc::<Opened>::clone(&opened), opened))
+    }
+
+    /// Merges the files of each column, and drops what was deleted. Blocks for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError`] when the result cannot be written.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        let db = self.opened.db()?;
+        for name in Column::ALL {
+            let handle = column(&db, name);
+            db.flush_cf(handle)
+                .map_err(engine(&self.opened.dir, "write out the log"))?;
+            let mut options = CompactOptions::default();
+            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            db.compact_range_cf_opt(handle, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        // A compaction that fails says so nowhere else.
+        let health = self.opened.health()?;
+        match health.background_errors {
+            0 => Ok(()),
+            _ => Err(StoreError::Failed),
+        }
     }
 
     fn check_format(&mut self, is_new: bool) -> Result<(), StoreError> {
@@ -360,8 +396,9 @@ impl Aside for Opened {
         let asked = engine(&self.dir, "ask the engine how it fares");
         let ask = || {
             let meta = column(&db, Column::Meta);
-            let size = |name: Column| {
-                let handle = column(&db, name);
+            let there = Column::ALL.into_iter();
+            let there = there.filter_map(|name| Some((name, db.cf_handle(name.name())?)));
+            let size = |(name, handle): (Column, &ColumnFamily)| {
                 let size = Size {
                     file_bytes: number(handle, properties::TOTAL_SST_FILES_SIZE)?,
                     memory_bytes: number(handle, properties::CUR_SIZE_ALL_MEM_TABLES)?,
@@ -373,10 +410,7 @@ impl Aside for Opened {
             Ok(Health {
                 background_errors: number(meta, properties::BACKGROUND_ERRORS)?,
                 is_stalled: number(meta, properties::IS_WRITE_STOPPED)? > 0,
-                columns: Column::ALL
-                    .map(size)
-                    .into_iter()
-                    .collect::<Result<_, _>>()?,
+                columns: there.map(size).collect::<Result<_, _>>()?,
                 files: db.live_files()?.into_iter().map(file).collect(),
             })
         };
@@ -466,191 +500,4 @@ impl Store for Rocks {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{
-        key::Position,
-        record::v1,
-        tests::{decided, position},
-    };
-
-    #[test]
-    fn what_was_committed_is_there_after_opening_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writes = Writes::default();
-        writes.decided(position(7), &decided(1));
-        Rocks::open(dir.path()).unwrap().commit(&writes).unwrap();
-        let store = Rocks::open(dir.path()).unwrap();
-        let (key, value) = store.last(Column::Decisions).unwrap().unwrap();
-        assert_eq!(Position::from_key(&key), Some(position(7)));
-        assert_eq!(v1::decode::<v1::Decided>("decision", &value).unwrap().id, 1);
-    }
-
-    #[test]
-    fn a_store_is_opened_again_once_its_readers_have_let_go_of_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Rocks::open(dir.path()).unwrap();
-        let mut writes = Writes::default();
-        writes.decided(position(1), &decided(1));
-        writes.decided(position(2), &decided(2));
-        store.commit(&writes).unwrap();
-        let reader = store.reader();
-        let mut seen = 0;
-        let ended = reader.scan(Column::Decisions, &[], &mut |_, _| {
-            seen += 1;
-            assert!(store.revive().is_err(), "it is being read");
-            ControlFlow::Continue(())
-        });
-        assert!(matches!(ended, Err(StoreError::Failed)));
-        assert_eq!(seen, 1);
-        store.revive().unwrap();
-        assert!(reader.last(Column::Decisions).unwrap().is_some());
-    }
-
-    fn listed(dir: &Path) -> Vec<(String, Vec<u8>)> {
-        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-        let read = |entry: std::fs::DirEntry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            (name, std::fs::read(entry.path()).unwrap())
-        };
-        let mut entries: Vec<_> = entries.map(read).collect();
-        entries.sort();
-        entries
-    }
-
-    #[test]
-    fn a_directory_that_is_only_read_is_not_changed_by_a_byte_whoever_writes_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writes = Writes::default();
-        writes.decided(position(7), &decided(1));
-        let mut store = Rocks::open(dir.path()).unwrap();
-        store.commit(&writes).unwrap();
-        let before = listed(dir.path());
-        let reader = Rocks::read_only(dir.path()).unwrap();
-        assert!(reader.last(Column::Decisions).unwrap().is_some());
-        drop(reader);
-        assert!(listed(dir.path()) == before, "beside a writer");
-        drop(store);
-        let before = listed(dir.path());
-        drop(Rocks::read_only(dir.path()).unwrap());
-        assert!(listed(dir.path()) == before, "alone");
-        let nowhere = dir.path().join("nowhere");
-        assert!(Rocks::read_only(&nowhere).is_err() && !nowhere.exists());
-    }
-
-    #[test]
-    fn another_format_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writes = Writes::default();
-        writes.meta(FORMAT_KEY, b"leeward-aggregator 2");
-        Rocks::open(dir.path()).unwrap().commit(&writes).unwrap();
-        let error = Rocks::open(dir.path()).unwrap_err().to_string();
-        let expected = "holds \"leeward-aggregator 2\"; this build reads";
-        assert!(error.contains(expected), "{error}");
-        let error = Rocks::read_only(dir.path()).err().unwrap().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-
-    #[test]
-    fn somebody_elses_database_is_refused_untouched() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        drop(DB::open_cf(&options, dir.path(), ["windows"]).unwrap());
-        let error = Rocks::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("a column \"windows\""), "{error}");
-        assert_eq!(
-            DB::list_cf(&Options::default(), dir.path()).unwrap().len(),
-            2
-        );
-    }
-
-    /// A small file system of its own, unmounted at the end.
-    struct Small(tempfile::TempDir);
-
-    impl Small {
-        fn mount() -> Option<Self> {
-            let dir = tempfile::tempdir().unwrap();
-            let mut mount = std::process::Command::new("mount");
-            mount
-                .args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"])
-                .arg(dir.path());
-            let mounted = mount.output().is_ok_and(|output| output.status.success());
-            mounted.then_some(Self(dir))
-        }
-    }
-
-    impl Drop for Small {
-        fn drop(&mut self) {
-            let umount = std::process::Command::new("umount")
-                .arg("--lazy")
-                .arg(self.0.path())
-                .status();
-            assert!(
-                umount.is_ok_and(|status| status.success()),
-                "the file system stays mounted"
-            );
-        }
-    }
-
-    #[test]
-    fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() {
-        let Some(small) = Small::mount() else {
-            eprintln!(
-                "SKIPPED: a_full_disk_refuses_writes_…: cannot mount a tmpfs, which needs root"
-            );
-            return;
-        };
-        let mut store = Rocks::open(&small.0.path().join("data")).unwrap();
-        let large = |id: u64| {
-            let mut writes = Writes::default();
-            let explanation = vec![id as u8; 1 << 20];
-            writes.decided(
-                position(id),
-                &v1::Decided {
-                    explanation,
-                    ..decided(id)
-                },
-            );
-            writes
-        };
-        store.commit(&large(1)).unwrap();
-        let filler = small.0.path().join("filler");
-        // It takes all that the store has not reserved for its log.
-        assert!(std::fs::write(&filler, vec![0; 96 << 20]).is_err());
-        let refused = (2..300)
-            .find(|&id| store.commit(&large(id)).is_err())
-            .expect("the disk is full");
-        assert!(store.commit(&large(refused)).is_err());
-        assert!(
-            store.last(Column::Decisions).unwrap().is_some(),
-            "what is there can be read"
-        );
-
-        std::fs::remove_file(&filler).unwrap();
-        store.revive().unwrap();
-        store.commit(&large(refused)).unwrap();
-        drop(store);
-        let store = Rocks::open(&small.0.path().join("data")).unwrap();
-        let (key, _) = store.last(Column::Decisions).unwrap().unwrap();
-        assert_eq!(Position::from_key(&key), Some(position(refused)));
-    }
-
-    #[test]
-    fn a_directory_in_use_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let _held = Rocks::open(dir.path()).unwrap();
-        let error = Rocks::open(dir.path()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                StoreError::Engine {
-                    doing: "open the store",
-                    ..
-                }
-            ),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -64,10 +64,32 @@ pub enum Arrival {
         /// As of a change.
         done: oneshot::Sender<Result<Result<u64, Conflict>, TurnError>>,
     },
+    /// Somebody does something that changes nothing here and belongs in the audit log.
+    Noted {
+        /// What.
+        noted: Noted,
+        /// Told when it is in the log.
+        done: Done,
+    },
     /// Somebody who is known was refused something.
     Refused(Refusal),
     /// The process ends: this turn is the last.
     Stop,
+}
+
+/// What somebody does: for the audit log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Noted {
+    /// Who.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What: one word.
+    pub what: &'static str,
+    /// To what.
+    pub about: String,
+    /// How.
+    pub detail: String,
 }
 
 /// Somebody who is known was refused something: for the audit log.
@@ -283,6 +305,15 @@ impl TurnHandle {
     pub async fn shadow(&self, asked: AskedShadow) -> Result<Result<u64, Conflict>, TurnError> {
         let asked = Box::new(asked);
         self.ask(|done| Arrival::Shadow { asked, done }).await
+    }
+
+    /// Notes something in the audit log; returns when it is there.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TurnError`] when it is not.
+    pub async fn noted(&self, noted: Noted) -> Result<(), TurnError> {
+        self.ask(|done| Arrival::Noted { noted, done }).await
     }
 
     /// Notes a refusal in the audit log, some time soon.

@@ -11,7 +11,7 @@ use leeward_common::{
 use leeward_engine::intent::Term;
 use tracing::error;
 
-use super::{Expired, Outlets, Refusal, Staged, Turn};
+use super::{Expired, Noted, Outlets, Refusal, Staged, Turn};
 use crate::{
     config::PolicyText,
     intent::{Asked, CONFIGURATION, Thing, What},
@@ -187,6 +187,19 @@ impl Staged {
             about: "shadow policy".to_owned(),
             version: setting.version,
             detail,
+        };
+        self.audit.note(note, &mut self.writes);
+    }
+
+    pub(super) fn audit_noted(&mut self, noted: &Noted) {
+        let note = Note {
+            at: self.now,
+            who: &noted.who,
+            why: &noted.why,
+            what: noted.what,
+            about: noted.about.clone(),
+            version: 0,
+            detail: noted.detail.clone(),
         };
         self.audit.note(note, &mut self.writes);
     }

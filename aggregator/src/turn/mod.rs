@@ -63,7 +63,7 @@ mod upkeep;
 
 pub use arrival::{
     ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewFindings, NewPaths,
-    Outcome, Refusal, Settle, Settled, TurnError, TurnHandle,
+    Noted, Outcome, Refusal, Settle, Settled, TurnError, TurnHandle,
 };
 pub use clock::TurnClock;
 
@@ -444,6 +444,10 @@ impl Turn {
             }
             Arrival::Change { asked, .. } => self.stage_change(asked, staged),
             Arrival::Shadow { asked, .. } => self.stage_shadow(asked, staged),
+            Arrival::Noted { noted, .. } => {
+                staged.audit_noted(noted);
+                true
+            }
             Arrival::Refused(refusal) => {
                 let is_new = self.is_new_refusal(refusal, staged.now)
                     && staged.refusals.insert(refusal.clone());
@@ -626,6 +630,7 @@ impl Turn {
                 }
                 (None, Answer::Changed(done, outcome))
             }
+            Arrival::Noted { done, .. } => (None, Answer::Done(done, Ok(()))),
             Arrival::Refused(refusal) => {
                 if fresh {
                     self.refusals.insert(refusal, now);
@@ -665,6 +670,7 @@ impl Turn {
                 }
                 Arrival::Paths(NewPaths { done, .. })
                 | Arrival::Signal { done, .. }
+                | Arrival::Noted { done, .. }
                 | Arrival::Policy { done, .. } => drop(done.send(Err(TurnError::StoreFailed))),
                 Arrival::Change { done, .. } | Arrival::Shadow { done, .. } => {
                     let _ = done.send(Err(TurnError::StoreFailed));

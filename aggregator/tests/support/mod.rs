@@ -35,6 +35,8 @@ use rustls::{
 };
 use tempfile::TempDir;
 
+pub mod daemon;
+
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 

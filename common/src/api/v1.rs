@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod audit;
+mod backup;
 mod capacity;
 mod check;
 mod define;
@@ -32,6 +33,7 @@ mod simulation;
 mod watch;
 
 pub use audit::{Audit, AuditEntry};
+pub use backup::{Backup, Backups, NewBackup};
 pub use capacity::{Account, Capacity};
 pub use check::{CheckFinding, CheckSpec, CheckStanding, CheckVantage, MAX_CHECKS};
 pub use define::{

@@ -162,6 +162,10 @@ impl Aggregator {
                 max_override: Duration::from_secs(86_400),
             }),
             retention: crate::config::Retention::default(),
+            backups: Arc::new(crate::backup::Backups::new(
+                std::path::Path::new("/nonexistent"),
+                store.aside(),
+            )),
             tokens: Arc::new(ArcSwap::from_pointee(tokens())),
             readiness,
             clock: clock.clone(),

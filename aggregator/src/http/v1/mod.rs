@@ -2,6 +2,7 @@
 
 pub(super) mod agents;
 pub(super) mod audit;
+pub(super) mod backups;
 pub(super) mod capacity;
 pub(super) mod decisions;
 mod define;

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader},
     ops::ControlFlow,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -26,6 +27,7 @@ use crate::{
         key::{Epoch, from_late, path::PathKey},
         memory::Memory,
         record::v1,
+        rocks::Rocks,
     },
 };
 
@@ -319,4 +321,103 @@ fn it_ends_between_two_writes_when_told_to_and_goes_on_later() {
     assert_eq!(done.folded, At::default());
     while journal.step(&journal.store, LIMITS, 2).unwrap().more {}
     assert_eq!(journal.stored(), journal.rows);
+}
+
+/// Where the process that is to be killed finds its store.
+const KILLED: &str = "LEEWARD_TEST_KILLED_FOLD";
+
+/// Folds in small steps and small writes until it is killed, and says so step by step.
+fn fold_until_killed(dir: &std::path::Path) {
+    let store = Rocks::open(dir).unwrap();
+    let limits = Limits {
+        bytes: 64 << 20,
+        sums: 10,
+    };
+    while step(
+        &store,
+        &*store.aside(),
+        seconds(1 << 20),
+        (limits, 2),
+        &mut || true,
+    )
+    .unwrap()
+    .more
+    {
+        println!("step");
+    }
+    println!("done");
+}
+
+/// A process that folds a store on disk is killed -9 at one moment or another, again and again.
+#[test]
+fn rows_are_exact_however_often_the_process_is_killed() {
+    if let Some(dir) = std::env::var_os(KILLED) {
+        return fold_until_killed(dir.as_ref());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::new();
+    for window in 0..300 {
+        journal.append(&Told {
+            agent: window as usize % 2,
+            reports: vec![report(SCHEMA, &[70_000, 80_000 + window as u32], 1, Some(5)); 3],
+            ..told(window * 37 % 9_000, window % 3 * 50)
+        });
+    }
+    let mut writes = Writes::default();
+    for column in Column::ALL {
+        let copy = &mut |key: &[u8], value: &[u8]| {
+            writes.copied(column, key, value);
+            ControlFlow::Continue(())
+        };
+        journal.store.scan(column, &[], copy).unwrap();
+    }
+    Rocks::open(dir.path()).unwrap().commit(&writes).unwrap();
+    let (mut kills, mut steps) = (0, 1);
+    loop {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "rollup::step::tests::rows_are_exact_however_often_the_process_is_killed",
+            ])
+            .args(["--nocapture", "--test-threads=1"])
+            .env(KILLED, dir.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok);
+        // Later and later, so that each one gets further than the one before.
+        let told = lines
+            .by_ref()
+            .filter(|line| line.ends_with("step") || line.ends_with("done"));
+        let last = told.take(steps).last();
+        let is_done = last.is_none_or(|line| line.ends_with("done"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if is_done {
+            break;
+        }
+        (kills, steps) = (kills + 1, steps + 2);
+    }
+    assert!(kills >= 4, "{kills} kills");
+    let store = Rocks::open(dir.path()).unwrap();
+    let done = step(
+        &store,
+        &*store.aside(),
+        seconds(1 << 20),
+        (LIMITS, ROWS),
+        &mut || true,
+    )
+    .unwrap();
+    assert!(!done.more);
+    let mut rows = BTreeMap::new();
+    for grain in Grain::ALL {
+        let read = &mut |key: &[u8], value: &[u8]| {
+            rows.insert((grain, key.to_vec()), code::decode(SCHEMA, value).unwrap());
+            ControlFlow::Continue(())
+        };
+        store.scan(grain.column(), &[], read).unwrap();
+    }
+    assert_eq!(rows, journal.rows);
 }
