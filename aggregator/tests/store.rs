@@ -96,7 +96,7 @@ async fn a_backup_becomes_an_aggregator_that_gives_the_same_answers() {
     let service = r#"{"home":"iad","candidates":["dub"],"why":"for the backup"}"#;
     assert_eq!(
         aggregator.ask("PUT", "/v1/services/checkout", service).0,
-        200
+        201
     );
 
     let (status, body) = aggregator.ask("POST", "/v1/backups", r#"{"why":"a test","keep":2}"#);
@@ -119,7 +119,7 @@ async fn a_backup_becomes_an_aggregator_that_gives_the_same_answers() {
     );
     assert_eq!(before.audit.entries.last().unwrap().why, "a test");
     let listed: Backups = json(&aggregator, "/v1/backups");
-    assert_eq!(listed.backups, [backup.clone()]);
+    assert_eq!(listed.backups, std::slice::from_ref(&backup));
     // What comes after it is not in it.
     agent.send_batch(&agent.batch(20, 1)).await;
     agent.durable(1).await;
@@ -229,7 +229,7 @@ async fn on_a_full_disk_questions_are_answered_and_nothing_is_acknowledged_until
     assert!(ready().1.contains("refuses writes"), "{}", ready().1);
     let (status, body) = aggregator.ask("GET", "/v1/links/iad/dub", "");
     assert_eq!(status, 200, "{body}");
-    assert!(body.contains("\"answered\":10"), "{body}");
+    assert!(body.contains("\"vantage_points\":1"), "{body}");
     let (status, body) = aggregator.ask("PUT", "/v1/services/checkout", r#"{"home":"iad"}"#);
     assert_eq!(status, 503, "{body}");
 

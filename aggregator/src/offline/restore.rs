@@ -1,6 +1,7 @@
 //! A backup becomes a data directory; a damaged one as far as it can be read.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::{self, File},
     ops::ControlFlow,
@@ -11,9 +12,13 @@ use anyhow::Context as _;
 
 use super::verify::verify;
 use crate::store::{
-    Store as _, Writes,
+    Store as _, StoreError, Writes,
     key::Column,
-    rocks::{Rocks, damage::Damaged},
+    rocks::{
+        Rocks,
+        damage::{Damaged, Gap},
+        log,
+    },
 };
 
 /// Bytes of one write while records are copied.
@@ -71,6 +76,11 @@ pub fn salvage(from: &Path, data: &Path) -> anyhow::Result<Restored> {
     let mut scratch_name = data.as_os_str().to_owned();
     scratch_name.push(".scratch");
     let scratch = Scratch(PathBuf::from(scratch_name));
+    let mut restored = Restored {
+        data: data.to_owned(),
+        records: Vec::new(),
+        left_out: Vec::new(),
+    };
     fs::create_dir(&scratch.0).with_context(|| format!("cannot create {}", scratch.0.display()))?;
     for name in files(from)? {
         let (file, copy) = (from.join(&name), scratch.0.join(&name));
@@ -79,37 +89,51 @@ pub fn salvage(from: &Path, data: &Path) -> anyhow::Result<Restored> {
         if !is_shared {
             fs::copy(&file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
         }
+        if let (true, Some(fault)) = (name.ends_with(".log"), log::fault(&fs::read(&copy)?)) {
+            restored.left_out.push(format!(
+                "{name}: what was written from byte {} on, as far as it cannot be read: {}",
+                fault.offset,
+                fault.why.as_str()
+            ));
+        }
     }
-    let mut restored = Restored {
-        data: data.to_owned(),
-        records: Vec::new(),
-        left_out: Vec::new(),
-    };
     let mut into = Rocks::open(data)?;
     let mut store = open(&scratch.0, &mut restored)?;
-    for column in Column::ALL {
-        let (mut copied, mut from) = (0, Vec::new());
-        loop {
-            let gaps = copy(&store, column, &mut from, &mut into, &mut copied)?;
-            let mut broken = None;
-            for gap in gaps {
+    let mut copied = Column::ALL.map(|column| (column.name(), 0));
+    let mut todo = Column::ALL.map(Stretch::all).to_vec();
+    loop {
+        let (mut gaps, mut broken) = (Vec::new(), BTreeSet::new());
+        for stretch in &todo {
+            let count = &mut copied[stretch.column as usize].1;
+            for gap in stretch.copy(&store, &mut into, count)? {
+                let column = stretch.column;
                 restored
                     .left_out
                     .push(format!("{}: {}", column.name(), gap.why));
-                if gap.is_total {
-                    broken = gap.file;
+                if let Some(file) = gap.file {
+                    broken.insert(file);
+                    gaps.push(Stretch {
+                        column,
+                        after: gap.after.max(stretch.after.clone()),
+                        before: gap.before.or_else(|| stretch.before.clone()),
+                    });
                 }
             }
-            // A file that nothing can be read beside: without it the others can.
-            let Some(broken) = broken else { break };
-            drop(store);
-            fs::remove_file(scratch.0.join(&broken))
-                .with_context(|| format!("cannot leave out {broken}"))?;
-            Damaged::repair(&scratch.0)?;
-            store = open(&scratch.0, &mut restored)?;
         }
-        restored.records.push((column.name(), copied));
+        if broken.is_empty() {
+            break;
+        }
+        // What other files have between is read without those that are damaged there. Each time there are fewer of them.
+        drop(store);
+        for file in broken {
+            fs::remove_file(scratch.0.join(&file))
+                .with_context(|| format!("cannot leave out {file}"))?;
+        }
+        Damaged::repair(&scratch.0)?;
+        store = open(&scratch.0, &mut restored)?;
+        todo = gaps;
     }
+    restored.records = copied.to_vec();
     Ok(restored)
 }
 
@@ -126,38 +150,63 @@ fn open(scratch: &Path, restored: &mut Restored) -> anyhow::Result<Damaged> {
     }
 }
 
-/// Copies a column from a key on; what cannot be read is passed over.
-fn copy(
-    store: &Damaged,
+/// A part of a column.
+#[derive(Clone, Debug)]
+struct Stretch {
     column: Column,
-    from: &mut Vec<u8>,
-    into: &mut Rocks,
-    copied: &mut u64,
-) -> anyhow::Result<Vec<crate::store::rocks::damage::Gap>> {
-    let (mut writes, mut bytes, mut failed) = (Writes::default(), 0, None);
-    let begin = from.clone();
-    let gaps = store.scan(column, &begin, &mut |key, value| {
-        writes.copied(column, key, value);
-        *copied += 1;
-        bytes += key.len() + value.len();
-        // The next one is behind this.
-        *from = [key, &[0]].concat();
-        if bytes >= WRITE {
-            bytes = 0;
-            if let Err(error) = into.commit(&std::mem::take(&mut writes)) {
-                failed = Some(error);
+    /// The last key before it; `None` if it begins with the column.
+    after: Option<Vec<u8>>,
+    /// The first key behind it; `None` if it ends with the column.
+    before: Option<Vec<u8>>,
+}
+
+impl Stretch {
+    const fn all(column: Column) -> Self {
+        Self {
+            column,
+            after: None,
+            before: None,
+        }
+    }
+
+    /// Copies what can be read of it; between which keys there was what cannot.
+    fn copy(
+        &self,
+        store: &Damaged,
+        into: &mut Rocks,
+        copied: &mut u64,
+    ) -> Result<Vec<Gap>, StoreError> {
+        let begin = self
+            .after
+            .as_ref()
+            .map_or_else(Vec::new, |after| [after, &[0][..]].concat());
+        let (mut writes, mut bytes, mut failed) = (Writes::default(), 0, None);
+        let gaps = store.scan(self.column, &begin, &mut |key, value| {
+            if self
+                .before
+                .as_ref()
+                .is_some_and(|before| key >= &before[..])
+            {
                 return ControlFlow::Break(());
             }
+            writes.copied(self.column, key, value);
+            *copied += 1;
+            bytes += key.len() + value.len();
+            if bytes >= WRITE {
+                bytes = 0;
+                failed = into.commit(&std::mem::take(&mut writes)).err();
+            }
+            match failed {
+                None => ControlFlow::Continue(()),
+                Some(_) => ControlFlow::Break(()),
+            }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None if writes.is_empty() => Ok(gaps),
+            None => into.commit(&writes).map(|()| gaps),
         }
-        ControlFlow::Continue(())
-    });
-    if let Some(error) = failed {
-        return Err(error.into());
     }
-    if !writes.is_empty() {
-        into.commit(&writes)?;
-    }
-    Ok(gaps)
 }
 
 /// A directory that is gone afterwards.

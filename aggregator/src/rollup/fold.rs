@@ -35,6 +35,8 @@ pub struct Fold<'a> {
     late: Vec<Late>,
     /// Up to where it reaches.
     to: At,
+    /// Rows of all tables in it.
+    count: usize,
     /// Bytes of the journal in it.
     bytes: usize,
     reports: u64,
@@ -86,6 +88,7 @@ impl<'a> Fold<'a> {
             sums: BTreeMap::new(),
             late: Vec::new(),
             to: from,
+            count: 0,
             bytes: 0,
             reports: 0,
             skipped: 0,
@@ -109,17 +112,13 @@ impl<'a> Fold<'a> {
                 if at <= self.to {
                     return ControlFlow::Continue(());
                 }
-                if at > to || self.bytes >= limits.bytes || self.count() >= limits.sums {
+                if at > to || self.bytes >= limits.bytes || self.count >= limits.sums {
                     return ControlFlow::Break(());
                 }
                 self.record(position, value);
                 self.to = at;
                 ControlFlow::Continue(())
             })
-    }
-
-    fn count(&self) -> usize {
-        self.sums.values().map(|(_, rows)| rows.len()).sum()
     }
 
     fn record(&mut self, position: Position, value: &[u8]) {
@@ -150,10 +149,10 @@ impl<'a> Fold<'a> {
         let paths = self.tables.paths(&batch, &region)?;
         let minute = batch.window.start.floor(Grain::Minute.length());
         let group = (minute, paths.as_ptr() as usize);
-        let (_, sums) = self
-            .sums
-            .entry(group)
-            .or_insert_with(|| (Rc::clone(&paths), vec![None; paths.len()]));
+        let (_, sums) = self.sums.entry(group).or_insert_with(|| {
+            self.count += paths.len();
+            (Rc::clone(&paths), vec![None; paths.len()])
+        });
         for (row, report) in &batch.rows {
             let sum = &mut sums[*row as usize];
             sum.get_or_insert_with(|| Sum::new(batch.schema))

@@ -40,6 +40,9 @@ pub struct Rocks {
     before: Weak<DB>,
 }
 
+/// A directory that is only read: what is in it, and how it fares.
+pub type Look = (Arc<dyn Read>, Arc<dyn Aside>);
+
 /// What the writer and its readers share.
 #[derive(Debug)]
 struct Opened {
@@ -95,7 +98,7 @@ impl Rocks {
     /// # Errors
     ///
     /// As [`Self::read_only`].
-    pub fn look(dir: &Path) -> Result<(Arc<dyn Read>, Arc<dyn Aside>), StoreError> {
+    pub fn look(dir: &Path) -> Result<Look, StoreError> {
         check_columns(dir)?;
         let mut options = db_options();
         options.create_if_missing(false);
