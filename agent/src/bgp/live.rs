@@ -33,7 +33,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{info, warn};
@@ -357,35 +358,53 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     }
 }
 
-/// Accepts routers, for ever.
+/// Accepts routers, for ever. Of two connections of one router the newer stays: a router that starts anew does not say
+/// goodbye, and its feeds are lost before the new ones begin.
 async fn accept_routers(listener: TcpListener, shared: Arc<Shared>) {
+    let mut running: BTreeMap<IpAddr, (oneshot::Sender<()>, JoinHandle<()>)> = BTreeMap::new();
     loop {
         let (stream, from) = accept(&listener).await;
-        let is_named = shared
-            .config
-            .bmp_routers
-            .iter()
-            .any(|network| network.contains(from));
-        let is_room = shared.figures.routers.load(Relaxed) < ROUTERS_MAX as u64;
-        if !is_named || !is_room {
+        running.retain(|_, (_, task)| !task.is_finished());
+        let mut named = shared.config.bmp_routers.iter();
+        let is_named = named.any(|network| network.contains(from));
+        let before = running.remove(&from).map(|(_, task)| task);
+        if !is_named || running.len() >= ROUTERS_MAX {
             shared.figures.strangers.fetch_add(1, Relaxed);
             continue;
         }
-        shared.figures.routers.fetch_add(1, Relaxed);
+        let (replace, replaced) = oneshot::channel();
         let shared = shared.clone();
-        tokio::spawn(async move {
-            info!(router = %from, "a router has connected with BMP");
-            let mut station = Station::new(from);
-            let why = follow_router(stream, &mut station, &shared).await;
-            warn!(router = %from, name = station.name.as_deref(), why, "a router's BMP stream has ended");
-            // Whoever owns the observer may be gone; then nobody needs to know.
-            _ = shared
-                .heard
-                .send((shared.clock.now(), station.lose()))
-                .await;
-            shared.figures.routers.fetch_sub(1, Relaxed);
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                _ = before.await;
+            }
+            hear_router(stream, from, replaced, &shared).await;
         });
+        running.insert(from, (replace, task));
     }
+}
+
+/// Follows a router until its stream ends or another one replaces it.
+async fn hear_router(
+    stream: TcpStream,
+    from: IpAddr,
+    replaced: oneshot::Receiver<()>,
+    shared: &Shared,
+) {
+    info!(router = %from, "a router has connected with BMP");
+    shared.figures.routers.fetch_add(1, Relaxed);
+    let mut station = Station::new(from);
+    let why = tokio::select! {
+        why = follow_router(stream, &mut station, shared) => why,
+        _ = replaced => "the router connected anew".to_owned(),
+    };
+    warn!(router = %from, name = station.name.as_deref(), why, "a router's BMP stream has ended");
+    // Whoever owns the observer may be gone; then nobody needs to know.
+    _ = shared
+        .heard
+        .send((shared.clock.now(), station.lose()))
+        .await;
+    shared.figures.routers.fetch_sub(1, Relaxed);
 }
 
 /// Reads a router's stream until it ends; why it did.
@@ -435,7 +454,7 @@ fn keep_alive(stream: &TcpStream) {
 
 /// Accepts peers, for ever. Of two connections of one peer the first stays while it lives.
 async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
-    let mut running: BTreeMap<IpAddr, tokio::task::JoinHandle<()>> = BTreeMap::new();
+    let mut running: BTreeMap<IpAddr, JoinHandle<()>> = BTreeMap::new();
     loop {
         let (stream, from) = accept(&listener).await;
         let peer = shared
@@ -522,3 +541,7 @@ async fn next(stream: &mut TcpStream, session: &mut Session, buffer: &mut [u8]) 
         () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => session.pass(Instant::now()),
     }
 }
+
+#[cfg(test)]
+#[path = "live/tests.rs"]
+mod tests;

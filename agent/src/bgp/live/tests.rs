@@ -1,0 +1,104 @@
+//! Connections over loopback: who may, who is closed, and whose end is whose.
+
+use leeward_common::bgp::{FeedChange, What};
+
+use super::*;
+
+/// A message of BMP of a neighbour at 10.9.9.9 that announces 198.51.100.0/24.
+fn announcement() -> Vec<u8> {
+    let update = [
+        0, 0, 0, 20, 0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfb, 0xf5, 0x40, 3, 4, 192, 0, 2, 1,
+        24, 198, 51, 100,
+    ];
+    let mut body = vec![0; 22];
+    body.extend([
+        10, 9, 9, 9, 0, 0, 0xfb, 0xf5, 10, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0,
+    ]);
+    body.extend([0xff; 16]);
+    body.extend([0, 47, 2]);
+    body.extend(update);
+    let mut message = vec![3];
+    message.extend(u32::try_from(6 + body.len()).unwrap().to_be_bytes());
+    message.push(0);
+    message.extend(body);
+    message
+}
+
+struct Rig {
+    address: SocketAddr,
+    found: mpsc::Receiver<Finding>,
+    figures: Arc<Figures>,
+}
+
+impl Rig {
+    /// Listens to routers of this network.
+    fn new(routers: &str) -> Self {
+        let config = Bgp {
+            bmp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            bmp_routers: vec![routers.parse().unwrap()],
+            ..Bgp::default()
+        };
+        let bound = Bound::bind(&config).unwrap();
+        let address = bound.bmp.as_ref().unwrap().local_addr().unwrap();
+        let (out, found) = mpsc::channel(16);
+        let figures = start(&config, bound, out).unwrap();
+        Self {
+            address,
+            found,
+            figures,
+        }
+    }
+
+    /// The next event of a feed.
+    async fn event(&mut self) -> FeedChange {
+        let next = async {
+            loop {
+                if let Some(Finding::Routing(routing)) = self.found.recv().await
+                    && let Some(event) = routing.events.into_iter().next()
+                    && let What::Feed(change) = event.what
+                {
+                    return change;
+                }
+            }
+        };
+        timeout(Duration::from_secs(30), next).await.unwrap()
+    }
+}
+
+/// Whether the other side closes.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let read = timeout(Duration::from_secs(30), stream.read(&mut [0; 64])).await;
+    matches!(read.unwrap(), Ok(0) | Err(_))
+}
+
+#[tokio::test]
+async fn a_router_that_connects_anew_replaces_itself() {
+    let mut rig = Rig::new("127.0.0.0/8");
+    let mut first = TcpStream::connect(rig.address).await.unwrap();
+    first.write_all(&announcement()).await.unwrap();
+    assert_eq!(rig.event().await, FeedChange::Up);
+    let mut second = TcpStream::connect(rig.address).await.unwrap();
+    assert!(matches!(rig.event().await, FeedChange::Down { .. }));
+    assert!(is_closed(&mut first).await);
+    second.write_all(&announcement()).await.unwrap();
+    assert_eq!(rig.event().await, FeedChange::Up);
+}
+
+#[tokio::test]
+async fn a_router_that_sends_anything_else_ends_its_own_stream() {
+    let mut rig = Rig::new("127.0.0.0/8");
+    let mut hostile = TcpStream::connect(rig.address).await.unwrap();
+    hostile.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(is_closed(&mut hostile).await);
+    let mut good = TcpStream::connect(rig.address).await.unwrap();
+    good.write_all(&announcement()).await.unwrap();
+    assert_eq!(rig.event().await, FeedChange::Up);
+}
+
+#[tokio::test]
+async fn who_is_not_named_is_closed_at_once() {
+    let rig = Rig::new("192.0.2.0/24");
+    let mut stranger = TcpStream::connect(rig.address).await.unwrap();
+    assert!(is_closed(&mut stranger).await);
+    assert_eq!(rig.figures.strangers.load(Relaxed), 1);
+}
