@@ -20,9 +20,11 @@ use serde::Deserialize;
 
 use crate::{
     admission::{Admission, InvalidNetwork, Network},
+    bandwidth::surveyor::Limits,
     spool::AGGREGATORS_MAX,
 };
 
+mod bandwidth;
 mod bgp;
 mod checks;
 mod stamp;
@@ -62,6 +64,8 @@ pub struct Config {
     pub checks: Checks,
     /// Which prefixes are watched, and which routers are listened to.
     pub bgp: Bgp,
+    /// What measuring bandwidth may cost.
+    pub bandwidth: Limits,
 }
 
 /// Files that hold this agent's identity.
@@ -146,6 +150,8 @@ struct RawConfig {
     uplink: RawUplink,
     #[serde(default)]
     stamp: stamp::RawStamp,
+    #[serde(default)]
+    bandwidth: bandwidth::RawBandwidth,
     #[serde(default)]
     checks: RawChecks,
     #[serde(default)]
@@ -251,6 +257,7 @@ impl Config {
             uplink: raw.uplink.valid(document)?,
             stamp: raw.stamp.valid(document, credentials_directory)?,
             bgp: raw.bgp.valid(document, credentials_directory)?,
+            bandwidth: raw.bandwidth.valid(document)?,
         })
     }
 }

@@ -3,10 +3,15 @@
 //! An errand is taken or declined at once. Whoever carries it out has a thread of its own, so that the probe thread never
 //! waits for it, and a budget of its own; what it found comes back through one queue, whoever found it.
 
+use std::sync::Arc;
+
 use leeward_common::finding::Finding;
 use tokio::sync::mpsc;
 
-use crate::prober::PlannedPath;
+use crate::{
+    bandwidth::surveyor::{SurveyErrand, Surveyor},
+    prober::PlannedPath,
+};
 
 /// Findings that wait for the uplink. They are rare, and who found one waits while it is full.
 pub const FOUND_MAX: usize = 16;
@@ -30,6 +35,8 @@ pub struct TraceErrand {
 pub struct Errands {
     /// Takes traces; `None` where nobody traces.
     pub traces: Option<mpsc::Sender<TraceErrand>>,
+    /// Measures bandwidth, also without an order; `None` where nobody does.
+    pub surveyor: Option<Arc<Surveyor>>,
     /// What was found.
     pub found: mpsc::Receiver<Finding>,
 }
@@ -47,5 +54,15 @@ impl Errands {
             mpsc::error::TrySendError::Full(_) => "too many traces wait already; try again later",
             mpsc::error::TrySendError::Closed(_) => "the agent is stopping",
         })
+    }
+
+    /// Hands a measurement of bandwidth over.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it is declined.
+    pub fn survey(&self, errand: SurveyErrand) -> Result<(), &'static str> {
+        let none = "this agent cannot measure bandwidth: it has no sockets for it";
+        self.surveyor.as_ref().ok_or(none)?.order(errand)
     }
 }

@@ -24,6 +24,7 @@
 
 pub mod admission;
 pub mod answer;
+pub mod bandwidth;
 pub mod bgp;
 pub mod checks;
 pub mod config;

@@ -15,6 +15,7 @@ use leeward_common::{
 };
 
 use crate::{
+    bandwidth::surveyor::{Newest, SurveyCounters},
     bgp::live,
     prober::{
         Counters, Family, Mode, Modes,
@@ -47,6 +48,10 @@ pub struct Snapshot<'a> {
     pub answers: u64,
     /// Of the STAMP reflector, if there is one.
     pub reflector: Option<ReflectorCounters>,
+    /// Of measuring bandwidth.
+    pub surveys: SurveyCounters,
+    /// How much each link carries.
+    pub bandwidths: Newest,
     /// Of live feeds of routing, if there are any.
     pub routing: Option<&'a live::Figures>,
     /// When the agent's certificate expires.
@@ -62,6 +67,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     page.modes(&snapshot.modes);
     page.uplink(snapshot.uplink);
     page.reflector(snapshot.reflector.unwrap_or_default());
+    page.surveys(snapshot.surveys, &snapshot.bandwidths);
     if let Some(figures) = snapshot.routing {
         page.routing(figures);
     }
@@ -506,6 +512,39 @@ impl Page {
         }
     }
 
+    fn surveys(&mut self, counters: SurveyCounters, bandwidths: &Newest) {
+        let name = "bandwidth_bits_per_second";
+        let help =
+            "How much links carry: the newest estimates that are to be trusted, by quantity.";
+        self.metric(name, GAUGE, help);
+        for ((target, quantity), bps) in bandwidths {
+            self.labelled(
+                name,
+                &[("target", target), ("quantity", &quantity.as_str())],
+                *bps,
+            );
+        }
+        let by = |light, heavy| [("train", light), ("heavy", heavy)].into_iter();
+        self.family(
+            "bandwidth_estimates_total",
+            "Estimates of how much links carry.",
+            "method",
+            by(counters.estimates, counters.heavy_tests),
+        );
+        self.family(
+            "bandwidth_bytes_total",
+            "What they cost, bytes of IP packets, replies included.",
+            "method",
+            by(counters.bytes, counters.heavy_bytes),
+        );
+        self.one(
+            "bandwidth_strays_total",
+            COUNTER,
+            "Packets that came to the sockets of bandwidth and answered nothing.",
+            counters.strays,
+        );
+    }
+
     fn process(&mut self, snapshot: &Snapshot<'_>) {
         self.one(
             "answers_total",
@@ -562,6 +601,8 @@ mod tests {
             answers: 0,
             routing: None,
             reflector: None,
+            surveys: SurveyCounters::default(),
+            bandwidths: Newest::default(),
             certificate_expires_at: Timestamp::from_unix_us(1_700_000_000_000_000),
         })
     }

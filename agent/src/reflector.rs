@@ -10,6 +10,9 @@
 //! are answered, of one peer and of all, is limited; and what looks like a reply is never answered, so that two reflectors
 //! cannot be made to talk to each other for ever.
 //!
+//! Requests that load a path ([`Load`]) get replies that are shorter than they are, out of an allowance of their own; those of
+//! heavy tests only where the operator takes such tests ([`heavy`]).
+//!
 //! One thread of its own owns the sockets and the sessions ([`sessions`]). It ends when the handle is dropped.
 
 use std::{
@@ -32,13 +35,17 @@ use crate::{
         reflecting::ReflectingSocket,
         wake::{self, Waker},
     },
-    probe::stamp::{self, ErrorEstimate, Key, PACKET_BYTES_MAX, Refusal, Reply, Request, Stamp},
+    probe::stamp::{
+        self, ErrorEstimate, Key, Load, PACKET_BYTES_MAX, Refusal, Reply, Request, Stamp,
+    },
     prober::Family,
 };
+use heavy::Gate;
 use sessions::Sessions;
 
 pub use sessions::Refused;
 
+pub mod heavy;
 mod sessions;
 
 /// Packets read from one socket before the other is looked at.
@@ -63,6 +70,8 @@ pub struct ReflectorConfig {
     pub reflect_for: Vec<Network>,
     /// The most replies per second.
     pub max_per_second: u32,
+    /// Whether heavy tests of peers are taken.
+    pub heavy: bool,
 }
 
 /// Bound sockets; at least one.
@@ -262,6 +271,7 @@ struct ReflectorThread {
     peers: Arc<BTreeSet<IpAddr>>,
     peers_version: u64,
     sessions: Sessions,
+    heavy: Gate,
     watch: StepWatch,
     estimate: (Option<u64>, u64),
 }
@@ -288,6 +298,7 @@ impl ReflectorThread {
             ports: sockets.sockets.into_iter().map(port).collect(),
             own_port: sockets.port,
             sessions: Sessions::new(config.max_per_second),
+            heavy: Gate::new(config.heavy),
             config,
             shared,
             peers: Arc::default(),
@@ -401,13 +412,18 @@ impl ReflectorThread {
             Refusal::Unproven => Refused::Unproven,
             Refusal::Reply => Refused::Reply,
         })?;
-        if packet.bytes.len() >= PACKET_BYTES_MAX {
+        let load = Load::of(packet.bytes, key);
+        if load.is_none() && packet.bytes.len() >= PACKET_BYTES_MAX {
             // More may have come than was kept of it.
             return Err(Refused::Malformed);
         }
+        let allowance = self.heavy.allowance(moment.now.mono_ns, from, load)?;
         let number = self
             .sessions
-            .count(moment.now.mono_ns, from, request.ssid)?;
+            .count(moment.now.mono_ns, from, request.ssid, allowance)?;
+        if load == Some(Load::Counted) {
+            return Ok(());
+        }
         let port = &mut self.ports[at];
         let format = request.error.format();
         let handed_ns = clock::wall_ns();
@@ -427,7 +443,10 @@ impl ReflectorThread {
             request,
             ttl: packet.ttl.unwrap_or(u8::MAX),
         };
-        let reply = reply.encode(key, packet.bytes);
+        let reply = match load {
+            None => reply.encode(key, packet.bytes),
+            Some(_) => reply.encode(key, &[]),
+        };
         let fd = port.socket.as_raw_fd();
         match message::send(fd, packet.from, packet.to, &reply) {
             Ok(()) => {

@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use leeward_common::{
+    finding::Finding,
     id::{AgentId, RegionId},
     time::{Clock as _, SystemClock, Timestamp},
 };
@@ -33,6 +34,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     answer,
+    bandwidth::surveyor::Surveyor,
     bgp::live,
     checks::{self, Checker},
     config::{Config, Stamp},
@@ -115,9 +117,10 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
         Reflector::start(
             sockets,
             ReflectorConfig {
-                key: stamp_key,
+                key: stamp_key.clone(),
                 reflect_for: config.stamp.reflect_for.clone(),
                 max_per_second: config.stamp.max_reflections_per_second,
+                heavy: config.bandwidth.heavy,
             },
         )
     });
@@ -137,6 +140,7 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
         credentials,
         prober,
         reflector,
+        stamp_key,
         windows,
         Listening { answers, routers },
     ))
@@ -160,6 +164,21 @@ pub fn load_stamp_key(config: &Config) -> anyhow::Result<Option<Key>> {
     let named = || format!("{}: the mesh's key (stamp.mesh_key)", file.display());
     let text = std::fs::read_to_string(file).with_context(named)?;
     Key::parse(&text).map(Some).with_context(named)
+}
+
+/// An agent that cannot measure bandwidth still probes.
+fn start_surveyor(
+    config: &Config,
+    key: Option<Key>,
+    found: mpsc::Sender<Finding>,
+) -> Option<Arc<Surveyor>> {
+    match Surveyor::start(config.bandwidth, key, found) {
+        Ok(surveyor) => Some(Arc::new(surveyor)),
+        Err(error) => {
+            warn!(%error, "bandwidth is not measured: its sockets cannot be opened");
+            None
+        }
+    }
 }
 
 /// An agent without a reflector still probes; others are told, and do not probe it by STAMP.
@@ -187,6 +206,7 @@ async fn serve(
     credentials: Credentials,
     prober: ProberHandle,
     reflector: Option<Arc<Reflector>>,
+    stamp_key: Option<Key>,
     windows: mpsc::Receiver<ClosedWindow>,
     listening: Listening,
 ) -> anyhow::Result<()> {
@@ -195,12 +215,14 @@ async fn serve(
     let prober = Arc::new(prober);
     let checker = Checker::start(&config.checks)?;
     let (finder, found) = mpsc::channel(errands::FOUND_MAX);
+    let surveyor = start_surveyor(&config, stamp_key, finder.clone());
     let routing = match config.bgp.is_enabled() {
         true => Some(live::start(&config.bgp, listening.routers, finder)?),
         false => None,
     };
     let errands = Errands {
         traces: None,
+        surveyor: surveyor.clone(),
         found,
     };
     let uplink = Uplink::start(Setup {
@@ -218,6 +240,7 @@ async fn serve(
         prober: Arc::downgrade(&prober),
         uplink: uplink.figures(),
         reflector,
+        surveyor,
         routing,
         answers: Arc::default(),
         credentials: believed,
@@ -418,6 +441,7 @@ struct Vitals {
     prober: Weak<ProberHandle>,
     uplink: Arc<UplinkFigures>,
     reflector: Option<Arc<Reflector>>,
+    surveyor: Option<Arc<Surveyor>>,
     routing: Option<Arc<live::Figures>>,
     answers: Arc<AtomicU64>,
     credentials: watch::Receiver<Arc<Credentials>>,
@@ -468,6 +492,16 @@ impl Pages for Vitals {
                 .reflector
                 .as_ref()
                 .map(|reflector| reflector.counters()),
+            surveys: self
+                .surveyor
+                .as_ref()
+                .map(|surveyor| surveyor.counters())
+                .unwrap_or_default(),
+            bandwidths: self
+                .surveyor
+                .as_ref()
+                .map(|surveyor| surveyor.newest())
+                .unwrap_or_default(),
             routing: self.routing.as_deref(),
             certificate_expires_at: self.certificate_expires_at(),
         })

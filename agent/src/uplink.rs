@@ -39,6 +39,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admission::Admission,
+    bandwidth::surveyor,
     checks::{self, Allowed, Checker, Done},
     config::Config,
     credentials::Credentials,
@@ -558,6 +559,9 @@ impl<P: Probing> Uplink<P> {
             return;
         }
         self.next_table += 1;
+        if let Some(surveyor) = &self.errands.surveyor {
+            surveyor.set_links(surveyor::links(&admitted.paths));
+        }
         info!(plan = number, paths = admitted.paths.len(), interval = ?rhythm.interval, window = ?rhythm.window, "plan set");
         let paths = admitted
             .paths

@@ -136,6 +136,7 @@ fn reflect() {
         key: None,
         reflect_for: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         max_per_second: 10_000,
+        heavy: false,
     };
     let reflector = Reflector::start(ReflectorSockets::bind(8_620).unwrap(), config).unwrap();
     let mut line = String::new();

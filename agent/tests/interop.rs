@@ -119,6 +119,7 @@ fn their_sender_is_answered_by_our_reflector() {
             key: sealed_mode.then(|| Key::parse(KEY).unwrap()),
             reflect_for: vec!["127.0.0.0/8".parse().unwrap()],
             max_per_second: 10_000,
+            heavy: false,
         };
         let reflector = Reflector::start(ReflectorSockets::bind(0).unwrap(), config).unwrap();
         command.args([

@@ -29,6 +29,7 @@ fn reflector(key: Option<Key>, peers: &[&str]) -> Reflector {
         key,
         reflect_for: Vec::new(),
         max_per_second: 10_000,
+        heavy: false,
     };
     let reflector = Reflector::start(ReflectorSockets::bind(0).unwrap(), config).unwrap();
     reflector.set_peers(peers.iter().map(|peer| peer.parse().unwrap()).collect());
@@ -292,6 +293,7 @@ fn a_flood_is_answered_only_up_to_the_limit() {
         key: None,
         reflect_for: vec!["127.0.0.0/8".parse().unwrap()],
         max_per_second: 100,
+        heavy: false,
     };
     let reflector = Reflector::start(ReflectorSockets::bind(0).unwrap(), config).unwrap();
     let sender = Sender::new("127.0.0.1", &reflector);

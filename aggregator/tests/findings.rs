@@ -139,6 +139,7 @@ async fn an_order_goes_to_an_agent_that_takes_orders_and_to_no_other() {
             kind: ProbeKind::Icmp,
             mtu: false,
         }),
+        bandwidth: None,
     };
     let roster = running.shared.orders.clone();
     let send = async |to: &str| {

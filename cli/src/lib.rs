@@ -8,7 +8,7 @@
 //! - [`exit`]: what the exit codes mean, and what a failure looks like.
 //! - [`client`]: questions to the aggregator; [`events`]: its stream of changes.
 //! - [`output`], [`table`], [`words`]: answers for people and for programs.
-//! - [`status`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
+//! - [`status`], [`graph`], [`link`], [`bandwidth`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
 //! - [`service`], [`capacity`], [`override_`]: what people define.
 //! - [`placement`], [`readiness`]: what would go where, and whether it could.
 //! - [`policy`]: the policy in force, and one that only records what it would do.
@@ -23,6 +23,7 @@ pub mod agent;
 pub mod args;
 pub mod audit;
 pub mod backup;
+pub mod bandwidth;
 pub mod capacity;
 pub mod client;
 pub mod config;

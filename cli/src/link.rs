@@ -8,6 +8,7 @@ use leeward_common::{
 
 use crate::{
     args::{Cli, Format},
+    bandwidth,
     client::Client,
     exit::{Exit, Failure},
     graph,
@@ -54,6 +55,10 @@ fn text(out: &Output, link: &Link, back: &Link) -> String {
             signal.value,
             words::time_of_day(signal.expires_at)
         ));
+    }
+    if !link.bandwidth.is_empty() {
+        text.push('\n');
+        text.push_str(&bandwidth::table(&link.bandwidth).render(out, out.format == Format::Wide));
     }
     for path in link.flows.iter().chain(&back.flows) {
         text.push_str(&flows(path));

@@ -1,4 +1,4 @@
-//! What an agent found out beside its windows, on order or by itself: a route, and whatever is added later.
+//! What an agent found out beside its windows, on order or by itself: a route, how much a link carries.
 //!
 //! Reports are numbers about every path in every window. A finding is about one thing, rare, and as large as it needs to
 //! be. Findings travel in the same sequence as batches ([`crate::wire::findings`]), so they are kept, repeated and told
@@ -14,9 +14,11 @@ use crate::{
     wire::{WireError, at_most, limits},
 };
 
+pub mod bandwidth;
 pub mod flows;
 pub mod trace;
 
+pub use bandwidth::Bandwidth;
 pub use flows::Flows;
 pub use trace::Trace;
 
@@ -28,6 +30,8 @@ pub enum Finding {
     Trace(Box<Trace>),
     /// The flows of a path that are unlike.
     Flows(Box<Flows>),
+    /// How much the way to a target carries.
+    Bandwidth(Box<Bandwidth>),
     /// Something ordered that the agent does not do.
     Declined(Declined),
     /// What routers tell of watched prefixes.
@@ -51,6 +55,7 @@ impl Finding {
     pub fn order(&self) -> Option<u64> {
         match self {
             Self::Trace(trace) => trace.order,
+            Self::Bandwidth(bandwidth) => bandwidth.order,
             Self::Declined(declined) => Some(declined.order),
             Self::Flows(_) | Self::Routing(_) | Self::Unknown => None,
         }
@@ -65,6 +70,7 @@ impl Finding {
         match self {
             Self::Trace(trace) => trace.check(),
             Self::Flows(flows) => flows.check(),
+            Self::Bandwidth(bandwidth) => bandwidth.check(),
             Self::Declined(declined) => {
                 at_most("reason", declined.reason.len(), limits::REASON_BYTES)
             }
@@ -83,6 +89,8 @@ struct Kinds {
     #[serde(skip_serializing_if = "Option::is_none")]
     flows: Option<Box<Flows>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    bandwidth: Option<Box<Bandwidth>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     declined: Option<Declined>,
     #[serde(skip_serializing_if = "Option::is_none")]
     routing: Option<Box<Routing>>,
@@ -92,9 +100,11 @@ impl From<Kinds> for Finding {
     fn from(kinds: Kinds) -> Self {
         let trace = kinds.trace.map(Self::Trace);
         let flows = || kinds.flows.map(Self::Flows);
+        let bandwidth = || kinds.bandwidth.map(Self::Bandwidth);
         let declined = || kinds.declined.map(Self::Declined);
         let routing = || kinds.routing.map(Self::Routing);
-        let found = trace.or_else(flows).or_else(declined).or_else(routing);
+        let found = trace.or_else(flows).or_else(bandwidth).or_else(declined);
+        let found = found.or_else(routing);
         found.unwrap_or(Self::Unknown)
     }
 }
@@ -105,6 +115,7 @@ impl From<Finding> for Kinds {
         match finding {
             Finding::Trace(trace) => kinds.trace = Some(trace),
             Finding::Flows(flows) => kinds.flows = Some(flows),
+            Finding::Bandwidth(bandwidth) => kinds.bandwidth = Some(bandwidth),
             Finding::Declined(declined) => kinds.declined = Some(declined),
             Finding::Routing(routing) => kinds.routing = Some(routing),
             Finding::Unknown => {}

@@ -4,7 +4,9 @@
 
 use leeward_common::{
     finding::{
-        Declined, Finding, flows,
+        Bandwidth, Declined, Finding,
+        bandwidth::Quantity,
+        flows,
         trace::{self, Answer, End, HOPS, Hint, Hop, Label, PathMtu, Says, Strays},
     },
     time::Timestamp,
@@ -38,6 +40,69 @@ fn declined() -> Finding {
         order: 9,
         reason: "no".to_owned(),
     })
+}
+
+fn bandwidth() -> Bandwidth {
+    Bandwidth {
+        target: "dub-1.v4".parse().unwrap(),
+        region: Some("dub".parse().unwrap()),
+        at: Timestamp::from_unix_us(200),
+        order: Some(7),
+        heavy: false,
+        capacity_upper: Some(Quantity {
+            method: "trains".to_owned(),
+            bps: 1_000,
+            low_bps: 900,
+            high_bps: 1_100,
+            samples: 5,
+            bytes: 300,
+            doubt: None,
+        }),
+        available_est: Some(Quantity {
+            method: "paced".to_owned(),
+            bps: 10,
+            low_bps: 9,
+            high_bps: 11,
+            samples: 6,
+            bytes: 301,
+            doubt: Some("no".to_owned()),
+        }),
+        goodput_seen: None,
+        bytes: 601,
+        took_us: 500,
+        note: String::new(),
+    }
+}
+
+/// What is journaled today must be readable for ever: these bytes never change.
+#[test]
+fn golden_bytes_of_bandwidth() {
+    let findings = findings(vec![Finding::Bandwidth(Box::new(bandwidth()))]);
+    let payload = b"\x85\xa5agent\xa5iad-1\xaaboot_epoch\x07\xa8sequence\x12\xa2at\xcd\x01\x2c\xa8findings\x91\
+        \x81\xa9bandwidth\x88\xa6target\xa8dub-1.v4\xa6region\xa3dub\xa2at\xcc\xc8\xa5order\x07\
+        \xaecapacity_upper\x86\xa6method\xa6trains\xa3bps\xcd\x03\xe8\xa7low_bps\xcd\x03\x84\xa8high_bps\xcd\x04\x4c\
+        \xa7samples\x05\xa5bytes\xcd\x01\x2c\
+        \xadavailable_est\x87\xa6method\xa5paced\xa3bps\x0a\xa7low_bps\x09\xa8high_bps\x0b\
+        \xa7samples\x06\xa5bytes\xcd\x01\x2d\xa5doubt\xa2no\
+        \xa5bytes\xcd\x02\x59\xa7took_us\xcd\x01\xf4";
+    let frame = frame(&findings);
+    assert_eq!(
+        frame[HEADER_BYTES..].escape_ascii().to_string(),
+        payload.escape_ascii().to_string()
+    );
+    assert_eq!(decode(payload).unwrap(), findings);
+    assert_eq!(reread(&findings).unwrap(), findings);
+}
+
+#[test]
+fn texts_of_bandwidth_are_bounded() {
+    let mut long = bandwidth();
+    long.note = "x".repeat(limits::TEXT_BYTES + 1);
+    let told = findings(vec![Finding::Bandwidth(Box::new(long))]);
+    assert!(matches!(
+        reread(&told),
+        Err(WireError::TooLarge { what: "note", .. })
+    ));
 }
 
 /// What is journaled today must be readable for ever: these bytes never change.

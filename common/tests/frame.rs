@@ -212,7 +212,7 @@ fn from_aggregator() -> [(FromAggregator, &'static str); 8] {
         (
             FromAggregator::Order(Order {
                 order: 300,
-                trace: Some(TraceOrder { target: "dub-1".parse().unwrap(), kind: ProbeKind::TcpSyn, mtu: true }),
+                trace: Some(TraceOrder { target: "dub-1".parse().unwrap(), kind: ProbeKind::TcpSyn, mtu: true }), bandwidth: None,
             }),
             "{2 'order' cd012c 'trace' {3 'target' 'dub-1' 'kind' 'tcp_syn' 'mtu' c3",
         ),

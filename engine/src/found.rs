@@ -120,7 +120,8 @@ impl Found {
                         self.declined.pop_front();
                     }
                 }
-                Finding::Routing(_) | Finding::Unknown => {}
+                // Bandwidth is evidence about a link: the graph has it.
+                Finding::Bandwidth(_) | Finding::Routing(_) | Finding::Unknown => {}
             }
         }
     }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use leeward_common::{
+    finding::Bandwidth,
     histogram::Histogram,
     id::{AgentId, RegionId, TargetId},
     report::{Class, LocalHealth, OneWay, ProbeKind, Report, Silence, Window},
@@ -29,11 +30,13 @@ use crate::{
 };
 
 pub mod arrival;
+pub mod bandwidth;
 pub(crate) mod combine;
 pub mod doubt;
 mod pool;
 
 use arrival::Arrivals;
+use bandwidth::{Bandwidths, Gauged};
 pub(crate) use combine::Z;
 use pool::Pool;
 
@@ -76,6 +79,8 @@ pub struct Graph {
     faulty: BTreeMap<AgentId, Span>,
     #[serde(with = "crate::pairs")]
     windows: BTreeMap<Link, VecDeque<LinkWindow>>,
+    #[serde(default)]
+    bandwidths: Arc<Bandwidths>,
     /// Made from the above; see [`Graph::refresh`].
     #[serde(skip)]
     made: Made,
@@ -326,6 +331,7 @@ impl Graph {
         }
         self.windows
             .retain(|(from, to), _| known(from) && known(to));
+        Arc::make_mut(&mut self.bandwidths).forget_old(now, known);
         let heard: BTreeSet<_> = self.paths.keys().map(|id| &id.agent).collect();
         self.arrivals.retain(|agent, _| heard.contains(agent));
         self.doubts.retain(|agent, _| heard.contains(agent));
@@ -432,6 +438,32 @@ impl Graph {
         self.arrivals.get(agent).map_or(0, Arrivals::quickest_us)
     }
 
+    /// An agent told how much a link carries.
+    pub(crate) fn on_bandwidth(
+        &mut self,
+        now: Timestamp,
+        agent: &AgentId,
+        region: &RegionId,
+        told: &Bandwidth,
+    ) {
+        let gauged = Gauged {
+            at: arrival::by_our_clock(now, told.at, self.quickest_us(agent)),
+            agent: agent.clone(),
+            region: region.clone(),
+            bandwidth: told.clone(),
+        };
+        if let Some(to) = &gauged.bandwidth.region {
+            self.made.dirty.insert(Pair::new(&gauged.region, to));
+        }
+        Arc::make_mut(&mut self.bandwidths).on_told(gauged);
+    }
+
+    /// How much links carry, as agents told.
+    #[must_use]
+    pub const fn bandwidths(&self) -> &Arc<Bandwidths> {
+        &self.bandwidths
+    }
+
     /// Makes the estimates anew that new evidence has made old.
     pub fn refresh(&mut self, policy: &Policy, exclusions: &Exclusions) {
         for pair in std::mem::take(&mut self.made.dirty) {
@@ -481,8 +513,12 @@ impl Graph {
             views.push((link.clone(), self.link_view(link, &pool)));
         }
         let lost = lost_by(&counted, policy);
+        let mut estimates = both.estimates();
+        let neutral_bps = policy.weights.bandwidth_scale_bps;
+        let told = &self.bandwidths;
+        estimates.bandwidth_bps = told.of_pair(newest_at, pair, exclusions, neutral_bps);
         let pair_view = PairView {
-            estimates: both.estimates(),
+            estimates,
             lost_by: lost,
         };
         let links = Arc::make_mut(&mut self.made.links);

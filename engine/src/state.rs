@@ -7,6 +7,7 @@ use std::{
 };
 
 use leeward_common::{
+    finding::Finding,
     id::{AgentId, RegionId, ServiceId},
     time::Timestamp,
 };
@@ -286,6 +287,12 @@ impl State {
     pub(crate) fn on_findings(&mut self, now: Timestamp, findings: &Findings) {
         self.on_input(now);
         Arc::make_mut(&mut self.found).on_findings(now, findings);
+        for finding in &findings.findings {
+            if let Finding::Bandwidth(bandwidth) = finding {
+                self.graph
+                    .on_bandwidth(now, &findings.agent, &findings.region, bandwidth);
+            }
+        }
     }
 
     pub(crate) fn on_policy(&mut self, now: Timestamp, policy: &Policy) {
@@ -349,6 +356,7 @@ impl State {
             regions: Arc::clone(&self.regions),
             links: Arc::clone(self.graph.links()),
             pairs: Arc::clone(self.graph.pairs()),
+            bandwidths: Arc::clone(self.graph.bandwidths()),
             predictions: Arc::clone(&self.predictions),
             selections: Arc::new(selections),
             services: Arc::new(services),

@@ -21,7 +21,10 @@ use crate::{
     decision::{Decision, Share, Unserved},
     fault::Fault,
     found::Found,
-    graph::combine::{Levels, Measured, combine},
+    graph::{
+        bandwidth::Bandwidths,
+        combine::{Levels, Measured, combine},
+    },
     intent::{Intents, Owner},
     policy::Policy,
     predict::Predictions,
@@ -72,6 +75,8 @@ pub struct View {
     pub links: Arc<BTreeMap<Link, Arc<LinkView>>>,
     /// What was measured between two regions, whoever measured; what scores are made from.
     pub pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
+    /// How much links carry, as agents told.
+    pub bandwidths: Arc<Bandwidths>,
     /// What is expected of links that nobody measured.
     pub predictions: Arc<Predictions>,
     /// Selections by primary.

@@ -258,7 +258,7 @@ impl Addend {
                 us / 1_000.0
             ),
             Fact::Loss(loss) => format!("{} lost", percent(*loss)),
-            Fact::Bps(bps) => format!("{:.1} Mbit/s", bps / 1e6),
+            Fact::Bps(bps) => format!("{:.1} Mbit/s free at least", bps / 1e6),
             Fact::UnknownBps(bps) => format!("unknown, counted as {:.0} Mbit/s", bps / 1e6),
             Fact::Staleness(share) => {
                 format!(

@@ -21,9 +21,11 @@
 use super::{NotAnAnswer, take, take_u16, take_u32};
 
 pub mod key;
+pub mod load;
 pub mod time;
 
 pub use key::Key;
+pub use load::Load;
 pub use time::{ErrorEstimate, Format, Stamp};
 
 /// The port of reflectors (RFC 8762 section 4.1).

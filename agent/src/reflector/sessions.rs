@@ -37,11 +37,24 @@ pub enum Refused {
     Full,
     /// The kernel did not take the reply.
     NotSent,
+    /// A heavy test: this host takes none, or has one already.
+    Heavy,
+}
+
+/// What a request is counted against. Those that load a path take nothing from those that only look at it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Allowance {
+    /// Of probes.
+    Probes,
+    /// Of trains.
+    Trains,
+    /// None: who takes heavy tests limits them otherwise.
+    Unlimited,
 }
 
 impl Refused {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Malformed,
         Self::Unproven,
         Self::Reply,
@@ -49,6 +62,7 @@ impl Refused {
         Self::RateLimited,
         Self::Full,
         Self::NotSent,
+        Self::Heavy,
     ];
 
     /// The name used in metrics.
@@ -62,6 +76,7 @@ impl Refused {
             Self::RateLimited => "rate_limited",
             Self::Full => "full",
             Self::NotSent => "not_sent",
+            Self::Heavy => "heavy",
         }
     }
 }
@@ -70,6 +85,7 @@ impl Refused {
 #[derive(Debug)]
 pub(super) struct Sessions {
     all: Limiter,
+    all_trains: Limiter,
     peers: HashMap<IpAddr, Peer>,
     sessions: usize,
     /// When nobody could be forgotten: no use to look again at once.
@@ -79,6 +95,7 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 struct Peer {
     limiter: Limiter,
+    trains: Limiter,
     seen_ns: u64,
     sessions: Vec<Session>,
 }
@@ -96,6 +113,7 @@ impl Sessions {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
             all: Limiter::new(per_second),
+            all_trains: Limiter::new(per_second),
             peers: HashMap::new(),
             sessions: 0,
             crowded_ns: 0,
@@ -113,18 +131,25 @@ impl Sessions {
         now_ns: u64,
         from: SocketAddr,
         ssid: u16,
+        allowance: Allowance,
     ) -> Result<u32, Refused> {
         if !self.peers.contains_key(&from.ip()) {
             self.make_room(now_ns)?;
         }
         let peer = self.peers.entry(from.ip()).or_insert_with(|| Peer {
             limiter: Limiter::new(PEER_RATE_MAX),
+            trains: Limiter::new(PEER_RATE_MAX),
             seen_ns: now_ns,
             sessions: Vec::new(),
         });
         peer.seen_ns = now_ns;
         // One peer's excess is not taken from what all may ask for.
-        if !peer.limiter.take(now_ns) || !self.all.take(now_ns) {
+        let is_allowed = match allowance {
+            Allowance::Probes => peer.limiter.take(now_ns) && self.all.take(now_ns),
+            Allowance::Trains => peer.trains.take(now_ns) && self.all_trains.take(now_ns),
+            Allowance::Unlimited => true,
+        };
+        if !is_allowed {
             return Err(Refused::RateLimited);
         }
         let before = peer.sessions.len();
@@ -200,7 +225,8 @@ mod tests {
     #[test]
     fn each_session_counts_for_itself() {
         let mut sessions = Sessions::new(1_000_000);
-        let mut count = |host, port, ssid| sessions.count(SECOND, address(host, port), ssid);
+        let mut count =
+            |host, port, ssid| sessions.count(SECOND, address(host, port), ssid, Allowance::Probes);
         assert_eq!(count(1, 1, 1), Ok(0));
         assert_eq!(count(1, 1, 1), Ok(1));
         for other in [(2, 1, 1), (1, 2, 1), (1, 1, 2)] {
@@ -214,23 +240,38 @@ mod tests {
     fn a_flood_of_sessions_takes_nothing_from_those_in_use() {
         let mut sessions = Sessions::new(1_000_000);
         let mut now = SECOND;
-        assert_eq!(sessions.count(now, address(1, 1), 7), Ok(0));
+        assert_eq!(
+            sessions.count(now, address(1, 1), 7, Allowance::Probes),
+            Ok(0)
+        );
         for ssid in 100..1_100 {
             now += SECOND / 1_000;
-            let _ = sessions.count(now, address(1, 1), ssid);
+            let _ = sessions.count(now, address(1, 1), ssid, Allowance::Probes);
         }
         assert_eq!(sessions.len(), SESSIONS_PER_PEER_MAX);
         now += SECOND;
         assert_eq!(
-            sessions.count(now, address(1, 1), 2_000),
+            sessions.count(now, address(1, 1), 2_000, Allowance::Probes),
             Err(Refused::Full)
         );
-        assert_eq!(sessions.count(now, address(1, 1), 7), Ok(1));
+        assert_eq!(
+            sessions.count(now, address(1, 1), 7, Allowance::Probes),
+            Ok(1)
+        );
         // Those that nobody uses any more make room.
         now += IDLE_NS;
-        assert_eq!(sessions.count(now, address(1, 1), 7), Ok(2));
-        assert_eq!(sessions.count(now + SECOND, address(1, 1), 2_000), Ok(0));
-        assert_eq!(sessions.count(now + SECOND, address(1, 1), 7), Ok(3));
+        assert_eq!(
+            sessions.count(now, address(1, 1), 7, Allowance::Probes),
+            Ok(2)
+        );
+        assert_eq!(
+            sessions.count(now + SECOND, address(1, 1), 2_000, Allowance::Probes),
+            Ok(0)
+        );
+        assert_eq!(
+            sessions.count(now + SECOND, address(1, 1), 7, Allowance::Probes),
+            Ok(3)
+        );
     }
 
     #[test]
@@ -240,19 +281,33 @@ mod tests {
         for host in 0..PEERS_MAX as u32 {
             assert!(
                 sessions
-                    .count(now + u64::from(host) * 10_000, address(host, 1), 1)
+                    .count(
+                        now + u64::from(host) * 10_000,
+                        address(host, 1),
+                        1,
+                        Allowance::Probes
+                    )
                     .is_ok()
             );
         }
         let mut now = now + SECOND;
         assert_eq!(
-            sessions.count(now, address(99_999, 1), 1),
+            sessions.count(now, address(99_999, 1), 1, Allowance::Probes),
             Err(Refused::Full)
         );
-        assert_eq!(sessions.count(now, address(5, 1), 1), Ok(1));
+        assert_eq!(
+            sessions.count(now, address(5, 1), 1, Allowance::Probes),
+            Ok(1)
+        );
         now += IDLE_NS;
-        assert_eq!(sessions.count(now, address(99_999, 1), 1), Ok(0));
-        assert_eq!(sessions.count(now, address(5, 1), 1), Ok(2));
+        assert_eq!(
+            sessions.count(now, address(99_999, 1), 1, Allowance::Probes),
+            Ok(0)
+        );
+        assert_eq!(
+            sessions.count(now, address(5, 1), 1, Allowance::Probes),
+            Ok(2)
+        );
         assert_eq!(sessions.len(), 2);
     }
 
@@ -262,13 +317,41 @@ mod tests {
         let mut refused = 0;
         for n in 0..20_000u64 {
             let now = SECOND + n * 100_000;
-            refused += u64::from(sessions.count(now, address(1, 1), 1).is_err());
+            refused += u64::from(
+                sessions
+                    .count(now, address(1, 1), 1, Allowance::Probes)
+                    .is_err(),
+            );
             if n % 100 == 0 {
-                assert!(sessions.count(now, address(2, 1), 1).is_ok());
+                assert!(
+                    sessions
+                        .count(now, address(2, 1), 1, Allowance::Probes)
+                        .is_ok()
+                );
             }
         }
         // 10,000 per second for two seconds, of which 1,000 per second are allowed and a quarter may be saved up.
         assert!((17_000..18_500).contains(&refused), "{refused}");
+    }
+
+    #[test]
+    fn trains_take_nothing_from_probes() {
+        let mut sessions = Sessions::new(2_000);
+        let mut trains = 0;
+        for n in 0..2_000u64 {
+            let now = SECOND + n * 1_000;
+            trains += u32::from(
+                sessions
+                    .count(now, address(1, 2), 9, Allowance::Trains)
+                    .is_ok(),
+            );
+        }
+        assert!((240..260).contains(&trains), "{trains}");
+        assert!(
+            sessions
+                .count(SECOND + 2_000_000, address(1, 1), 1, Allowance::Probes)
+                .is_ok()
+        );
     }
 
     proptest! {
@@ -282,7 +365,7 @@ mod tests {
             let (start, mut now, mut answered) = (SECOND, SECOND, 0u64);
             for (gap, host, port, ssid) in requests {
                 now += gap;
-                answered += u64::from(sessions.count(now, address(host, port), ssid).is_ok());
+                answered += u64::from(sessions.count(now, address(host, port), ssid, Allowance::Probes).is_ok());
                 prop_assert!(sessions.peers.values().all(|peer| peer.sessions.len() <= SESSIONS_PER_PEER_MAX));
             }
             prop_assert_eq!(sessions.len(), sessions.peers.values().map(|peer| peer.sessions.len()).sum::<usize>());

@@ -498,6 +498,7 @@ impl Rig {
             checker: Checker::start(&config.checks).unwrap(),
             errands: Errands {
                 traces: Some(traces),
+                surveyor: None,
                 found: findings,
             },
             config,
@@ -602,6 +603,7 @@ pub(crate) fn config(
             concurrency: 4,
             max_per_second: 50,
         },
+        bandwidth: crate::bandwidth::surveyor::Limits::default(),
     }
 }
 

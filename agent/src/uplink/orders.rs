@@ -15,13 +15,25 @@ use leeward_common::{
 use tracing::info;
 
 use super::{Probing, Uplink, connection::Live, flows::FlowTable};
-use crate::{errands::TraceErrand, spool::NO_TABLE};
+use crate::{bandwidth::surveyor::SurveyErrand, errands::TraceErrand, spool::NO_TABLE};
 
 impl<P: Probing> Uplink<P> {
     pub(super) fn on_order(&mut self, order: &v1::Order) {
-        let taken = match &order.trace {
-            Some(trace) => self.on_trace_order(order.order, trace),
-            None => Err("this build does not know what is ordered; update the agent".to_owned()),
+        let taken = match (&order.trace, &order.bandwidth) {
+            (Some(trace), _) => self.on_trace_order(order.order, trace),
+            (None, Some(bandwidth)) => {
+                let v1::BandwidthOrder { target, heavy } = bandwidth.clone();
+                let order = order.order;
+                let errand = SurveyErrand {
+                    order,
+                    target,
+                    heavy,
+                };
+                self.errands.survey(errand).map_err(str::to_owned)
+            }
+            (None, None) => {
+                Err("this build does not know what is ordered; update the agent".to_owned())
+            }
         };
         if let Err(reason) = taken {
             info!(order = order.order, reason, "order declined");
@@ -107,6 +119,7 @@ mod tests {
                 kind: ProbeKind::Icmp,
                 mtu: true,
             }),
+            bandwidth: None,
         })
     }
 
@@ -168,10 +181,34 @@ mod tests {
         let unknown = v1::FromAggregator::Order(v1::Order {
             order: 6,
             trace: None,
+            bandwidth: None,
         });
         peer.say(&unknown).await;
         assert!(declined(&peer).await.1.contains("update the agent"));
         assert!(rig.errands.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_cannot_measure_bandwidth_says_so() {
+        let authority = Authority::new();
+        let at = FakeAggregator::new(&authority);
+        let mut rig = Rig::new(&authority, &[at.address]);
+        let mut peer = at.welcome(0).await;
+        peer.set_up().await;
+        rig.plan().await;
+        let wanted = v1::BandwidthOrder {
+            target: "t1".parse().unwrap(),
+            heavy: true,
+        };
+        peer.say(&v1::FromAggregator::Order(v1::Order {
+            order: 7,
+            trace: None,
+            bandwidth: Some(wanted),
+        }))
+        .await;
+        let (number, reason) = declined(&peer).await;
+        assert_eq!(number, 7);
+        assert!(reason.contains("cannot measure bandwidth"), "{reason}");
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use crate::{
 
 mod audit;
 mod backup;
+mod bandwidth;
 mod capacity;
 mod check;
 mod define;
@@ -34,6 +35,9 @@ mod watch;
 
 pub use audit::{Audit, AuditEntry};
 pub use backup::{Backup, Backups, NewBackup};
+pub use bandwidth::{
+    BandwidthOrder, BandwidthOrderState, BandwidthQuantity, LinkBandwidth, NewBandwidthOrder,
+};
 pub use capacity::{Account, Capacity};
 pub use check::{CheckFinding, CheckSpec, CheckStanding, CheckVantage, MAX_CHECKS};
 pub use define::{
@@ -595,6 +599,10 @@ pub struct Link {
     /// Paths of the link whose flows were unlike lately; absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flows: Vec<PathFlows>,
+    /// How much it carries: three quantities, as each agent of the region found them; absent where nobody measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    pub bandwidth: Vec<LinkBandwidth>,
 }
 
 /// One window of a link.

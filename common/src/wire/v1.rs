@@ -265,6 +265,19 @@ pub struct Order {
     /// Trace a route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceOrder>,
+    /// Measure how much a link carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<BandwidthOrder>,
+}
+
+/// Measure how much the way to a target carries.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BandwidthOrder {
+    /// The target, one of the agent's mesh that it probes by STAMP.
+    pub target: TargetId,
+    /// By a heavy test, which the agent's file must allow; else by trains, within its budget.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub heavy: bool,
 }
 
 /// Trace the route of a path.

@@ -66,6 +66,14 @@ fn signed(time: Timestamp) -> i64 {
     i64::try_from(time.as_unix_us()).unwrap_or(i64::MAX)
 }
 
+/// When something was by our clock that was `at` by an agent's, whose reports come `quickest_us` after their window's end at
+/// the least: never later than now.
+pub(super) fn by_our_clock(now: Timestamp, at: Timestamp, quickest_us: i64) -> Timestamp {
+    let us = i128::from(at.as_unix_us()) + i128::from(quickest_us);
+    let us = u64::try_from(us.max(0)).unwrap_or(u64::MAX);
+    Timestamp::from_unix_us(us).min(now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

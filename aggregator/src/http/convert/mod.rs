@@ -13,6 +13,7 @@ use leeward_common::{
 use leeward_engine::view::{Estimate, Estimates, Knowledge, RegionState, View};
 
 mod agents;
+mod bandwidth;
 mod content;
 mod defined;
 mod failover;
@@ -32,6 +33,7 @@ mod stored;
 mod watch;
 
 pub use agents::{agent, agents};
+pub use bandwidth::bandwidth_order;
 pub use content::{content, lines_content, overview_content, without_figures};
 pub use defined::{capacity, offer, override_, overrides, reservation, service};
 pub use failover::{decision, evaluated, explanation, failover, moved};

@@ -158,6 +158,11 @@ pub fn link(moment: &Moment<'_>, from: &RegionId, to: &RegionId) -> Link {
             .filter(|active| about(&active.subject))
             .map(signal)
             .collect(),
+        bandwidth: view
+            .bandwidths
+            .of_link(&(from.clone(), to.clone()))
+            .flat_map(|gauged| super::bandwidth::quantities(gauged))
+            .collect(),
         flows: flows(moment, from, to),
     }
 }
