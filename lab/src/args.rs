@@ -18,6 +18,23 @@ pub struct Args {
 pub enum Command {
     /// Play a scenario. Exits with 0 when every expectation was met, with 1 when not.
     Run(RunOptions),
+    /// Live in a world and compare what the agents measured with what was seen in the middle of the network, as a table.
+    /// Exits with 0 when the accounts agree, with 1 when not.
+    Accuracy(AccuracyOptions),
+}
+
+/// `leeward-lab accuracy`
+#[derive(clap::Args, Debug)]
+pub struct AccuracyOptions {
+    /// The world: a scenario, of which only regions, links and duration matter.
+    #[arg(value_name = "FILE")]
+    pub world: PathBuf,
+    /// Keep the logs of all processes in this directory instead of losing them at the end.
+    #[arg(long, value_name = "DIR")]
+    pub keep_logs: Option<PathBuf>,
+    /// Where leeward, leeward-agent and leeward-aggregator are; beside leeward-lab if left out.
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
 }
 
 /// `leeward-lab run`

@@ -11,16 +11,20 @@
 //! - [`install`], [`process`]: certificates and configuration for the real binaries, and running them.
 //! - [`api`]: asking the aggregator, as a client would.
 //! - [`story`]: telling and judging what happens.
-//! - [`run`]: one run from start to end.
+//! - `lab`: everything of one run, made, watched and ended; [`run`]: one run from start to end.
+//! - [`witness`], [`accuracy`]: what was seen of probes in the middle, and the agents' own account beside it.
 
+pub mod accuracy;
 pub mod api;
 pub mod args;
 pub mod host;
 pub mod install;
+mod lab;
 pub mod link;
 pub mod net;
 pub mod process;
 pub mod router;
 pub mod run;
 pub mod story;
+pub mod witness;
 pub mod world;

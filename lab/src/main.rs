@@ -4,13 +4,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use leeward_lab::{
+    accuracy,
     args::{Args, Command},
     run::{self, Outcome},
 };
 
 fn main() -> ExitCode {
-    let Command::Run(options) = Args::parse().command;
-    match run::run(&options) {
+    let outcome = match Args::parse().command {
+        Command::Run(options) => run::run(&options),
+        Command::Accuracy(options) => accuracy::run(&options),
+    };
+    match outcome {
         Ok(Outcome::AsExpected) => ExitCode::SUCCESS,
         Ok(Outcome::Otherwise) => ExitCode::from(1),
         Ok(Outcome::Interrupted) => ExitCode::from(130),

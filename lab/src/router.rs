@@ -23,6 +23,7 @@ use hdrhistogram::Histogram;
 use crate::{
     link::{Fate, Impairment, Link, Packet},
     net::{Bell, Tun, Urgency, prioritise, wait_until},
+    witness::Witness,
 };
 
 /// Sleep ends this long before a departure and spinning begins: about what a wake-up takes on a busy virtual machine.
@@ -58,7 +59,7 @@ pub struct Port {
 }
 
 /// What the router did, for the closing lines.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Stats {
     /// Packets handed over.
     pub delivered: u64,
@@ -72,6 +73,8 @@ pub struct Stats {
     pub lateness: Histogram<u64>,
     /// How the kernel scheduled the router.
     pub urgency: Urgency,
+    /// What was seen of probes, if anybody was to look.
+    pub witness: Option<Witness>,
 }
 
 impl Stats {
@@ -113,15 +116,21 @@ pub struct Router {
 }
 
 impl Router {
-    /// Starts carrying packets between `ports`. `links[from][to]` holds for packets from place `from` to place `to`.
+    /// Starts carrying packets between `ports`. `links[from][to]` holds for packets from place `from` to place `to`. A
+    /// witness is told of all of them.
     ///
     /// # Errors
     ///
     /// Returns the kernel's refusal to start a thread or make a descriptor.
-    pub fn start(ports: Vec<Port>, links: Vec<Vec<Link>>) -> io::Result<Self> {
+    pub fn start(
+        ports: Vec<Port>,
+        links: Vec<Vec<Link>>,
+        witness: Option<Witness>,
+    ) -> io::Result<Self> {
         let (changes, inbox) = mpsc::sync_channel(CHANGES);
         let bell = Bell::new()?;
-        let worker = Worker::new(ports, links, inbox, bell.clone());
+        let mut worker = Worker::new(ports, links, inbox, bell.clone());
+        worker.stats.witness = witness;
         let thread = thread::Builder::new()
             .name("router".into())
             .spawn(move || worker.run())?;
@@ -211,6 +220,7 @@ impl Worker {
             refused: 0,
             lateness: Histogram::new_with_bounds(1, LATEST_NS, 3).expect("bounds in order"),
             urgency: Urgency::Ordinary,
+            witness: None,
         };
         Self {
             ports,
@@ -279,7 +289,11 @@ impl Worker {
             while let Some((due, packet)) = link.leave(now) {
                 match self.ports[packet.to].tun.write(&packet.bytes) {
                     Ok(()) => {
-                        let late = Instant::now().saturating_duration_since(due).as_nanos();
+                        let written = Instant::now();
+                        if let Some(witness) = &mut self.stats.witness {
+                            witness.delivered(&packet.bytes, written);
+                        }
+                        let late = written.saturating_duration_since(due).as_nanos();
                         self.stats
                             .lateness
                             .saturating_record(u64::try_from(late).unwrap_or(u64::MAX));
@@ -313,15 +327,14 @@ impl Worker {
                 Some(own) => own,
                 None => &mut self.links[place(from)][place(to)],
             };
-            if link.enter(
-                now,
-                Packet {
-                    to,
-                    bytes: bytes.to_vec(),
-                },
-            ) == Fate::Dropped
-            {
-                self.stats.lost += 1;
+            let packet = Packet {
+                to,
+                bytes: bytes.to_vec(),
+            };
+            let lost = link.enter(now, packet) == Fate::Dropped;
+            self.stats.lost += u64::from(lost);
+            if let Some(witness) = &mut self.stats.witness {
+                witness.taken(bytes, now, lost);
             }
         }
         Ok(())

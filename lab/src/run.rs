@@ -1,14 +1,8 @@
 //! One run: builds the world, lets the daemons live in it, plays the timeline, and judges.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -16,38 +10,28 @@ use std::{
 use anyhow::{Context, bail};
 use leeward_common::{
     api::v1,
-    id::{AgentId, RegionId},
+    id::RegionId,
     time::{Clock as _, SystemClock, Timestamp},
 };
 use leeward_engine::{
     input::Subject,
     intent::Owner,
-    scenario::{Action, Event, Expectation, Expected, Intent, Network, Scenario, SignalAction},
+    scenario::{Action, Event, Expectation, Expected, Intent, Scenario, SignalAction},
 };
 
 use crate::{
-    api::{self, Api},
+    api,
     args::RunOptions,
-    host::Host,
-    install::{Binaries, Installation},
-    net::{self, Urgency},
-    process::Process,
-    router::{Router, Stats},
+    install::Binaries,
+    lab::{self, LOOK_EVERY, Lab},
+    net::Urgency,
+    router::Stats,
     story::Story,
-    world::{Site, World},
+    world::World,
 };
-
-/// Between two looks at the API's answer.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-
-/// How long the daemons may take until all agents are connected.
-const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// More decisions than a scenario leads to.
 const ALL_DECISIONS: u32 = 1000;
-
-/// Where a run keeps its files: on a tmpfs that only the run sees.
-const DIRECTORY: &str = "/run/leeward-lab";
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,16 +56,13 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Outcome> {
     let scenario = Scenario::parse(&file, &text)?;
     let world = World::new(&scenario).map_err(anyhow::Error::msg)?;
     let binaries = Binaries::find(options.bin_dir.as_deref())?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGHUP,
-    ] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    }
-    let logs = prepare_files(options, &binaries)?;
-    let mut lab = Lab::build(&scenario, world, binaries, &text, logs)?;
+    let interrupted = lab::interruption()?;
+    let logs = lab::prepare_files(
+        &binaries,
+        options.keep_logs.as_deref(),
+        options.transcript.as_deref(),
+    )?;
+    let mut lab = Lab::build(&scenario, world, binaries, &text, logs, None)?;
     let published = match options.stay {
         true => Some(lab.api.publish(options.api)?),
         false => None,
@@ -102,42 +83,6 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Outcome> {
     let outcome = outcome?;
     tell_end(&mut story, &stats, outcome, options)?;
     Ok(outcome)
-}
-
-/// Makes the directory of the run, hidden from everyone else, and the one for logs.
-fn prepare_files(options: &RunOptions, binaries: &Binaries) -> anyhow::Result<PathBuf> {
-    let transcript = options
-        .transcript
-        .as_deref()
-        .map(std::path::absolute)
-        .transpose()?;
-    let mut outside: Vec<&Path> = vec![&binaries.cli, &binaries.agent, &binaries.aggregator];
-    outside.extend(transcript.as_deref());
-    let logs = options.keep_logs.as_deref().map(empty_logs).transpose()?;
-    outside.extend(logs.as_deref());
-    if let Some(path) = outside.iter().find(|path| path.starts_with("/run")) {
-        bail!(
-            "{} is under /run, which the lab covers with its own files; choose another place",
-            path.display()
-        );
-    }
-    net::private_run().context("cannot make a private /run; leeward-lab needs root")?;
-    let directory = Path::new(DIRECTORY);
-    fs::create_dir_all(directory)?;
-    Ok(logs.unwrap_or_else(|| directory.to_owned()))
-}
-
-/// Makes the directory for logs and removes those of an earlier run.
-fn empty_logs(directory: &Path) -> anyhow::Result<PathBuf> {
-    let made = fs::create_dir_all(directory).and_then(|()| fs::canonicalize(directory));
-    let directory = made.with_context(|| format!("cannot make {}", directory.display()))?;
-    for entry in fs::read_dir(&directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    Ok(directory)
 }
 
 fn tell_end(
@@ -166,140 +111,7 @@ fn tell_end(
     Ok(())
 }
 
-/// Everything that runs. Dropping it ends all of it.
-struct Lab<'a> {
-    scenario: &'a Scenario,
-    world: World,
-    network: Network,
-    binaries: Binaries,
-    installation: Installation,
-    logs: PathBuf,
-    api: Api,
-    aggregator_host: Host,
-    agent_hosts: BTreeMap<AgentId, Host>,
-    aggregator: Option<Process>,
-    agents: BTreeMap<AgentId, Process>,
-    router: Option<Router>,
-    /// Whether an aggregator that was killed remembered everything.
-    remembered: bool,
-}
-
-impl<'a> Lab<'a> {
-    fn build(
-        scenario: &'a Scenario,
-        world: World,
-        binaries: Binaries,
-        text: &str,
-        logs: PathBuf,
-    ) -> anyhow::Result<Self> {
-        let installation = Installation::make(Path::new(DIRECTORY), &binaries, &world, text)?;
-        let (aggregator_host, port) = Host::create(&world.aggregator, world.management())
-            .context("cannot make the aggregator's host")?;
-        let mut ports = vec![port];
-        let mut agent_hosts = BTreeMap::new();
-        for site in &world.agents {
-            let made = Host::create(&site.addresses, site.place);
-            let (host, port) =
-                made.with_context(|| format!("cannot make the host of {}", site.agent))?;
-            agent_hosts.insert(site.agent.clone(), host);
-            ports.push(port);
-        }
-        let network = scenario.network();
-        let router = Router::start(ports, world.links(&network, scenario.seed))?;
-        let api = Api::new(aggregator_host.namespace.clone(), &installation.token);
-        let mut lab = Self {
-            scenario,
-            world,
-            network,
-            binaries,
-            installation,
-            logs,
-            api,
-            aggregator_host,
-            agent_hosts,
-            aggregator: None,
-            agents: BTreeMap::new(),
-            router: Some(router),
-            remembered: true,
-        };
-        lab.start_aggregator()?;
-        for site in lab.world.agents.clone() {
-            lab.start_agent(&site)?;
-        }
-        Ok(lab)
-    }
-
-    fn start_aggregator(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(&self.binaries.aggregator);
-        command
-            .arg("--config")
-            .arg(self.installation.aggregator_config());
-        let process = Process::start(
-            "aggregator",
-            &mut command,
-            &self.aggregator_host,
-            &self.logs,
-        )?;
-        let process = self.aggregator.insert(process);
-        let deadline = Instant::now() + START_LIMIT;
-        while !self.api.ready() {
-            process.check()?;
-            if Instant::now() > deadline {
-                bail!(
-                    "the aggregator is not ready after {START_LIMIT:?}\n{}",
-                    process.log_tail()
-                );
-            }
-            thread::sleep(LOOK_EVERY);
-        }
-        Ok(())
-    }
-
-    fn start_agent(&mut self, site: &Site) -> anyhow::Result<()> {
-        let host = &self.agent_hosts[&site.agent];
-        let mut command = Command::new(&self.binaries.agent);
-        command
-            .arg("--config")
-            .arg(self.installation.agent_config(site));
-        let process = Process::start(site.agent.as_str(), &mut command, host, &self.logs)?;
-        self.agents.insert(site.agent.clone(), process);
-        Ok(())
-    }
-
-    /// Waits until every agent has a session.
-    fn await_agents(&mut self, interrupted: &AtomicBool) -> anyhow::Result<()> {
-        let deadline = Instant::now() + START_LIMIT;
-        loop {
-            self.check_processes()?;
-            let connected: BTreeSet<AgentId> = self
-                .api
-                .agents()?
-                .into_iter()
-                .filter(|agent| agent.connected_since.is_some())
-                .map(|agent| agent.agent_id)
-                .collect();
-            let missing: Vec<&AgentId> = self
-                .agents
-                .keys()
-                .filter(|agent| !connected.contains(*agent))
-                .collect();
-            if missing.is_empty() || interrupted.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("{missing:?} did not connect within {START_LIMIT:?}");
-            }
-            thread::sleep(LOOK_EVERY);
-        }
-    }
-
-    fn check_processes(&mut self) -> anyhow::Result<()> {
-        self.aggregator
-            .iter_mut()
-            .chain(self.agents.values_mut())
-            .try_for_each(Process::check)
-    }
-
+impl Lab<'_> {
     fn play(&mut self, story: &mut Story, interrupted: &AtomicBool) -> anyhow::Result<Outcome> {
         self.await_agents(interrupted)?;
         let scenario = self.scenario;
@@ -531,29 +343,6 @@ impl<'a> Lab<'a> {
             thread::sleep(LOOK_EVERY * 4);
         }
         Ok(())
-    }
-
-    fn show_logs(&self) {
-        for process in self.aggregator.iter().chain(self.agents.values()) {
-            eprintln!(
-                "the end of the log of {}:\n{}",
-                process.name,
-                process.log_tail()
-            );
-        }
-    }
-
-    /// Ends every process in order, then the network.
-    fn end(mut self) -> anyhow::Result<Stats> {
-        self.agents.values_mut().try_for_each(Process::ask_to_end)?;
-        for process in std::mem::take(&mut self.agents).into_values() {
-            process.stop()?;
-        }
-        if let Some(process) = self.aggregator.take() {
-            process.stop()?;
-        }
-        let router = self.router.take().context("the router has already ended")?;
-        router.stop().context("the emulated network failed")
     }
 }
 

@@ -105,7 +105,7 @@ fn pair(there: Impairment, back: Impairment) -> (Router, Host, Host) {
         vec![Link::new(none, 1), Link::new(there, 2)],
         vec![Link::new(back, 3), Link::new(none, 4)],
     ];
-    let router = Router::start(vec![port_a, port_b], links).unwrap();
+    let router = Router::start(vec![port_a, port_b], links, None).unwrap();
     (router, a, b)
 }
 

@@ -1,0 +1,263 @@
+//! What agents measure, beside what a witness in the middle of the network saw of the very same packets.
+//!
+//! Real agents live in a world for as long as it says, and probe each other. Then they end, having sent what they had;
+//! their account of the whole time is asked of the aggregator, as any client would ask, and compared with the witness's,
+//! path by path. Counts must be equal: a probe that the witness saw lost on its way there must be one that the agent
+//! calls lost on its way there. Only the few probes that are still under way in the end may differ. Round-trip times
+//! differ by what the hosts themselves take: by how much is told, and not judged.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use leeward_common::{
+    id::RegionId,
+    report::ProbeKind,
+    time::{Clock as _, SystemClock, Timestamp},
+};
+use leeward_engine::scenario::{LinkState, Scenario};
+
+use crate::{
+    args::AccuracyOptions,
+    install::Binaries,
+    lab::{self, LOOK_EVERY, Lab},
+    run::Outcome,
+    witness::{Account, Asked, Witness},
+    world::World,
+};
+
+/// The quantiles that are compared.
+const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+
+/// What an agent says of one path over the whole time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Probes that left.
+    pub sent: u64,
+    /// Probes that were answered, in time or late.
+    pub answered: u64,
+    /// Probes lost.
+    pub lost: u64,
+    /// Lost on the way to the target and on the way back, and of which it is not known where; `None` where the kind of
+    /// probe does not tell.
+    pub lost_where: Option<[u64; 3]>,
+    /// Requests and replies that came out of order; `None` where the kind of probe does not tell.
+    pub reordered: Option<[u64; 2]>,
+    /// Round-trip times at [`QUANTILES`], microseconds; `None` without any.
+    pub rtt_us: Option<[f64; 3]>,
+}
+
+/// One path of the table.
+#[derive(Clone, Debug)]
+struct Row {
+    from: RegionId,
+    to: RegionId,
+    kind: ProbeKind,
+    told: [LinkState; 2],
+    seen: Account,
+    measured: Measured,
+}
+
+/// Lives in a world and prints the table.
+///
+/// # Errors
+///
+/// Returns why it could not be lived in to its end.
+pub fn run(options: &AccuracyOptions) -> anyhow::Result<Outcome> {
+    let file = options.world.display().to_string();
+    let text = fs::read_to_string(&options.world).with_context(|| format!("cannot read {file}"))?;
+    let scenario = Scenario::parse(&file, &text)?;
+    let world = World::new(&scenario).map_err(anyhow::Error::msg)?;
+    let binaries = Binaries::find(options.bin_dir.as_deref())?;
+    let interrupted = lab::interruption()?;
+    let logs = lab::prepare_files(&binaries, options.keep_logs.as_deref(), None)?;
+    let witness = Some(Witness::default());
+    let mut lab = Lab::build(&scenario, world, binaries, &text, logs, witness)?;
+    let begin = SystemClock.now();
+    let lived = live(&mut lab, scenario.duration, &interrupted);
+    let asked = lived.and_then(|outcome| {
+        lab.end_agents()?;
+        Ok((outcome, ask(&lab, begin)?))
+    });
+    if asked.is_err() {
+        lab.show_logs();
+    }
+    let regions = regions_by_address(&lab.world);
+    let mut stats = lab.end()?;
+    let (outcome, measured) = asked?;
+    let network = scenario.network();
+    let Some(witness) = stats.witness.take() else {
+        bail!("the router lost its witness");
+    };
+    let not_followed = witness.not_followed;
+    let mut rows = Vec::new();
+    for (Asked { from, to, kind }, seen) in witness.finish() {
+        let (Some(from), Some(to)) = (regions.get(&from), regions.get(&to)) else {
+            continue;
+        };
+        let key = (from.clone(), to.clone(), kind);
+        rows.push(Row {
+            told: [network.effective(from, to), network.effective(to, from)],
+            measured: measured.get(&key).copied().unwrap_or_default(),
+            from: key.0,
+            to: key.1,
+            kind,
+            seen,
+        });
+    }
+    let table = render(&rows);
+    println!("{table}");
+    println!("the emulated network: {}", stats.summary());
+    let differing: Vec<&Row> = rows.iter().filter(|row| !row.agrees()).collect();
+    let probes: u64 = rows.iter().map(|row| row.seen.sent).sum();
+    println!(
+        "{probes} probes on {} paths; the accounts of {} paths differ by more than what was under way in the end",
+        rows.len(),
+        differing.len()
+    );
+    if not_followed > 0 {
+        bail!("the witness could not follow {not_followed} probes: shorten the world");
+    }
+    Ok(match outcome {
+        Outcome::AsExpected if !differing.is_empty() || rows.is_empty() => Outcome::Otherwise,
+        other => other,
+    })
+}
+
+/// Lets the world live.
+fn live(
+    lab: &mut Lab<'_>,
+    duration: Duration,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<Outcome> {
+    lab.await_agents(interrupted)?;
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        if interrupted.load(Ordering::Relaxed) {
+            return Ok(Outcome::Interrupted);
+        }
+        lab.check_processes()?;
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(Outcome::AsExpected)
+}
+
+fn regions_by_address(world: &World) -> BTreeMap<std::net::IpAddr, RegionId> {
+    let sites = world.agents.iter();
+    sites
+        .flat_map(|site| site.addresses.map(|address| (address, site.region.clone())))
+        .collect()
+}
+
+impl Row {
+    /// Whether both accounts agree, but for what was under way in the end: probes that the witness saw come back or get
+    /// lost when nobody counted any more, and lost replies that no later reply has located.
+    fn agrees(&self) -> bool {
+        let (seen, measured) = (&self.seen, &self.measured);
+        let lost_seen = seen.lost_forward + seen.lost_backward + seen.not_answered;
+        let ended = measured.answered + measured.lost;
+        let open = seen.sent.saturating_sub(ended);
+        let near = |a: u64, b: u64| a.abs_diff(b) <= open;
+        let located = measured
+            .lost_where
+            .is_none_or(|[forward, backward, unknown]| {
+                let unlocated =
+                    open + unknown + measured.lost.saturating_sub(forward + backward + unknown);
+                forward <= seen.lost_forward
+                    && backward <= seen.lost_backward + seen.not_answered
+                    && seen.lost_forward - forward <= unlocated
+            });
+        measured.sent == seen.sent
+            && ended <= seen.sent
+            && near(measured.lost, lost_seen)
+            && located
+    }
+
+    /// By how much a measured quantile exceeds what the witness saw, microseconds.
+    fn rtt_error_us(&self) -> Option<[f64; 3]> {
+        let measured = self.measured.rtt_us?;
+        let error = |n: usize| {
+            let seen_ns = self.seen.transit.value_at_quantile(QUANTILES[n]);
+            measured[n] - seen_ns as f64 / 1_000.0
+        };
+        Some([error(0), error(1), error(2)])
+    }
+}
+
+/// The table, as Markdown.
+fn render(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| path | the network was told, there; back | kind | probes | lost there; back: seen | measured | out of order there; back: seen | measured \
+         | RTT p50 / p90 / p99 seen, ms | measured more by, us |\n|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let (seen, measured) = (&row.seen, &row.measured);
+        let lost = match measured.lost_where {
+            None => measured.lost.to_string(),
+            Some([there, back, 0]) => format!("{there}; {back}"),
+            Some([there, back, unknown]) => format!("{there}; {back}; {unknown} unknown"),
+        };
+        let reordered = measured.reordered.map_or_else(
+            || "-".to_owned(),
+            |[there, back]| format!("{there}; {back}"),
+        );
+        let rtt = QUANTILES.map(|quantile| {
+            format!(
+                "{:.3}",
+                seen.transit.value_at_quantile(quantile) as f64 / 1e6
+            )
+        });
+        let error = row.rtt_error_us().map_or_else(
+            || "-".to_owned(),
+            |error| error.map(|us| format!("{us:.0}")).join(" / "),
+        );
+        let mark = if row.agrees() { "" } else { " **differs**" };
+        let _ = writeln!(
+            text,
+            "| {} to {} | {}; {} | {} | {}{mark} | {}; {} | {lost} | {}; {} | {reordered} | {} | {error} |",
+            row.from,
+            row.to,
+            told(&row.told[0]),
+            told(&row.told[1]),
+            row.kind,
+            seen.sent,
+            seen.lost_forward,
+            seen.lost_backward + seen.not_answered,
+            seen.reordered[0],
+            seen.reordered[1],
+            rtt.join(" / "),
+        );
+    }
+    text
+}
+
+/// What a link was told to do, in few words.
+fn told(state: &LinkState) -> String {
+    let mut text = format!("{} ms", state.delay.as_secs_f64() * 1e3);
+    if !state.jitter.is_zero() {
+        let _ = write!(text, " ± {}", state.jitter.as_secs_f64() * 1e3);
+    }
+    let shares = [
+        ("loses", state.loss.get()),
+        ("reorders", state.reorder.get()),
+        ("doubles", state.duplicate.get()),
+    ];
+    for (word, share) in shares.into_iter().filter(|&(_, share)| share > 0.0) {
+        let _ = write!(text, ", {word} {} %", (share * 1e4).round() / 100.0);
+    }
+    text
+}
+
+/// What the agents say of every path since `begin`.
+fn ask(
+    _lab: &Lab<'_>,
+    _begin: Timestamp,
+) -> anyhow::Result<BTreeMap<(RegionId, RegionId, ProbeKind), Measured>> {
+    Ok(BTreeMap::new())
+}
