@@ -15,8 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use leeward_common::{
+    api::v1,
     id::RegionId,
     report::ProbeKind,
     time::{Clock as _, SystemClock, Timestamp},
@@ -32,14 +33,15 @@ use crate::{
     world::World,
 };
 
+/// Who asks whom, and how.
+type Path = (RegionId, RegionId, ProbeKind);
+
 /// The quantiles that are compared.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
 /// What an agent says of one path over the whole time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Measured {
-    /// Probes that left.
-    pub sent: u64,
     /// Probes that were answered, in time or late.
     pub answered: u64,
     /// Probes lost.
@@ -80,7 +82,7 @@ pub fn run(options: &AccuracyOptions) -> anyhow::Result<Outcome> {
     let witness = Some(Witness::default());
     let mut lab = Lab::build(&scenario, world, binaries, &text, logs, witness)?;
     let begin = SystemClock.now();
-    let lived = live(&mut lab, scenario.duration, &interrupted);
+    let lived = live(&mut lab, options.lasting.unwrap_or(scenario.duration), &interrupted);
     let asked = lived.and_then(|outcome| {
         lab.end_agents()?;
         Ok((outcome, ask(&lab, begin)?))
@@ -255,9 +257,38 @@ fn told(state: &LinkState) -> String {
 }
 
 /// What the agents say of every path since `begin`.
-fn ask(
-    _lab: &Lab<'_>,
-    _begin: Timestamp,
-) -> anyhow::Result<BTreeMap<(RegionId, RegionId, ProbeKind), Measured>> {
-    Ok(BTreeMap::new())
+fn ask(lab: &Lab<'_>, begin: Timestamp) -> anyhow::Result<BTreeMap<Path, Measured>> {
+    let end = SystemClock.now();
+    let mut measured = BTreeMap::new();
+    for from in &lab.world.regions {
+        for to in lab.world.regions.iter().filter(|to| *to != from) {
+            for kind in ProbeKind::ALL {
+                let history = lab.api.history([from, to], kind, [begin, end], &QUANTILES)?;
+                measured.insert((from.clone(), to.clone(), kind), sum(kind, &history)?);
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// A history of one point, or of none.
+fn sum(kind: ProbeKind, history: &v1::LinkHistory) -> anyhow::Result<Measured> {
+    let [point] = history.points.as_slice() else {
+        ensure!(history.points.is_empty(), "a history of more than one point");
+        return Ok(Measured::default());
+    };
+    let directions = point.directions.filter(|_| kind == ProbeKind::Stamp);
+    Ok(Measured {
+        answered: point.answered,
+        lost: point.unanswered,
+        lost_where: directions.map(|of| {
+            [of.forward.lost, of.backward.lost, of.lost_unknown].map(u64::from)
+        }),
+        reordered: directions
+            .map(|of| [of.forward.reordered, of.backward.reordered].map(u64::from)),
+        rtt_us: point.rtt.as_ref().and_then(|rtt| {
+            let quantiles: [u32; 3] = rtt.quantiles_us.as_slice().try_into().ok()?;
+            Some(quantiles.map(f64::from))
+        }),
+    })
 }

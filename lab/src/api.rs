@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use leeward_common::api::v1;
+use leeward_common::{api::v1, id::RegionId, report::ProbeKind, time::Timestamp};
 use serde::de::DeserializeOwned;
 
 use crate::net::Namespace;
@@ -89,6 +89,26 @@ impl Api {
     /// Returns why there is no answer.
     pub fn regions(&self) -> anyhow::Result<Vec<v1::Region>> {
         Ok(self.get::<v1::Regions>("/v1/regions")?.regions)
+    }
+
+    /// What a link did from `start` to `end`, by one kind of probe, as one point.
+    ///
+    /// # Errors
+    ///
+    /// Returns why there is no answer.
+    pub fn history(
+        &self,
+        [from, to]: [&RegionId; 2],
+        kind: ProbeKind,
+        [start, end]: [Timestamp; 2],
+        quantiles: &[f64],
+    ) -> anyhow::Result<v1::LinkHistory> {
+        let step = one_point(start, end).as_secs();
+        let quantiles: Vec<String> = quantiles.iter().map(f64::to_string).collect();
+        let quantiles = quantiles.join(",");
+        self.get(&format!(
+            "/v1/links/{from}/{to}/history?kind={kind}&start={start}&end={end}&step={step}s&quantiles={quantiles}"
+        ))
     }
 
     /// Injects a signal.
@@ -189,6 +209,17 @@ impl Api {
     }
 }
 
+/// A step so long that its points, which begin at its multiples, hold the whole span in one; and no whole number of
+/// minutes, so that the point is made from windows and not from sums of minutes, which come later.
+fn one_point(start: Timestamp, end: Timestamp) -> Duration {
+    let holds = |step: &Duration| start.floor(*step) + *step >= end;
+    (end.since(start).as_secs() + 2..)
+        .filter(|secs| !secs.is_multiple_of(60))
+        .map(Duration::from_secs)
+        .find(holds)
+        .expect("some step is longer than the time since 1970")
+}
+
 fn connect() -> io::Result<TcpStream> {
     let address = (Ipv4Addr::LOCALHOST, API_PORT).into();
     let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
@@ -224,6 +255,16 @@ fn split(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_point_holds_any_span_and_is_no_whole_number_of_minutes() {
+        for start in (0..7_300_000).step_by(7_301) {
+            let start = Timestamp::from_unix_us(1_763_000_000_000_000 + start * 1_000);
+            let end = start + Duration::from_millis(61_234);
+            let step = one_point(start, end);
+            assert!(start.floor(step) + step >= end && step.as_secs() % 60 > 0);
+        }
+    }
 
     #[test]
     fn an_answer_is_split_into_status_and_body() {

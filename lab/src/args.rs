@@ -29,6 +29,9 @@ pub struct AccuracyOptions {
     /// The world: a scenario, of which only regions, links and duration matter.
     #[arg(value_name = "FILE")]
     pub world: PathBuf,
+    /// Live in it for so many seconds instead of as long as it says.
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    pub lasting: Option<Duration>,
     /// Keep the logs of all processes in this directory instead of losing them at the end.
     #[arg(long, value_name = "DIR")]
     pub keep_logs: Option<PathBuf>,
