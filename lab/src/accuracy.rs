@@ -22,7 +22,10 @@ use leeward_common::{
     report::ProbeKind,
     time::{Clock as _, SystemClock, Timestamp},
 };
-use leeward_engine::scenario::{LinkState, Scenario};
+use leeward_engine::{
+    policy::Policy,
+    scenario::{LinkState, Scenario},
+};
 
 use crate::{
     args::AccuracyOptions,
@@ -64,6 +67,8 @@ struct Row {
     told: [LinkState; 2],
     seen: Account,
     measured: Measured,
+    /// Probes that can be under way at once.
+    open_at_most: u64,
 }
 
 /// Lives in a world and prints the table.
@@ -82,7 +87,11 @@ pub fn run(options: &AccuracyOptions) -> anyhow::Result<Outcome> {
     let witness = Some(Witness::default());
     let mut lab = Lab::build(&scenario, world, binaries, &text, logs, witness)?;
     let begin = SystemClock.now();
-    let lived = live(&mut lab, options.lasting.unwrap_or(scenario.duration), &interrupted);
+    let lived = live(
+        &mut lab,
+        options.lasting.unwrap_or(scenario.duration),
+        &interrupted,
+    );
     let asked = lived.and_then(|outcome| {
         lab.end_agents()?;
         Ok((outcome, ask(&lab, begin)?))
@@ -98,6 +107,7 @@ pub fn run(options: &AccuracyOptions) -> anyhow::Result<Outcome> {
         bail!("the router lost its witness");
     };
     let not_followed = witness.not_followed;
+    let open_at_most = open_at_most(&scenario.policy);
     let mut rows = Vec::new();
     for (Asked { from, to, kind }, seen) in witness.finish() {
         let (Some(from), Some(to)) = (regions.get(&from), regions.get(&to)) else {
@@ -111,6 +121,7 @@ pub fn run(options: &AccuracyOptions) -> anyhow::Result<Outcome> {
             to: key.1,
             kind,
             seen,
+            open_at_most,
         });
     }
     let table = render(&rows);
@@ -150,6 +161,13 @@ fn live(
     Ok(Outcome::AsExpected)
 }
 
+/// Probes of a path that the agents' end can cut off: those of an expiry, and of the last window.
+fn open_at_most(policy: &Policy) -> u64 {
+    let probing = &policy.probing;
+    let seconds = (probing.expiry + 2 * probing.window).as_secs_f64();
+    (seconds / probing.interval.as_secs_f64()).ceil() as u64
+}
+
 fn regions_by_address(world: &World) -> BTreeMap<std::net::IpAddr, RegionId> {
     let sites = world.agents.iter();
     sites
@@ -166,6 +184,9 @@ impl Row {
         let ended = measured.answered + measured.lost;
         let open = seen.sent.saturating_sub(ended);
         let near = |a: u64, b: u64| a.abs_diff(b) <= open;
+        if open > self.open_at_most {
+            return false;
+        }
         let located = measured
             .lost_where
             .is_none_or(|[forward, backward, unknown]| {
@@ -175,8 +196,8 @@ impl Row {
                     && backward <= seen.lost_backward + seen.not_answered
                     && seen.lost_forward - forward <= unlocated
             });
-        measured.sent == seen.sent
-            && ended <= seen.sent
+        ended <= seen.sent
+            && near(measured.answered, seen.answered)
             && near(measured.lost, lost_seen)
             && located
     }
@@ -263,7 +284,9 @@ fn ask(lab: &Lab<'_>, begin: Timestamp) -> anyhow::Result<BTreeMap<Path, Measure
     for from in &lab.world.regions {
         for to in lab.world.regions.iter().filter(|to| *to != from) {
             for kind in ProbeKind::ALL {
-                let history = lab.api.history([from, to], kind, [begin, end], &QUANTILES)?;
+                let history = lab
+                    .api
+                    .history([from, to], kind, [begin, end], &QUANTILES)?;
                 measured.insert((from.clone(), to.clone(), kind), sum(kind, &history)?);
             }
         }
@@ -274,16 +297,18 @@ fn ask(lab: &Lab<'_>, begin: Timestamp) -> anyhow::Result<BTreeMap<Path, Measure
 /// A history of one point, or of none.
 fn sum(kind: ProbeKind, history: &v1::LinkHistory) -> anyhow::Result<Measured> {
     let [point] = history.points.as_slice() else {
-        ensure!(history.points.is_empty(), "a history of more than one point");
+        ensure!(
+            history.points.is_empty(),
+            "a history of more than one point"
+        );
         return Ok(Measured::default());
     };
     let directions = point.directions.filter(|_| kind == ProbeKind::Stamp);
     Ok(Measured {
         answered: point.answered,
         lost: point.unanswered,
-        lost_where: directions.map(|of| {
-            [of.forward.lost, of.backward.lost, of.lost_unknown].map(u64::from)
-        }),
+        lost_where: directions
+            .map(|of| [of.forward.lost, of.backward.lost, of.lost_unknown].map(u64::from)),
         reordered: directions
             .map(|of| [of.forward.reordered, of.backward.reordered].map(u64::from)),
         rtt_us: point.rtt.as_ref().and_then(|rtt| {

@@ -27,5 +27,8 @@ fn agents_and_a_witness_in_the_network_agree_on_every_path() {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{told}\n{failed}");
-    assert!(told.lines().filter(|line| line.starts_with('|')).count() >= 90, "{told}");
+    assert!(
+        told.lines().filter(|line| line.starts_with('|')).count() >= 90,
+        "{told}"
+    );
 }

@@ -7,7 +7,11 @@
 use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
 use leeward_common::{
-    histogram::Schema, id::RegionId, report::Window, time::Timestamp, wire::batch,
+    histogram::Schema,
+    id::RegionId,
+    report::{ProbeKind, Window},
+    time::Timestamp,
+    wire::batch,
 };
 
 use super::plan::{Plan, Source};
@@ -20,7 +24,10 @@ use crate::{
     },
     store::{
         self, Read, StoreError,
-        key::{self, Column, Position, path::Grain},
+        key::{
+            self, Column, Position,
+            path::{Grain, PathKey},
+        },
         record::v1::{BatchAt, Mark},
     },
 };
@@ -78,13 +85,22 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// A link, by its ends.
+/// A link, by its ends, and by how it is probed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Link {
     /// Whose agents measure.
     pub from: RegionId,
     /// Whom they measure.
     pub to: RegionId,
+    /// By which kind of probe; `None` for all together.
+    pub kind: Option<ProbeKind>,
+}
+
+impl Link {
+    /// Whether a path between its ends, of these bytes, is among those that count.
+    fn counts(&self, path: &[u8]) -> bool {
+        self.kind.is_none() || PathKey::kind(path) == self.kind
+    }
 }
 
 /// Reads a history. `go_on` is asked now and then.
@@ -185,6 +201,9 @@ impl Reading<'_> {
         let Some(point) = self.plan.point(start) else {
             return;
         };
+        if !self.link.counts(&key[4..key.len() - 1]) {
+            return;
+        }
         match code::decode(schema, value) {
             Ok(sum) => self.add(point, |into| into.add(&sum)),
             Err(_) => self.found.unreadable += 1,
@@ -294,7 +313,8 @@ impl Reading<'_> {
         let link = Grain::Hour.link_key(Timestamp::EPOCH, &self.link.from, &self.link.to);
         for (row, report) in &batch.rows {
             let path = paths.get(*row as usize)?;
-            if path.starts_with(&link[4..]) && is_row(position, batch.window, path) {
+            let counts = path.starts_with(&link[4..]) && self.link.counts(path);
+            if counts && is_row(position, batch.window, path) {
                 self.add(point, |into| into.report(report));
             }
         }

@@ -26,6 +26,7 @@ fn link() -> Link {
     Link {
         from: RegionId::parse("iad").unwrap(),
         to: RegionId::parse("dub").unwrap(),
+        kind: None,
     }
 }
 

@@ -23,6 +23,7 @@ pub fn history(now: Timestamp, link: &Link, plan: &Plan, quantiles: &[f64]) -> L
     LinkHistory {
         from: link.from.clone(),
         to: link.to.clone(),
+        kind: link.kind,
         start: plan.start.into(),
         end: plan.end.into(),
         step_ms: super::milliseconds(plan.step),

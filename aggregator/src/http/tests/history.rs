@@ -151,3 +151,27 @@ async fn what_is_too_much_or_makes_no_sense_is_refused_with_what_to_do() {
         .problem(404);
     assert_eq!(problem.near, ["oregon"]);
 }
+
+#[tokio::test]
+async fn the_kinds_of_probes_make_up_the_whole() {
+    let (aggregator, _) = measured();
+    let answered =
+        |history: LinkHistory| -> u64 { history.points.iter().map(|point| point.answered).sum() };
+    for step in ["30s", "1m"] {
+        let all = answered(
+            ask(&aggregator, &format!("?start=-10m&step={step}"))
+                .await
+                .json(),
+        );
+        let mut by_kind = 0;
+        for kind in ["icmp", "tcp_syn", "stamp"] {
+            let query = format!("?start=-10m&step={step}&kind={kind}");
+            let history: LinkHistory = ask(&aggregator, &query).await.json();
+            assert_eq!(history.kind.map(|kind| kind.as_str()), Some(kind));
+            by_kind += answered(history);
+        }
+        assert_eq!((all, by_kind), (360, 360), "{step}");
+    }
+    let odd = ask(&aggregator, "?kind=udp").await;
+    assert_eq!(odd.status, StatusCode::BAD_REQUEST);
+}

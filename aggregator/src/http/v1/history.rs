@@ -19,6 +19,7 @@ use leeward_common::{
         v1::{HistoryPoint, LinkHistory, When},
     },
     config::Span,
+    report::ProbeKind,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -60,6 +61,8 @@ pub(in crate::http) struct Which {
     /// How long a point is, like `1s`, `1m`, `1h`; about 360 points if left out. Points begin at multiples of it.
     #[param(value_type = Option<String>)]
     step: Option<Span>,
+    /// `icmp`, `tcp_syn` or `stamp`: by this kind of probe alone; all together if left out.
+    kind: Option<ProbeKind>,
     /// Which quantiles of the round-trip times, 0 to 1, separated by commas; `0.5,0.9,0.99` if left out.
     quantiles: Option<String>,
     /// A heat map of at most so many rows (200), besides.
@@ -107,7 +110,8 @@ pub(in crate::http) async fn history(
     let Query(which) = which.map_err(|error| super::malformed(&error))?;
     let now = Now::of(&app.shared);
     let (from, to) = super::network::ends(&now.view.policy, &from, &to)?;
-    let link = Link { from, to };
+    let kind = which.kind;
+    let link = Link { from, to, kind };
     let asked = which.sound(&app, &now)?;
     let format = which.format.unwrap_or_else(|| accepted(&headers));
     let found = find(&app, link.clone(), asked.plan).await?;

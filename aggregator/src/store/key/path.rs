@@ -148,6 +148,14 @@ impl PathKey {
         bytes
     }
 
+    /// How the path of these bytes is probed; `None` if they are none.
+    #[must_use]
+    pub fn kind(bytes: &[u8]) -> Option<ProbeKind> {
+        let number = bytes.len().checked_sub(2).and_then(|at| bytes.get(at))?;
+        let mut kinds = ProbeKind::ALL.into_iter();
+        kinds.find(|known| kind_number(*known) == *number)
+    }
+
     /// The path of these bytes; `None` if they are none.
     #[must_use]
     pub fn parse(mut bytes: &[u8]) -> Option<Self> {
@@ -158,14 +166,13 @@ impl PathKey {
         };
         let agent = AgentId::parse(text(&mut bytes)?).ok()?;
         let target = TargetId::parse(text(&mut bytes)?).ok()?;
-        let &[kind, schema] = bytes else { return None };
-        let mut kinds = ProbeKind::ALL.into_iter();
+        let &[_, schema] = bytes else { return None };
         Some(Self {
             from,
             to,
             agent,
             target,
-            kind: kinds.find(|known| kind_number(*known) == kind)?,
+            kind: Self::kind(bytes)?,
             schema: Schema::from_number(schema)?,
         })
     }

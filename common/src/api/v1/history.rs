@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Directions, Time};
-use crate::{id::RegionId, ratio::Ratio};
+use crate::{id::RegionId, ratio::Ratio, report::ProbeKind};
 
 /// What a directed link did over a span of time, point by point. Every figure is exact: sums, extremes, and quantiles of all
 /// samples as far as the histograms' buckets tell them apart (0.8 %, or 0.1 % where three digits are measured).
@@ -14,6 +14,9 @@ pub struct LinkHistory {
     pub from: RegionId,
     /// Whom they measure.
     pub to: RegionId,
+    /// The kind of probe that it is limited to; absent where all count together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ProbeKind>,
     /// Where the first point begins: the start that was asked for, or before it.
     pub start: Time,
     /// Where the last point ends.
