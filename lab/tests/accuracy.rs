@@ -1,6 +1,5 @@
 //! Do agents measure what happens? Every probe of a short life in fifteen impaired links, as the agents account for it
 //! and as the emulated network saw it.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{path::Path, process::Command};
 
