@@ -102,6 +102,8 @@ pub struct Leaving {
     pub flow: u8,
     /// The how-manieth probe of the flow.
     pub nth: u32,
+    /// Of a SYN: the sequence number of the reset that ends what the last SYN by the same port may have left half open.
+    pub reset: Option<u32>,
 }
 
 /// What came of a connection that the kernel was asked for in place of a SYN.
@@ -357,7 +359,23 @@ impl Tracker {
             source_port: self.first_port + u16::from(flow),
             flow,
             nth,
+            reset: self.half_open(row, sequence, flow),
         }
+    }
+
+    /// What ends the connection that the last SYN by the same port began. Whether it was answered does not matter: this
+    /// host's own reset may be lost as any packet.
+    fn half_open(&self, row: u32, sequence: u32, flow: u8) -> Option<u32> {
+        let line = &self.lines[row as usize];
+        if line.kind != ProbeKind::TcpSyn {
+            return None;
+        }
+        let mut before = (1..self.depth as u32).map_while(|back| sequence.checked_sub(back));
+        let last = before.find(|&earlier| line.rotation.turn(earlier).flow == flow)?;
+        let probe = &self.probes[place(self.depth, row, last)];
+        let identity = self.key.identity(line.slot, last, probe.wall_ns);
+        let was_sent = probe.sequence == last && probe.wall_ns > 0;
+        was_sent.then(|| identity.syn_sequence().wrapping_add(1))
     }
 
     /// The kernel refused a probe that was to leave.

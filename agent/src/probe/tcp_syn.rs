@@ -2,7 +2,8 @@
 //!
 //! The SYN looks as Linux would send it: some firewalls drop a SYN without options. Its sequence number is half of the
 //! probe's token, and the answer proves itself by acknowledging it. Nobody here listens for the answer, so the kernel
-//! resets what the peer would open: the peer keeps no half-open connection.
+//! resets what the peer would open; and before a port is used again, so do we ([`Reset`]): the peer keeps no half-open
+//! connection.
 
 use std::net::Ipv4Addr;
 
@@ -70,6 +71,50 @@ impl Syn {
         bytes[26..28].copy_from_slice(&[8, 10]);
         bytes[28..32].copy_from_slice(&self.time.to_be_bytes());
         bytes[36..40].copy_from_slice(&[1, 3, 3, WINDOW_SCALE]);
+        bytes
+    }
+}
+
+/// A reset that ends what an earlier SYN may have left half open.
+///
+/// A target that has answered a SYN drops others from the same port until it is told that nothing comes of the first
+/// (RFC 9293 section 3.10.7.4: in SYN-RECEIVED a segment outside the window is not accepted). This host's kernel tells it, once
+/// it has the answer; but it has none while the answer is under way or when it was lost, and what it tells may be lost too. So
+/// every SYN is preceded by a reset for the one before: else losses would beget losses, and no port could be used
+/// twice within a round trip.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Reset {
+    /// Our port.
+    pub source_port: u16,
+    /// The target's port.
+    pub port: u16,
+    /// The sequence number: that of the earlier SYN plus one, all that a target accepts (RFC 5961 section 3.2).
+    pub sequence: u32,
+}
+
+/// Length of a reset, from the TCP header on.
+pub const RESET_BYTES: usize = 20;
+
+impl Reset {
+    /// The reset over IPv4.
+    #[must_use]
+    pub fn encode_v4(&self, from: Ipv4Addr, to: Ipv4Addr) -> [u8; RESET_BYTES] {
+        let mut bytes = self.encode_v6();
+        let tail = [0, 6, 0, RESET_BYTES as u8];
+        let sum = checksum(&[&from.octets(), &to.octets(), &tail, &bytes]);
+        bytes[16..18].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    /// The reset over IPv6, its checksum left to the kernel (RFC 3542 section 3.1).
+    #[must_use]
+    pub fn encode_v6(&self) -> [u8; RESET_BYTES] {
+        let mut bytes = [0; RESET_BYTES];
+        bytes[0..2].copy_from_slice(&self.source_port.to_be_bytes());
+        bytes[2..4].copy_from_slice(&self.port.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[12] = ((RESET_BYTES / 4) as u8) << 4;
+        bytes[13] = RST;
         bytes
     }
 }
@@ -164,6 +209,24 @@ mod tests {
         bytes[12] = 5 << 4;
         bytes[13] = flags;
         bytes
+    }
+
+    #[test]
+    fn a_reset_has_these_bytes() {
+        let reset = Reset {
+            source_port: 61_000,
+            port: 443,
+            sequence: 0x0102_0305,
+        };
+        let golden = [
+            0xee, 0x48, 1, 0xbb, 1, 2, 3, 5, 0, 0, 0, 0, 0x50, 4, 0, 0, 0, 0, 0, 0,
+        ];
+        assert_eq!(reset.encode_v6(), golden);
+        let bytes = reset.encode_v4(FROM, TO);
+        let theirs = TcpPacket::new(&bytes).unwrap();
+        let sum = tcp::ipv4_checksum(&theirs, &FROM, &TO);
+        assert_eq!((theirs.get_checksum(), sum == 0), (sum, false));
+        assert_eq!(theirs.get_flags(), tcp::TcpFlags::RST);
     }
 
     #[test]

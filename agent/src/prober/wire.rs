@@ -20,7 +20,7 @@ use crate::{
         NotAnAnswer,
         icmp::{self, Echo},
         stamp::{ErrorEstimate, Format, Key, Refusal, Reply, Request, Stamp},
-        tcp_syn::{self, Syn},
+        tcp_syn::{self, Reset, Syn},
         token::TokenKey,
     },
     tracker::{Arrival, Connected, Departure, Leaving, Tracker, directions},
@@ -92,12 +92,12 @@ impl Clock {
     }
 }
 
-/// Which probe the how-manieth packet of a socket was.
+/// What the how-manieth packet of a socket was.
 #[derive(Clone, Copy, Debug)]
 struct Awaited {
     id: u32,
-    slot: u32,
-    sequence: u32,
+    /// Slot and sequence of the probe; `None` of a packet that is none, whose stamp nobody wants.
+    probe: Option<(u32, u32)>,
 }
 
 /// A socket and the transmit stamps that it owes us.
@@ -204,6 +204,21 @@ impl Wire {
         };
         let checksum = self.key.echo_checksum(flow);
         let label = self.key.flow_label(flow);
+        if let Some(sequence) = leaving.reset {
+            let reset = Reset {
+                source_port: syn.source_port,
+                port: syn.port,
+                sequence,
+            };
+            let sent = match leaving.address {
+                IpAddr::V4(to) => {
+                    let packet = reset.encode_v4(source, to);
+                    port.send(leaving, label, Some(source.into()), &packet)
+                }
+                IpAddr::V6(_) => port.send(leaving, label, None, &reset.encode_v6()),
+            };
+            port.count(&sent, None, now_ns, &mut self.stamps, tracker);
+        }
         let sent = match (leaving.kind, leaving.address) {
             (ProbeKind::Icmp, IpAddr::V4(_)) => {
                 port.send(leaving, label, None, &echo.encode_v4(checksum))
@@ -234,16 +249,8 @@ impl Wire {
                 )
             }
         };
-        match &sent {
-            Ok(()) => port.await_stamp(leaving, now_ns),
-            // Without a route the packet did not get as far as being counted.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
-                ) => {}
-            Err(_) => port.restart_stamps(&mut self.stamps, tracker),
-        }
+        let probe = Some((identity.slot, identity.sequence));
+        port.count(&sent, probe, now_ns, &mut self.stamps, tracker);
         sent
     }
 
@@ -368,16 +375,33 @@ impl Port {
         message::send(fd, SocketAddr::new(leaving.address, number), source, packet)
     }
 
-    fn await_stamp(&mut self, leaving: &Leaving, now_ns: u64) {
+    /// Keeps count of packets as the kernel does.
+    fn count(
+        &mut self,
+        sent: &io::Result<()>,
+        probe: Option<(u32, u32)>,
+        now_ns: u64,
+        stamps: &mut Inbox,
+        tracker: &mut Tracker,
+    ) {
+        match sent {
+            Ok(()) => self.await_stamp(probe, now_ns),
+            // Without a route the packet did not get as far as being counted.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
+                ) => {}
+            Err(_) => self.restart_stamps(stamps, tracker),
+        }
+    }
+
+    fn await_stamp(&mut self, probe: Option<(u32, u32)>, now_ns: u64) {
         if self.awaited.is_empty() {
             self.awaited = vec![None; STAMPS_AWAITED];
         }
         let id = self.sent;
-        self.awaited[id as usize % STAMPS_AWAITED] = Some(Awaited {
-            id,
-            slot: leaving.identity.slot,
-            sequence: leaving.identity.sequence,
-        });
+        self.awaited[id as usize % STAMPS_AWAITED] = Some(Awaited { id, probe });
         self.sent = id.wrapping_add(1);
         self.owed = self.owed.saturating_add(1);
         self.last_sent_ns = now_ns;
@@ -506,8 +530,11 @@ impl Port {
                 let place = self.awaited.get_mut(sent.id as usize % STAMPS_AWAITED);
                 let awaited =
                     place.and_then(|place| place.take_if(|awaited| awaited.id == sent.id));
-                let fits = awaited
-                    .is_some_and(|a| tracker.stamp(a.slot, a.sequence, sent.stamp_ns).is_ok());
+                let fits = awaited.is_some_and(|awaited| {
+                    awaited.probe.is_none_or(|(slot, sequence)| {
+                        tracker.stamp(slot, sequence, sent.stamp_ns).is_ok()
+                    })
+                });
                 if !fits {
                     tracker.counters_mut().tx_stamps_unfit += 1;
                     all = Fit::No;

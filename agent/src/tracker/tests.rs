@@ -188,6 +188,25 @@ fn counts(tracker: &mut Tracker, end_ns: u64, row: u32) -> Counts {
 use leeward_common::report::Counts;
 
 #[test]
+fn a_syn_by_a_port_that_was_used_before_first_ends_what_the_earlier_one_began() {
+    let mut plan = plan_of(vec![
+        planned(ProbeKind::TcpSyn, "192.0.2.1"),
+        planned(ProbeKind::Icmp, "192.0.2.1"),
+    ]);
+    plan.flows = 3;
+    let mut tracker = tracker_of(&plan);
+    let mut last = std::collections::BTreeMap::new();
+    for nth in 0..60 {
+        let leaving = tracker.depart(0, departure(nth * 20 * MS));
+        assert_eq!(leaving.reset, last.get(&leaving.source_port).copied());
+        let next = leaving.identity.syn_sequence().wrapping_add(1);
+        last.insert(leaving.source_port, next);
+        assert_eq!(tracker.depart(1, departure(nth * 20 * MS)).reset, None);
+    }
+    assert_eq!(last.len(), 3);
+}
+
+#[test]
 fn an_answer_from_elsewhere_or_with_another_token_is_a_stray_and_no_sample() {
     let plan = plan();
     let mut tracker = tracker_of(&plan);
