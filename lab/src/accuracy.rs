@@ -203,10 +203,11 @@ impl Row {
     }
 
     /// Probes that reach their target and are not answered are our own doing, but for one in a hundred that a busy host may
-    /// drop; and of SYNs those whose port was kept by an earlier one because two resets in a row were lost.
+    /// drop; and of SYNs those whose port the target keeps half open because two resets in a row were lost, and those that
+    /// follow until the target asks again.
     fn not_answered_at_most(&self) -> u64 {
         let loss = self.told[0].loss.get();
-        (self.seen.sent as f64 * (loss * loss + 0.01)).ceil() as u64 + 1
+        (self.seen.sent as f64 * (3.0 * loss * loss + 0.01)).ceil() as u64 + 1
     }
 
     /// By how much a measured quantile exceeds what the witness saw, microseconds.
