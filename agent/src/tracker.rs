@@ -370,7 +370,7 @@ impl Tracker {
         if line.kind != ProbeKind::TcpSyn {
             return None;
         }
-        let mut before = (1..self.depth as u32).map_while(|back| sequence.checked_sub(back));
+        let mut before = (1..self.depth).map_while(|back| sequence.checked_sub(back));
         let last = before.find(|&earlier| line.rotation.turn(earlier).flow == flow)?;
         let probe = &self.probes[place(self.depth, row, last)];
         let identity = self.key.identity(line.slot, last, probe.wall_ns);

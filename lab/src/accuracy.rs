@@ -192,9 +192,9 @@ impl Row {
             .is_none_or(|[forward, backward, unknown]| {
                 let unlocated =
                     open + unknown + measured.lost.saturating_sub(forward + backward + unknown);
-                forward <= seen.lost_forward
+                forward <= seen.lost_forward + self.misplaced_at_most()
                     && backward <= seen.lost_backward + seen.not_answered
-                    && seen.lost_forward - forward <= unlocated
+                    && seen.lost_forward.saturating_sub(forward) <= unlocated
             });
         ended <= seen.sent
             && near(measured.answered, seen.answered)
@@ -208,6 +208,13 @@ impl Row {
     fn not_answered_at_most(&self) -> u64 {
         let loss = self.told[0].loss.get();
         (self.seen.sent as f64 * (3.0 * loss * loss + 0.01)).ceil() as u64 + 1
+    }
+
+    /// Of probes whose request was overtaken and whose reply was then lost, the next reply says what it would say if the
+    /// request had been lost.
+    fn misplaced_at_most(&self) -> u64 {
+        let overtaken = self.told[0].reorder.get();
+        (2.0 * overtaken * self.seen.lost_backward as f64).ceil() as u64
     }
 
     /// By how much a measured quantile exceeds what the witness saw, microseconds.

@@ -48,8 +48,10 @@ struct Sighting {
     is_reply: bool,
     /// What routers hash beside the addresses: a port, or an identifier.
     flow: u16,
-    /// What the probe is known by within its flow. Of STAMP it is the sequence number.
+    /// What the probe is known by within its flow.
     id: u64,
+    /// The place among those that were sent this way, as its sender counts: a reflector counts anew.
+    order: u64,
 }
 
 /// What was seen of the probes of one path.
@@ -184,10 +186,10 @@ impl Witness {
             .expected
             .entry((seen.asked, seen.flow, seen.is_reply))
             .or_default();
-        if seen.id < *expected {
+        if seen.order < *expected {
             account.reordered[usize::from(seen.is_reply)] += 1;
         } else {
-            *expected = seen.id + 1;
+            *expected = seen.order + 1;
         }
     }
 
@@ -229,7 +231,7 @@ fn sight(packet: &[u8]) -> Option<Sighting> {
         }
         _ => return None,
     };
-    let (kind, is_reply, flow, id) = match protocol {
+    let (kind, is_reply, flow, id, order) = match protocol {
         1 | 58 => echo(body)?,
         6 => syn(body)?,
         17 => stamp(body)?,
@@ -241,10 +243,11 @@ fn sight(packet: &[u8]) -> Option<Sighting> {
         is_reply,
         flow,
         id,
+        order,
     })
 }
 
-type Seen = (ProbeKind, bool, u16, u64);
+type Seen = (ProbeKind, bool, u16, u64, u64);
 
 fn echo(body: &[u8]) -> Option<Seen> {
     let is_reply = match body.first()? {
@@ -253,7 +256,7 @@ fn echo(body: &[u8]) -> Option<Seen> {
         _ => return None,
     };
     let id = u64::from_be_bytes(array(body, 8)?);
-    Some((ProbeKind::Icmp, is_reply, number(body, 4)?, id))
+    Some((ProbeKind::Icmp, is_reply, number(body, 4)?, id, id))
 }
 
 fn syn(body: &[u8]) -> Option<Seen> {
@@ -263,15 +266,13 @@ fn syn(body: &[u8]) -> Option<Seen> {
     let flags = body.get(13)? & 0x17;
     let at = |at| Some(u32::from_be_bytes(array(body, at)?));
     match flags {
-        SYN => Some((ProbeKind::TcpSyn, false, number(body, 0)?, at(4)?.into())),
+        SYN => {
+            let id = at(4)?.into();
+            Some((ProbeKind::TcpSyn, false, number(body, 0)?, id, id))
+        }
         SYN_ACK | RST_ACK => {
-            let acknowledged = at(8)?.wrapping_sub(1);
-            Some((
-                ProbeKind::TcpSyn,
-                true,
-                number(body, 2)?,
-                acknowledged.into(),
-            ))
+            let id = at(8)?.wrapping_sub(1).into();
+            Some((ProbeKind::TcpSyn, true, number(body, 2)?, id, id))
         }
         _ => None,
     }
@@ -286,8 +287,9 @@ fn stamp(body: &[u8]) -> Option<Seen> {
         STAMP_SEALED.. if from == STAMP_PORT => (true, to, 48),
         _ => return None,
     };
-    let id = u32::from_be_bytes(array(packet, at)?);
-    Some((ProbeKind::Stamp, is_reply, flow, id.into()))
+    let number_at = |at| array(packet, at).map(u32::from_be_bytes);
+    let (id, order) = (number_at(at)?, number_at(0)?);
+    Some((ProbeKind::Stamp, is_reply, flow, id.into(), order.into()))
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u16> {
