@@ -17,6 +17,7 @@
 //! - [`bgp`]: what routers tell about the prefixes that regions are reached by.
 //! - [`checks`]: asking services in other regions for an answer, on a thread of its own.
 //! - [`errands`]: what may be ordered beside the mesh, and the way to those who find it out.
+//! - [`trace`]: routes and the largest packet that comes through, on a thread of its own, when ordered.
 //! - [`answer`]: the open port that meets other agents' SYN probes.
 //! - [`status`] and [`metrics`]: how the agent fares, for the host it runs on. [`process`]: what it uses.
 //! - [`ping`]: a look at one moment, for a person.
@@ -46,6 +47,7 @@ pub mod run;
 pub mod schedule;
 pub mod spool;
 pub mod status;
+pub mod trace;
 pub mod tracker;
 pub mod uplink;
 pub mod window;

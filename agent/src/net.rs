@@ -5,6 +5,7 @@
 //! - [`guarding`]: what keeps strangers from the TCP connections of routers.
 //! - [`message`]: one packet out; many packets in, with their time stamps; transmit stamps back from the error queue.
 //! - [`reflecting`]: the UDP sockets of the STAMP reflector.
+//! - [`tracing`]: the sockets of traces.
 //! - [`clock`]: monotonic and wall clock read side by side, so that a step of the wall clock is noticed.
 //! - [`wake`]: sleeping until a packet, a moment or a call from another thread.
 
@@ -15,4 +16,5 @@ pub mod guarding;
 pub mod message;
 pub mod reflecting;
 pub mod sockets;
+pub mod tracing;
 pub mod wake;

@@ -40,7 +40,7 @@ pub enum NotAnAnswer {
 }
 
 /// The `N` bytes at `at`.
-fn take<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], NotAnAnswer> {
+pub(crate) fn take<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], NotAnAnswer> {
     bytes
         .get(at..)
         .and_then(|rest| rest.first_chunk::<N>())
@@ -48,16 +48,16 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], NotAnAnswer>
         .ok_or(NotAnAnswer::Truncated)
 }
 
-fn take_u16(bytes: &[u8], at: usize) -> Result<u16, NotAnAnswer> {
+pub(crate) fn take_u16(bytes: &[u8], at: usize) -> Result<u16, NotAnAnswer> {
     take(bytes, at).map(u16::from_be_bytes)
 }
 
-fn take_u32(bytes: &[u8], at: usize) -> Result<u32, NotAnAnswer> {
+pub(crate) fn take_u32(bytes: &[u8], at: usize) -> Result<u32, NotAnAnswer> {
     take(bytes, at).map(u32::from_be_bytes)
 }
 
 /// The bytes behind an IPv4 header, and the header's protocol.
-fn behind_ipv4(bytes: &[u8]) -> Result<(u8, &[u8]), NotAnAnswer> {
+pub(crate) fn behind_ipv4(bytes: &[u8]) -> Result<(u8, &[u8]), NotAnAnswer> {
     let [version_and_length] = take(bytes, 0)?;
     let length = usize::from(version_and_length & 0x0f) * 4;
     if version_and_length >> 4 != 4 || length < 20 {

@@ -47,6 +47,7 @@ use crate::{
     random,
     reflector::{Reflector, ReflectorConfig, ReflectorSockets},
     status::{self, Health, Pages},
+    trace::Tracer,
     uplink::{Order, Setup, Uplink, WINDOWS_MAX, figures::UplinkFigures},
 };
 
@@ -95,7 +96,7 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
     };
     let reflecting = bind_reflector(&config.stamp);
     let routers = privilege::bind(|| live::Bound::bind(&config.bgp))?;
-    let sockets = privilege::open_sockets(&prober_config)?;
+    let mut sockets = privilege::open_sockets(&prober_config)?;
     for missing in sockets.missing() {
         warn!(%missing, "some probes are not possible");
     }
@@ -112,6 +113,7 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
         )
     })?;
     let (out, windows) = mpsc::channel(WINDOWS_MAX);
+    let tracer = Tracer::new(sockets.take_tracing(), &prober_config);
     let prober = Prober::start(sockets, prober_config, out)?;
     let reflector = reflecting.map(|sockets| {
         Reflector::start(
@@ -138,12 +140,24 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
         file.to_owned(),
         config,
         credentials,
-        prober,
-        reflector,
-        stamp_key,
-        windows,
+        Measuring {
+            prober,
+            reflector,
+            stamp_key,
+            windows,
+            tracer,
+        },
         Listening { answers, routers },
     ))
+}
+
+/// What measures, and what comes of it.
+struct Measuring {
+    prober: ProberHandle,
+    reflector: Option<Arc<Reflector>>,
+    stamp_key: Option<Key>,
+    windows: mpsc::Receiver<ClosedWindow>,
+    tracer: Tracer,
 }
 
 /// Sockets for TCP connections.
@@ -204,24 +218,32 @@ async fn serve(
     file: PathBuf,
     config: Config,
     credentials: Credentials,
-    prober: ProberHandle,
-    reflector: Option<Arc<Reflector>>,
-    stamp_key: Option<Key>,
-    windows: mpsc::Receiver<ClosedWindow>,
+    measuring: Measuring,
     listening: Listening,
 ) -> anyhow::Result<()> {
+    let Measuring {
+        prober,
+        reflector,
+        stamp_key,
+        windows,
+        tracer,
+    } = measuring;
     let status_listener = bind_status(config.status_listen).await?;
     let (credentials, believed) = watch::channel(Arc::new(credentials));
     let prober = Arc::new(prober);
     let checker = Checker::start(&config.checks)?;
     let (finder, found) = mpsc::channel(errands::FOUND_MAX);
     let surveyor = start_surveyor(&config, stamp_key, finder.clone());
+    let (traces, ordered) = mpsc::channel(errands::TRACES_MAX);
+    tracer
+        .start(ordered, finder.clone())
+        .context("cannot start the thread that traces")?;
     let routing = match config.bgp.is_enabled() {
         true => Some(live::start(&config.bgp, listening.routers, finder)?),
         false => None,
     };
     let errands = Errands {
-        traces: None,
+        traces: Some(traces),
         surveyor: surveyor.clone(),
         found,
     };

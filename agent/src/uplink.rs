@@ -44,6 +44,7 @@ use crate::{
     config::Config,
     credentials::Credentials,
     errands::Errands,
+    limiter::Limiter,
     mesh::{Admitted, Union},
     prober::{
         ClosedWindow, Counters, Modes, Plan, PlanError, PlannedPath, ProberHandle,
@@ -180,6 +181,8 @@ pub struct Uplink<P> {
     spool: Spool,
     results: Results,
     errands: Errands,
+    /// How many orders are answered.
+    orders: Limiter,
     aggregators: Vec<Connection>,
     events: mpsc::Receiver<(usize, Event)>,
     sessions: JoinSet<()>,
@@ -251,6 +254,7 @@ impl<P: Probing> Uplink<P> {
             ),
             results: Results::new(checker, config.checks.allowed),
             errands,
+            orders: Limiter::new(orders::ORDERS_PER_SECOND),
             aggregators: config
                 .aggregators
                 .into_iter()

@@ -17,6 +17,7 @@
 //! - [`replay`]: the same for any stretch of the past, compared with what was decided then.
 //! - [`shadow`]: another policy beside the one in force, which only records what it would do.
 //! - [`shared`]: what the HTTP API sees of all this; [`http`] is the API.
+//! - [`trace`]: who is asked to trace a route, and when one is ordered without anybody asking.
 //! - [`metrics`]: every Prometheus name.
 //! - [`run`]: puts the parts together and takes them apart again.
 
@@ -38,6 +39,7 @@ pub mod run;
 pub mod shadow;
 pub mod shared;
 pub mod store;
+pub mod trace;
 pub mod turn;
 
 /// The build, for people: shown to agents and written into snapshots.

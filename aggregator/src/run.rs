@@ -46,6 +46,7 @@ use crate::{
     shadow::{self, ShadowFile},
     shared::{Published, Readiness, Shared, State},
     store::{Store, rocks::Rocks},
+    trace,
     turn::{Outlets, Turn, TurnHandle},
 };
 
@@ -93,6 +94,7 @@ pub struct Running {
     rollup: JoinHandle<()>,
     end_rollup: watch::Sender<bool>,
     following: task::JoinHandle<()>,
+    tracing: task::JoinHandle<()>,
     progress: Arc<AtomicU64>,
     stopping: watch::Sender<bool>,
 }
@@ -216,6 +218,7 @@ impl Running {
             define(&shared, &read).await?;
         }
         set_shadow(&shared, config.shadow.as_ref()).await?;
+        let tracing = task::spawn(trace::follow(shared.clone()));
         let (stopping, mut stop) = watch::channel(false);
         let api = listener
             .local_addr()
@@ -255,6 +258,7 @@ impl Running {
             rollup,
             end_rollup,
             following,
+            tracing,
             progress,
             stopping,
         })
@@ -344,6 +348,7 @@ impl Running {
         }
         self.endpoint.wait_idle().await;
         self.following.abort();
+        self.tracing.abort();
         self.shared.turn.stop().await;
         self.end_rollup.send_replace(true);
         for thread in [self.turn, self.shadow, self.rollup] {

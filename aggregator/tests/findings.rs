@@ -5,10 +5,16 @@
 
 mod support;
 
-use leeward_aggregator::{ingest::roster::NotOrdered, run::Running};
+use leeward_aggregator::{
+    http::convert::{Moment, trace_outcome, traces},
+    ingest::roster::NotOrdered,
+    run::Running,
+    trace::{self, NoTrace, Wanted},
+};
 use leeward_common::{
-    finding::Finding,
-    id::{AgentId, TargetId},
+    api::v1::OrderState,
+    finding::{Declined, Finding},
+    id::{AgentId, RegionId, TargetId},
     report::ProbeKind,
     wire::{
         findings,
@@ -173,5 +179,86 @@ async fn an_order_goes_to_an_agent_that_takes_orders_and_to_no_other() {
     })
     .await;
     assert_eq!(send("iad-1").await, Err(NotOrdered::Away));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_ordered_is_traced_and_told_with_what_changed() {
+    let installation = Installation::new();
+    let running = installation.start().await;
+    let _dub = installation.agent(running.agents, "dub", "dub-1", 1).await;
+    let mut agent = iad(&installation, &running).await;
+    while agent.mesh().await.targets.is_empty() {}
+    let region = |id| RegionId::parse(id).unwrap();
+    let wanted = Wanted {
+        from: region("iad"),
+        to: region("dub"),
+        kind: None,
+        agent: None,
+        mtu: true,
+    };
+    let shared = &running.shared;
+    let nowhere = Wanted {
+        to: region("pdx"),
+        ..wanted.clone()
+    };
+    let none = trace::order(shared, &nowhere).await;
+    assert!(matches!(none, Err(NoTrace::NoPath { .. })), "{none:?}");
+
+    let outcome = |order| {
+        let view = shared.view.load_full();
+        trace_outcome(&Moment::new(&view, view.now), order)
+    };
+    let routes: [&[&str]; 2] = [&HOPS, &["10.0.7.1", "192.0.2.9"]];
+    let mut orders = Vec::new();
+    for (sequence, hops) in (0..).zip(routes) {
+        let sent = trace::order(shared, &wanted).await.unwrap();
+        assert_eq!(
+            (sent.agent.as_str(), sent.target.as_str()),
+            ("iad-1", "dub-1.v4")
+        );
+        assert_eq!(outcome(sent.order).state, OrderState::Open);
+        let heard = loop {
+            if let FromAggregator::Order(order) = agent.hear().await {
+                break order;
+            }
+        };
+        assert_eq!(heard.order, sent.order);
+        assert!(heard.trace.unwrap().mtu);
+        agent
+            .send_findings(&agent.finding(sequence, sent.order, hops))
+            .await;
+        agent.durable(1).await;
+        orders.push(sent.order);
+    }
+    assert!(orders[0] < orders[1]);
+    assert_eq!(outcome(orders[0]).trace.unwrap().changes, None);
+    let told = outcome(orders[1]);
+    assert_eq!(told.state, OrderState::Done);
+    let trace = told.trace.unwrap();
+    assert_eq!((trace.from, trace.to), (region("iad"), Some(region("dub"))));
+    let changes = trace.changes.unwrap();
+    assert_eq!((changes.len(), changes[0].hop), (1, 1));
+    assert_eq!(trace.hops[0].rtt_median_us, Some(300));
+
+    let mut declined = agent.finding(2, 0, &HOPS);
+    declined.findings = vec![Finding::Declined(Declined {
+        order: 99,
+        reason: "six a\nminute".to_owned(),
+    })];
+    agent.send_findings(&declined).await;
+    agent.durable(1).await;
+    let told = outcome(99);
+    assert_eq!(
+        (told.state, told.reason.as_deref()),
+        (OrderState::Declined, Some("six a minute"))
+    );
+
+    let view = shared.view.load_full();
+    let moment = Moment::new(&view, view.now);
+    let newest = |from, limit| traces(&moment, from, None, limit).traces;
+    assert_eq!(newest(None, 9).len(), 2);
+    assert_eq!(newest(None, 1)[0].order, Some(orders[1]));
+    assert!(newest(Some(&region("dub")), 9).is_empty());
     running.stop().await;
 }

@@ -8,6 +8,7 @@ use leeward_common::{
     audit,
     config::Span,
     id::{AgentId, OverrideId, RegionId, ResourceId, ServiceId, SourceId},
+    report::ProbeKind,
 };
 
 use crate::pki::{self, Host};
@@ -131,6 +132,8 @@ pub enum Command {
     },
     /// Make a copy of the aggregator's store, as it is now.
     Backup(BackupOptions),
+    /// The route of a link, traced now by an agent: hops, loss, round-trip times, the largest packet.
+    Trace(TraceOptions),
     /// The regions.
     Region {
         /// What of them.
@@ -298,6 +301,36 @@ pub enum Command {
         /// The command or topic.
         topic: Vec<String>,
     },
+}
+
+/// `leeward trace …`
+#[derive(Debug, Args)]
+pub struct TraceOptions {
+    /// Whose agent traces.
+    pub from: RegionId,
+    /// To which region.
+    pub to: RegionId,
+    /// By which probes: icmp, tcp_syn or stamp; of those that measure the link the first if left out.
+    #[arg(long, value_parser = probe_kind)]
+    pub kind: Option<ProbeKind>,
+    /// Which agent; any that is connected if left out.
+    #[arg(long)]
+    pub agent: Option<AgentId>,
+    /// Do not look for the largest packet that comes through.
+    #[arg(long)]
+    pub no_mtu: bool,
+    /// The route as it was traced last, without a new trace.
+    #[arg(long, conflicts_with_all = ["kind", "agent", "no_mtu"])]
+    pub last: bool,
+    /// What changed between the last two traces, without a new one.
+    #[arg(long, conflicts_with_all = ["kind", "agent", "no_mtu", "last"])]
+    pub changes: bool,
+}
+
+fn probe_kind(text: &str) -> Result<ProbeKind, String> {
+    let kinds = ProbeKind::ALL;
+    let known = kinds.into_iter().find(|kind| kind.as_str() == text);
+    known.ok_or_else(|| format!("use one of {}", kinds.map(ProbeKind::as_str).join(", ")))
 }
 
 /// `leeward graph …`

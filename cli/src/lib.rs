@@ -9,6 +9,8 @@
 //! - [`client`]: questions to the aggregator; [`events`]: its stream of changes.
 //! - [`output`], [`table`], [`words`]: answers for people and for programs.
 //! - [`status`], [`graph`], [`link`], [`bandwidth`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
+//! - [`status`], [`graph`], [`link`], [`region`], [`agent`], [`failover`], [`signal`]: one command group each.
+//! - [`trace`]: the route of a link, hop by hop.
 //! - [`service`], [`capacity`], [`override_`]: what people define.
 //! - [`placement`], [`readiness`]: what would go where, and whether it could.
 //! - [`policy`]: the policy in force, and one that only records what it would do.
@@ -52,6 +54,7 @@ pub mod simulate;
 pub mod status;
 pub mod table;
 pub mod token;
+pub mod trace;
 pub mod watch;
 pub mod words;
 
@@ -77,6 +80,8 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         } => history::run(cli, &out, (from, to), (*span, *step, *until)),
         Command::Link { from, to, .. } => link::run(cli, &out, from, to),
         Command::Backup(options) => backup::run(cli, &out, options),
+        Command::Link { from, to } => link::run(cli, &out, from, to),
+        Command::Trace(options) => trace::run(cli, &out, options),
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
         Command::Watch(options) => watch::run(cli, &out, options),

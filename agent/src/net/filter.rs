@@ -161,6 +161,29 @@ pub(super) fn tcp_v6(ports: &RangeInclusive<u16>) -> Vec<SockFilter> {
     assemble(&ops)
 }
 
+/// UDP over IPv4: what comes to our ports.
+#[must_use]
+pub(super) fn udp_v4(ports: &[u16]) -> Vec<SockFilter> {
+    udp(vec![Op::IndexHeaderLength(0), Op::LoadHalfAt(2)], ports)
+}
+
+/// UDP over IPv6: what comes to our ports.
+#[must_use]
+pub(super) fn udp_v6(ports: &[u16]) -> Vec<SockFilter> {
+    udp(vec![Op::LoadHalf(2)], ports)
+}
+
+fn udp(mut ops: Vec<Op>, ports: &[u16]) -> Vec<SockFilter> {
+    ops.extend(one_of(ports));
+    ops.extend([
+        Op::Label("accept"),
+        Op::Return(ALL),
+        Op::Label("drop"),
+        Op::Return(0),
+    ]);
+    assemble(&ops)
+}
+
 fn port_and_flags(ports: &RangeInclusive<u16>, load_flags: Op) -> Vec<Op> {
     use crate::probe::tcp_syn::{ACK, RST, SYN};
     vec![

@@ -419,7 +419,7 @@ fn in6_addr(address: Ipv6Addr) -> libc::in6_addr {
     }
 }
 
-fn ipv4(address: libc::in_addr) -> Ipv4Addr {
+pub(super) fn ipv4(address: libc::in_addr) -> Ipv4Addr {
     Ipv4Addr::from(address.s_addr.to_ne_bytes())
 }
 

@@ -22,7 +22,7 @@ use std::{
 use leeward_common::report::ProbeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{connecting::Connector, filter};
+use super::{connecting::Connector, filter, tracing::TraceSockets};
 use crate::{
     flow,
     probe::icmp::{v4, v6},
@@ -124,6 +124,7 @@ pub struct Sockets {
     channels: Vec<Channel>,
     connectors: Vec<Connector>,
     missing: Vec<Missing>,
+    tracing: TraceSockets,
 }
 
 impl Sockets {
@@ -149,6 +150,8 @@ impl Sockets {
         if sockets.channels.is_empty() && sockets.connectors.is_empty() {
             return Err(OpenError(sockets.missing));
         }
+        let stamp_ports = [Family::V4, Family::V6].map(|family| sockets.stamp_ports(family));
+        sockets.tracing = TraceSockets::open(config, stamp_ports);
         Ok(sockets)
     }
 
@@ -210,6 +213,11 @@ impl Sockets {
     /// The open ones, for use, and what connects.
     pub(crate) fn into_parts(self) -> (Vec<Channel>, Vec<Connector>) {
         (self.channels, self.connectors)
+    }
+
+    /// Those of traces; none are left behind.
+    pub fn take_tracing(&mut self) -> TraceSockets {
+        std::mem::take(&mut self.tracing)
     }
 
     /// Those that could not be opened, and why.
@@ -362,7 +370,7 @@ impl Channel {
 }
 
 /// Asks that the flow label of each packet be that of its address. A kernel that refuses chooses labels itself.
-fn takes_labels(socket: &Socket, family: Family) -> bool {
+pub(super) fn takes_labels(socket: &Socket, family: Family) -> bool {
     const IPV6_FLOWINFO_SEND: libc::c_int = 33;
     family == Family::V6
         && set_option(socket, libc::IPPROTO_IPV6, IPV6_FLOWINFO_SEND, &1i32).is_ok()
@@ -420,7 +428,7 @@ fn grow_receive_buffer(socket: &Socket) -> io::Result<usize> {
     socket.recv_buffer_size()
 }
 
-fn drain(socket: &Socket) -> io::Result<()> {
+pub(super) fn drain(socket: &Socket) -> io::Result<()> {
     let mut byte = [mem::MaybeUninit::uninit(); 1];
     loop {
         match socket.recv(&mut byte) {

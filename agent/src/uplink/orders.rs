@@ -12,13 +12,26 @@ use leeward_common::{
         limits, v1,
     },
 };
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{Probing, Uplink, connection::Live, flows::FlowTable};
-use crate::{bandwidth::surveyor::SurveyErrand, errands::TraceErrand, spool::NO_TABLE};
+use crate::{
+    bandwidth::surveyor::SurveyErrand, errands::TraceErrand, net::clock::monotonic_ns,
+    spool::NO_TABLE,
+};
+
+/// Orders that are answered. Each answer takes its place among the batches, so there must not be any number of them.
+pub(super) const ORDERS_PER_SECOND: u32 = 64;
 
 impl<P: Probing> Uplink<P> {
     pub(super) fn on_order(&mut self, order: &v1::Order) {
+        if !self.orders.take(monotonic_ns()) {
+            debug!(
+                order = order.order,
+                "too many orders at once; this one is passed over"
+            );
+            return;
+        }
         let taken = match (&order.trace, &order.bandwidth) {
             (Some(trace), _) => self.on_trace_order(order.order, trace),
             (None, Some(bandwidth)) => {

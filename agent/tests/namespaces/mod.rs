@@ -70,25 +70,14 @@ impl Namespaces {
 
     /// A fresh link takes a moment to carry packets: waits until the other end refuses a connection.
     fn wait_for_link(&self) {
-        let exe = std::env::current_exe().unwrap();
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.a])
-            .arg(exe)
-            .args(["--exact", "namespaces::the_link_is_up"])
-            .env(INSIDE, "1");
-        let status = command.stdout(Stdio::null()).status().unwrap();
-        assert!(
-            status.success(),
-            "the link between the namespaces does not come up"
-        );
+        run_inside(&self.a, "namespaces::the_link_is_up");
     }
 }
 
 /// Run inside by [`Namespaces::wait_for_link`].
 #[test]
 fn the_link_is_up() {
-    if std::env::var_os(INSIDE).is_none() {
+    if !is_inside() {
         return;
     }
     let deadline = Instant::now() + rig::PATIENCE;
@@ -121,6 +110,29 @@ pub fn ip(arguments: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// Whether this is the run inside.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// A test of this program, to be run inside a namespace.
+pub fn test_inside(namespace: &str, test: &str) -> Command {
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", namespace])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1");
+    command
+}
+
+/// Runs a test of this program inside a namespace; it must succeed.
+pub fn run_inside(namespace: &str, test: &str) {
+    let mut command = test_inside(namespace, test);
+    let status = command.stdin(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{test} failed inside its namespace");
+}
+
 /// Runs the test of this name again inside a fresh namespace; true in the run inside.
 pub fn inside(test: &str) -> bool {
     inside_of(test, |_, _| {}, &[])
@@ -129,7 +141,7 @@ pub fn inside(test: &str) -> bool {
 /// The same, after something was done with both namespaces, by their names, and by another command than this program, which
 /// leads to it.
 pub fn inside_of(test: &str, prepare: impl FnOnce(&str, &str), command: &[&str]) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return true;
     }
     let short: String = test.split('_').map(|word| &word[..1]).collect();

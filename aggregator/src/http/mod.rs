@@ -152,6 +152,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(v1::routes::routes))
         .routes(routes!(v1::network::link))
         .routes(routes!(v1::history::history))
+        .routes(routes!(v1::traces::traces, v1::traces::order))
+        .routes(routes!(v1::traces::outcome))
         .routes(routes!(v1::network::regions))
         .routes(routes!(v1::network::region))
         .routes(routes!(v1::agents::agents))

@@ -49,7 +49,7 @@ pub(super) struct MaybeWait {
     /// With If-None-Match: how long to wait for another answer, like `30s`; a minute at most. `Prefer: wait=30` does the
     /// same.
     #[param(value_type = Option<String>)]
-    wait: Option<Span>,
+    pub(super) wait: Option<Span>,
 }
 
 impl Wait {

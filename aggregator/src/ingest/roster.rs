@@ -59,6 +59,8 @@ pub struct Member {
     pub last_seen: Timestamp,
     /// How it fares by its own account, and when it said so.
     pub status: Option<(Timestamp, AgentStatus)>,
+    /// The mesh that it should have; `None` before the first.
+    pub mesh: Option<Arc<Mesh>>,
     /// Version of the mesh that it should have; 0 before the first.
     pub mesh_version: u64,
     /// The newest mesh that it put into force, with the targets that it refused.
@@ -269,6 +271,7 @@ impl Keeper {
                 session: None,
                 last_seen,
                 status: None,
+                mesh: None,
                 mesh_version: 0,
                 mesh_applied: None,
             };
@@ -400,6 +403,7 @@ impl Keeper {
             }),
             last_seen: now,
             status: None,
+            mesh: self.meshes.of(&agent).cloned(),
             mesh_version: self.meshes.of(&agent).map_or(0, |mesh| mesh.version),
             mesh_applied: None,
         };
@@ -465,7 +469,10 @@ impl Keeper {
             warn!(%agent, limit = limits::CHECKS, "there are more checks than an agent can be asked for; name fewer regions in `from`");
         }
         for (agent, mesh) in changed {
-            self.change(&agent, |member| member.mesh_version = mesh.version);
+            self.change(&agent, |member| {
+                member.mesh_version = mesh.version;
+                member.mesh = Some(Arc::clone(&mesh));
+            });
             if let Some(line) = self.lines.get(&agent) {
                 line.mesh.send_replace(Some(mesh));
             }

@@ -31,6 +31,7 @@ mod placement;
 mod policy;
 mod replay;
 mod simulation;
+mod trace;
 mod watch;
 
 pub use audit::{Audit, AuditEntry};
@@ -67,6 +68,10 @@ pub use replay::{
 
 pub use simulation::{
     SimulatedSelection, Simulation, SimulationEvent, SimulationLine, SimulationRequest,
+};
+pub use trace::{
+    NewTrace, OrderState, OrderedTrace, Trace, TraceAnswer, TraceChange, TraceEnd, TraceHop,
+    TraceLabel, TraceMtu, TraceOutcome, Traces,
 };
 pub use watch::{
     Doubt, FailoverState, Failovers, Moved, RefusedCandidate, RegionStatus, Reset, Sentence,

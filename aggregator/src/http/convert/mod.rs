@@ -30,6 +30,7 @@ mod services;
 mod signals;
 mod simulation;
 mod stored;
+mod traces;
 mod watch;
 
 pub use agents::{agent, agents};
@@ -39,7 +40,7 @@ pub use defined::{capacity, offer, override_, overrides, reservation, service};
 pub use failover::{decision, evaluated, explanation, failover, moved};
 pub use faults::{faults, hesitation, hesitations};
 pub use history::{edges, history, history_point};
-pub use network::{graph, link, region, regions};
+pub use network::{graph, link, link_states, region, regions};
 pub use overview::overview;
 pub use placement::placement;
 pub use policy::{policies, shadow_policy, written_policy};
@@ -50,6 +51,7 @@ pub use services::{service_explanation, service_failover, services};
 pub use signals::{signal, signals};
 pub use simulation::simulation;
 pub use stored::{stored, stored_moved};
+pub use traces::{trace_outcome, traces};
 pub use watch::{doubts, failover_state, failovers, regions_status, sentence, service_states};
 
 /// A picture older than this is not acted upon: an aggregator that is well publishes several each second.

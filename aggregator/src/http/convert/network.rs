@@ -16,7 +16,7 @@ use leeward_engine::{
     found::FlowsTold,
     input::Subject,
     select::{self, Ranking, Request},
-    view::{Estimates, Knowledge, LinkView, Pair, WindowView},
+    view::{Estimates, Knowledge, Link as LinkKey, LinkView, Pair, WindowView},
     weight,
 };
 
@@ -102,6 +102,15 @@ pub(super) fn edge(moment: &Moment<'_>, from: &RegionId, to: &RegionId, link: &L
         .map(|sum| sum.total().exp()),
         vantage_points: estimates.vantage_points(view.now, &view.policy),
     }
+}
+
+/// How every measured link fares.
+pub fn link_states<'a>(moment: &'a Moment<'_>) -> impl Iterator<Item = (&'a LinkKey, State)> {
+    let links = moment.view.links.iter();
+    links.map(|(link, view)| {
+        let (from, to) = link;
+        (link, link_state(moment, from, to, &view.estimates))
+    })
 }
 
 /// How a directed link fares: unknown without fresh evidence, bad when nothing is answered lately, degraded when loss

@@ -55,6 +55,7 @@ mod service;
 mod signals;
 mod sockets;
 mod stay;
+mod traces;
 
 /// Nothing here takes longer, unless it never ends.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -21,6 +21,7 @@ pub(super) mod routes;
 pub(super) mod services;
 pub(super) mod signals;
 pub(super) mod simulations;
+pub(super) mod traces;
 pub(super) mod watch;
 
 use std::sync::Arc;
