@@ -153,6 +153,7 @@ fn the_target_answers() {
             "fd78::/16".parse().unwrap(),
         ],
         max_per_second: 10_000,
+        heavy: false,
     };
     let reflector = Reflector::start(ReflectorSockets::bind(STAMP_PORT).unwrap(), config).unwrap();
     println!("ready on {}", reflector.port());

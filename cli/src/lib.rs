@@ -80,7 +80,6 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         } => history::run(cli, &out, (from, to), (*span, *step, *until)),
         Command::Link { from, to, .. } => link::run(cli, &out, from, to),
         Command::Backup(options) => backup::run(cli, &out, options),
-        Command::Link { from, to } => link::run(cli, &out, from, to),
         Command::Trace(options) => trace::run(cli, &out, options),
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
