@@ -22,6 +22,7 @@
 //! - [`run`]: puts the parts together and takes them apart again.
 
 pub mod backup;
+pub mod bandwidth;
 pub mod config;
 pub mod dedupe;
 pub mod definitions;

@@ -160,6 +160,28 @@ fn paths(member: &Member, wanted: &Wanted) -> Vec<Candidate> {
 ///
 /// Returns why none can: what the last one said.
 pub async fn order(shared: &Shared, wanted: &Wanted) -> Result<Sent, NoTrace> {
+    let what = |order, target: &TargetId, kind| Order {
+        order,
+        trace: Some(TraceOrder {
+            target: target.clone(),
+            kind,
+            mtu: wanted.mtu,
+        }),
+        bandwidth: None,
+    };
+    send(shared, wanted, what).await
+}
+
+/// Sends an order about a path, as `what` makes it of a number, a target and a kind, to the first agent that can be told.
+///
+/// # Errors
+///
+/// Returns why none can: what the last one said.
+pub async fn send(
+    shared: &Shared,
+    wanted: &Wanted,
+    what: impl Fn(u64, &TargetId, ProbeKind) -> Order,
+) -> Result<Sent, NoTrace> {
     let found = candidates(&shared.roster.load(), wanted)?;
     let mut why = NotOrdered::Away;
     let mut asked = None;
@@ -175,19 +197,12 @@ pub async fn order(shared: &Shared, wanted: &Wanted) -> Result<Sent, NoTrace> {
         }
         asked = Some(agent.clone());
         let order = next_number(shared.clock.now());
-        let trace = TraceOrder {
-            target: target.clone(),
-            kind,
-            mtu: wanted.mtu,
-        };
-        let trace = Some(trace);
-        match shared
+        let sent = shared
             .orders
-            .order(agent.clone(), Order { order, trace })
-            .await
-        {
+            .order(agent.clone(), what(order, &target, kind));
+        match sent.await {
             Ok(()) => {
-                info!(order, %agent, %target, %kind, "a trace is ordered");
+                info!(order, %agent, %target, %kind, "an order is on its way");
                 return Ok(Sent {
                     order,
                     agent,

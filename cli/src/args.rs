@@ -134,6 +134,8 @@ pub enum Command {
     Backup(BackupOptions),
     /// The route of a link, traced now by an agent: hops, loss, round-trip times, the largest packet.
     Trace(TraceOptions),
+    /// How much a link carries, measured now by an agent: three quantities, each with its method, bounds and cost.
+    Bandwidth(BandwidthOptions),
     /// The regions.
     Region {
         /// What of them.
@@ -301,6 +303,21 @@ pub enum Command {
         /// The command or topic.
         topic: Vec<String>,
     },
+}
+
+/// What `leeward bandwidth` measures.
+#[derive(Args, Debug)]
+pub struct BandwidthOptions {
+    /// Whose agent measures.
+    pub from: RegionId,
+    /// Whom it measures.
+    pub to: RegionId,
+    /// By a heavy test: 2 seconds and 125 MB at most, if the files of both agents allow it.
+    #[arg(long)]
+    pub heavy: bool,
+    /// How long to wait for it; an agent's budget may make it wait.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub wait: Span,
 }
 
 /// `leeward trace …`

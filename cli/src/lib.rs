@@ -81,6 +81,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Link { from, to, .. } => link::run(cli, &out, from, to),
         Command::Backup(options) => backup::run(cli, &out, options),
         Command::Trace(options) => trace::run(cli, &out, options),
+        Command::Bandwidth(options) => bandwidth::run(cli, &out, options),
         Command::Region { command } => region::run(cli, &out, command),
         Command::Agent { command } => agent::run(cli, &out, command),
         Command::Watch(options) => watch::run(cli, &out, options),

@@ -16,7 +16,10 @@
 //!            └ places    how many may stay
 //! ```
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -37,7 +40,7 @@ use self::{
     auth::BearerScheme,
     v1::{noun, policies::ShadowNoun},
 };
-use crate::shared::Shared;
+use crate::{bandwidth::Uplinks, shared::Shared};
 
 mod answer;
 mod auth;
@@ -73,6 +76,8 @@ struct Parts {
     openapi: String,
     /// Held by whoever works on something long: a replay, a simulation.
     workbench: Arc<Semaphore>,
+    /// Which regions a heavy test takes.
+    uplinks: Mutex<Uplinks>,
 }
 
 /// Where the document of all other routes is.
@@ -90,6 +95,7 @@ impl App {
             readings: Semaphore::new(READINGS),
             openapi: openapi(),
             workbench: Arc::new(Semaphore::new(1)),
+            uplinks: Mutex::default(),
             shared,
         }))
     }
@@ -154,6 +160,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(v1::history::history))
         .routes(routes!(v1::traces::traces, v1::traces::order))
         .routes(routes!(v1::traces::outcome))
+        .routes(routes!(v1::bandwidth::order))
+        .routes(routes!(v1::bandwidth::outcome))
         .routes(routes!(v1::network::regions))
         .routes(routes!(v1::network::region))
         .routes(routes!(v1::agents::agents))

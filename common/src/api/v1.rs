@@ -606,7 +606,6 @@ pub struct Link {
     pub flows: Vec<PathFlows>,
     /// How much it carries: three quantities, as each agent of the region found them; absent where nobody measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub bandwidth: Vec<LinkBandwidth>,
 }
 

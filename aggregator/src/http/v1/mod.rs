@@ -3,6 +3,7 @@
 pub(super) mod agents;
 pub(super) mod audit;
 pub(super) mod backups;
+pub(super) mod bandwidth;
 pub(super) mod capacity;
 pub(super) mod decisions;
 mod define;

@@ -98,14 +98,7 @@ pub(in crate::http) async fn outcome(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let Query(wait) = wait.map_err(|error| super::malformed(&error))?;
-    let order: u64 = order.parse().map_err(|_| {
-        let detail = format!(
-            "{:?} is no order",
-            order.chars().take(40).collect::<String>()
-        );
-        let what_to_do = "use the number that POST /v1/traces answered";
-        Refused::new(Code::MalformedParameter, detail, what_to_do)
-    })?;
+    let order = number(&order)?;
     let shared = &app.shared;
     let mut published = shared.view.subscribe();
     let Span(wait) = wait.wait.unwrap_or(Span(Duration::ZERO));
@@ -167,7 +160,7 @@ pub(in crate::http) async fn order(
     Ok((StatusCode::ACCEPTED, told).into_response())
 }
 
-fn refused(error: &NoTrace) -> Refused {
+pub(super) fn refused(error: &NoTrace) -> Refused {
     let (code, what_to_do) = match error {
         NoTrace::UnknownAgent(_) => (Code::UnknownAgent, "GET /v1/agents lists them"),
         NoTrace::SameRegion(_) => (Code::InvalidRequest, "name two regions"),
@@ -181,4 +174,16 @@ fn refused(error: &NoTrace) -> Refused {
         NoTrace::NotOrdered(_) => (Code::Unavailable, "try again later, or name another agent"),
     };
     Refused::new(code, error.to_string(), what_to_do)
+}
+
+/// The number of an order, as it stands in a path.
+pub(super) fn number(order: &str) -> Result<u64, Refused> {
+    order.parse().map_err(|_| {
+        let detail = format!(
+            "{:?} is no order",
+            order.chars().take(40).collect::<String>()
+        );
+        let what_to_do = "use the number that the order was answered with";
+        Refused::new(Code::MalformedParameter, detail, what_to_do)
+    })
 }
