@@ -13,9 +13,11 @@ use leeward_aggregator::{
 };
 use leeward_common::{
     api::v1::OrderState,
+    bgp::{FeedState, Routing, Standing},
     finding::{Declined, Finding},
     id::{AgentId, RegionId, TargetId},
     report::ProbeKind,
+    time::Timestamp,
     wire::{
         findings,
         v1::{FromAgent, FromAggregator, Order, RefuseCode, TraceOrder},
@@ -261,4 +263,36 @@ async fn what_is_ordered_is_traced_and_told_with_what_changed() {
     assert_eq!(newest(None, 1)[0].order, Some(orders[1]));
     assert!(newest(Some(&region("dub")), 9).is_empty());
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_routers_told_is_known_after_a_restart() {
+    let installation = Installation::new();
+    let running = installation.start().await;
+    let mut agent = iad(&installation, &running).await;
+    let feed = FeedState {
+        feed: "10.0.0.1 session".to_owned(),
+        source: [10, 0, 0, 1].into(),
+        system: 64_501,
+        standing: Standing::Believed,
+        since: Timestamp::from_unix_us(3),
+        updates: 4,
+        announced: 5,
+        withdrawn: 6,
+        fabricated: 7,
+    };
+    let routing = Routing {
+        feeds: vec![feed.clone()],
+        ..Routing::default()
+    };
+    let mut found = agent.finding(0, 1, &HOPS);
+    found.findings = vec![Finding::Routing(Box::new(routing))];
+    agent.send_findings(&found).await;
+    agent.durable(1).await;
+    running.stop().await;
+    let running = installation.start().await;
+    let known = running.shared.view.load().found.routing.clone();
+    let told: Vec<_> = known.feeds.values().flat_map(|of| of.values()).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].agent.as_str(), &told[0].what), ("iad-1", &feed));
 }

@@ -108,6 +108,12 @@ pub enum Command {
     Status,
     /// What is at fault: agents, hosts, regions, links; since when, and who sees it.
     Faults,
+    /// What routers tell of the prefixes that regions are reached by.
+    Bgp {
+        /// What of it.
+        #[command(subcommand)]
+        command: BgpCommand,
+    },
     /// The network as a whole.
     Graph {
         /// What of it.
@@ -348,6 +354,21 @@ fn probe_kind(text: &str) -> Result<ProbeKind, String> {
     let kinds = ProbeKind::ALL;
     let known = kinds.into_iter().find(|kind| kind.as_str() == text);
     known.ok_or_else(|| format!("use one of {}", kinds.map(ProbeKind::as_str).join(", ")))
+}
+
+/// `leeward bgp …`
+#[derive(Debug, Subcommand)]
+pub enum BgpCommand {
+    /// Watched prefixes: who sees them, and what happened to them.
+    Prefixes,
+    /// Feeds: whether they can be believed, and what they said.
+    Peers,
+    /// What happened to prefixes and feeds, newest first.
+    Events {
+        /// At most so many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        limit: u32,
+    },
 }
 
 /// `leeward graph …`

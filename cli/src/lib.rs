@@ -26,6 +26,7 @@ pub mod args;
 pub mod audit;
 pub mod backup;
 pub mod bandwidth;
+mod bgp;
 pub mod capacity;
 pub mod client;
 pub mod config;
@@ -87,6 +88,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Watch(options) => watch::run(cli, &out, options),
         Command::Explain { decision } => explain::run(cli, &out, *decision),
         Command::Faults => faults::run(cli, &out),
+        Command::Bgp { command } => bgp::run(cli, &out, command),
         Command::Failover { command } => failover::run(cli, &out, command),
         Command::Service { command } => service::run(cli, &out, command),
         Command::Capacity { command } => capacity::run(cli, &out, command.as_ref()),

@@ -39,6 +39,7 @@ fn history(points: Vec<HistoryPoint>) -> LinkHistory {
     LinkHistory {
         from: RegionId::parse("virginia").unwrap(),
         to: RegionId::parse("oregon").unwrap(),
+        kind: None,
         start: at("2026-11-20T03:00:00Z"),
         end: at("2026-11-20T03:04:00Z"),
         step_ms: 60_000,

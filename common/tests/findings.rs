@@ -3,12 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use leeward_common::{
+    bgp::{
+        Change, Counts, FeedChange, FeedState, MoreSpecific, Prefix, PrefixWindow, REPORT_MAX,
+        Routing, RoutingEvent, Sight, Standing, What,
+    },
     finding::{
         Bandwidth, Declined, Finding,
         bandwidth::Quantity,
         flows,
         trace::{self, Answer, End, HOPS, Hint, Hop, Label, PathMtu, Says, Strays},
     },
+    id::RegionId,
     time::Timestamp,
     wire::{
         WireError,
@@ -287,4 +292,110 @@ proptest! {
         let found = findings(vec![Finding::Trace(Box::new(trace))]);
         prop_assert_eq!(reread(&found).unwrap(), found);
     }
+}
+
+/// A report of routing with something of everything.
+fn routing() -> Routing {
+    let (prefix, region) = (
+        Prefix::new([192, 0, 2, 0].into(), 24).unwrap(),
+        "dub".parse().unwrap(),
+    );
+    let source = [10, 0, 0, 1].into();
+    let sight = Sight {
+        visible: 1,
+        gone: 2,
+        gone_sources: 1,
+        stuck: 0,
+    };
+    let event = |what| RoutingEvent {
+        at: Timestamp::from_unix_us(1),
+        feed: "10.0.0.1 session".to_owned(),
+        source,
+        what,
+    };
+    let changes = [
+        Change::Withdrawn {
+            path: "1 2".to_owned(),
+        },
+        Change::OriginChanged {
+            from: None,
+            to: Some(64_500),
+        },
+        Change::MoreSpecific(MoreSpecific {
+            prefix,
+            origin: Some(1),
+        }),
+    ];
+    let mut events: Vec<_> = changes
+        .map(|change| What::Prefix {
+            prefix,
+            region: RegionId::clone(&region),
+            change,
+            sight,
+        })
+        .map(event)
+        .into();
+    events.push(event(What::Feed(FeedChange::Down {
+        why: "gone".to_owned(),
+        watched: 3,
+    })));
+    Routing {
+        events,
+        windows: vec![PrefixWindow {
+            prefix,
+            region,
+            start: Timestamp::from_unix_us(2),
+            span_us: 10,
+            counts: Counts {
+                withdrawals: 1,
+                ..Counts::default()
+            },
+            longer_max: 1,
+            edit_distance_max: 2,
+            exploration_max: 3,
+            penalty_fast: 4,
+            penalty_slow: 5,
+            origins: vec![64_500],
+            more_specifics: Vec::new(),
+            blackholed: false,
+            shutting_down: true,
+            sight,
+        }],
+        feeds: vec![FeedState {
+            feed: "10.0.0.1 session".to_owned(),
+            source,
+            system: 64_501,
+            standing: Standing::Believed,
+            since: Timestamp::from_unix_us(3),
+            updates: 4,
+            announced: 5,
+            withdrawn: 6,
+            fabricated: 7,
+        }],
+    }
+}
+
+#[test]
+fn a_report_of_routing_is_read_as_it_was_written_and_checked() {
+    let report = |routing: Routing| findings(vec![Finding::Routing(Box::new(routing))]);
+    let whole = report(routing());
+    assert_eq!(reread(&whole).unwrap(), whole);
+    let mut many = routing();
+    many.windows = vec![many.windows[0].clone(); REPORT_MAX + 1];
+    assert!(reread(&report(many)).is_err());
+    let mut long = routing();
+    long.events[0].feed = "x".repeat(limits::REASON_BYTES + 1);
+    assert!(reread(&report(long)).is_err());
+    let mut origins = routing();
+    origins.windows[0].origins = vec![1; 9];
+    assert!(reread(&report(origins)).is_err());
+    // The largest report fits into one message.
+    let mut largest = routing();
+    largest.events = vec![largest.events[0].clone(); REPORT_MAX];
+    for event in &mut largest.events {
+        event.feed = "x".repeat(limits::REASON_BYTES);
+    }
+    largest.windows = vec![largest.windows[0].clone(); REPORT_MAX];
+    largest.feeds = vec![largest.feeds[0].clone(); REPORT_MAX];
+    assert!(frame(&report(largest)).len() < limits::FINDINGS_BYTES);
 }

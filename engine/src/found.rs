@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::Findings;
 
+pub mod routing;
+
+pub use routing::{KnownRouting, Told};
+
 /// The most traces of one path that are remembered.
 pub const MAX_TRACES_OF_PATH: usize = 8;
 
@@ -37,6 +41,9 @@ pub struct Found {
     /// The newest account of each path whose flows were unlike, in the order in which they were told.
     #[serde(default)]
     pub flows: VecDeque<Arc<FlowsTold>>,
+    /// What routers tell.
+    #[serde(default)]
+    pub routing: Arc<KnownRouting>,
 }
 
 /// What the flows of a path did, and who told it.
@@ -120,8 +127,16 @@ impl Found {
                         self.declined.pop_front();
                     }
                 }
+                Finding::Routing(routing) => {
+                    Arc::make_mut(&mut self.routing).on_routing(
+                        now,
+                        &told.agent,
+                        &told.region,
+                        routing,
+                    );
+                }
                 // Bandwidth is evidence about a link: the graph has it.
-                Finding::Bandwidth(_) | Finding::Routing(_) | Finding::Unknown => {}
+                Finding::Bandwidth(_) | Finding::Unknown => {}
             }
         }
     }

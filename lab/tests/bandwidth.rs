@@ -74,7 +74,7 @@ impl World {
             vec![Link::new(away, 1), Link::new(there, 2)],
             vec![Link::new(away, 3), Link::new(away, 4)],
         ];
-        let router = Router::start(vec![near_port, other_port, far_port], links).unwrap(, None);
+        let router = Router::start(vec![near_port, other_port, far_port], links, None).unwrap();
         let sockets = far.namespace.run(|| ReflectorSockets::bind(PORT)).unwrap();
         let config = ReflectorConfig {
             key: None,

@@ -19,6 +19,7 @@ use crate::{
 mod audit;
 mod backup;
 mod bandwidth;
+mod bgp;
 mod capacity;
 mod check;
 mod define;
@@ -39,6 +40,7 @@ pub use backup::{Backup, Backups, NewBackup};
 pub use bandwidth::{
     BandwidthOrder, BandwidthOrderState, BandwidthQuantity, LinkBandwidth, NewBandwidthOrder,
 };
+pub use bgp::{BgpEvent, BgpEvents, BgpMoreSpecific, BgpPeer, BgpPeers, BgpPrefix, BgpPrefixes};
 pub use capacity::{Account, Capacity};
 pub use check::{CheckFinding, CheckSpec, CheckStanding, CheckVantage, MAX_CHECKS};
 pub use define::{

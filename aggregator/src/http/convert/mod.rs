@@ -14,6 +14,7 @@ use leeward_engine::view::{Estimate, Estimates, Knowledge, RegionState, View};
 
 mod agents;
 mod bandwidth;
+mod bgp;
 mod content;
 mod defined;
 mod failover;
@@ -35,6 +36,7 @@ mod watch;
 
 pub use agents::{agent, agents};
 pub use bandwidth::bandwidth_order;
+pub use bgp::{bgp_events, bgp_peers, bgp_prefixes};
 pub use content::{content, lines_content, overview_content, without_figures};
 pub use defined::{capacity, offer, override_, overrides, reservation, service};
 pub use failover::{decision, evaluated, explanation, failover, moved};

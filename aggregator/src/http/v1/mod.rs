@@ -4,6 +4,7 @@ pub(super) mod agents;
 pub(super) mod audit;
 pub(super) mod backups;
 pub(super) mod bandwidth;
+pub(super) mod bgp;
 pub(super) mod capacity;
 pub(super) mod decisions;
 mod define;

@@ -1,0 +1,133 @@
+//! `leeward bgp`: what routers tell of the prefixes that regions are reached by.
+
+use leeward_common::{
+    api::v1::{BgpEvents, BgpPeers, BgpPrefixes},
+    bgp::Standing,
+};
+
+use crate::{
+    args::{BgpCommand, Cli},
+    client::Client,
+    exit::{Exit, Failure},
+    output::{Output, Tone},
+    table::{Cell, Table},
+    words,
+};
+
+/// Runs `leeward bgp`.
+///
+/// # Errors
+///
+/// Returns why there is no answer.
+pub fn run(cli: &Cli, out: &Output, command: &BgpCommand) -> Result<Exit, Failure> {
+    let client = Client::new(&cli.global)?;
+    match command {
+        BgpCommand::Prefixes => prefixes(&client, out),
+        BgpCommand::Peers => peers(&client, out),
+        BgpCommand::Events { limit } => events(&client, out, *limit),
+    }
+}
+
+fn prefixes(client: &Client, out: &Output) -> Result<Exit, Failure> {
+    let told: BgpPrefixes = client.ask("/v1/bgp/prefixes")?;
+    let mut table = Table::new()
+        .left("prefix")
+        .left("region")
+        .left("agent")
+        .right("visible")
+        .right("gone")
+        .left("origins")
+        .right("withdrawn")
+        .right("changed")
+        .right("penalty");
+    for own in &told.prefixes {
+        let origins: Vec<_> = own
+            .origins
+            .iter()
+            .map(|origin| format!("AS{origin}"))
+            .collect();
+        let gone = match (own.gone, own.visible) {
+            (0, _) => Tone::Plain,
+            (_, 0) => Tone::Bad,
+            _ => Tone::Warn,
+        };
+        table.row(vec![
+            Cell::from(own.prefix.clone()),
+            Cell::from(own.region_id.to_string()),
+            Cell::from(own.agent_id.to_string()),
+            Cell::from(own.visible.to_string()),
+            Cell::new(gone, own.gone.to_string()),
+            Cell::from(origins.join(" ")),
+            Cell::from(own.withdrawals.to_string()),
+            Cell::from(own.path_changes.to_string()),
+            Cell::from(own.penalty_slow.to_string()),
+        ]);
+    }
+    out.list(&told, &told.prefixes, "", &table)?;
+    if told.prefixes.is_empty() {
+        out.talk("no feed shows a watched prefix");
+    }
+    Ok(Exit::Done)
+}
+
+fn peers(client: &Client, out: &Output) -> Result<Exit, Failure> {
+    let told: BgpPeers = client.ask("/v1/bgp/peers")?;
+    let mut table = Table::new()
+        .left("feed")
+        .left("agent")
+        .left("standing")
+        .left("since")
+        .right("AS")
+        .right("updates")
+        .right("announced")
+        .right("withdrawn");
+    for own in &told.peers {
+        let (tone, standing) = match own.standing {
+            Standing::Loading => (Tone::Warn, "loading"),
+            Standing::Believed => (Tone::Plain, "believed"),
+            Standing::Lost => (Tone::Bad, "lost"),
+            Standing::Untrusted => (Tone::Bad, "untrusted"),
+        };
+        table.row(vec![
+            Cell::from(own.feed.clone()),
+            Cell::from(own.agent_id.to_string()),
+            Cell::new(tone, standing),
+            Cell::from(words::date_time(own.since)),
+            Cell::from(own.system.to_string()),
+            Cell::from(own.updates.to_string()),
+            Cell::from(own.announced.to_string()),
+            Cell::from(own.withdrawn.to_string()),
+        ]);
+    }
+    out.list(&told, &told.peers, "", &table)?;
+    if told.peers.is_empty() {
+        out.talk("no agent listens to a router");
+    }
+    Ok(Exit::Done)
+}
+
+fn events(client: &Client, out: &Output, limit: u32) -> Result<Exit, Failure> {
+    let told: BgpEvents = client.ask(&format!("/v1/bgp/events?limit={limit}"))?;
+    let mut table = Table::new()
+        .left("when")
+        .left("prefix")
+        .left("kind")
+        .left("feed")
+        .left("agent")
+        .left("what");
+    for own in &told.events {
+        table.row(vec![
+            Cell::from(words::date_time(own.at)),
+            Cell::from(own.prefix.clone().unwrap_or_else(|| "-".to_owned())),
+            Cell::from(own.kind.clone()),
+            Cell::from(own.feed.clone()),
+            Cell::from(own.agent_id.to_string()),
+            Cell::from(own.detail.clone()),
+        ]);
+    }
+    out.list(&told, &told.events, "", &table)?;
+    if told.events.is_empty() {
+        out.talk("nothing happened that is remembered");
+    }
+    Ok(Exit::Done)
+}
