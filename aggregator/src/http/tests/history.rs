@@ -3,6 +3,7 @@
 use leeward_common::{
     api::v1::{HistorySource, LinkHistory},
     histogram::Schema,
+    report::ProbeKind,
 };
 
 use super::*;
@@ -167,7 +168,7 @@ async fn the_kinds_of_probes_make_up_the_whole() {
         for kind in ["icmp", "tcp_syn", "stamp"] {
             let query = format!("?start=-10m&step={step}&kind={kind}");
             let history: LinkHistory = ask(&aggregator, &query).await.json();
-            assert_eq!(history.kind.map(|kind| kind.as_str()), Some(kind));
+            assert_eq!(history.kind.map(ProbeKind::as_str), Some(kind));
             by_kind += answered(history);
         }
         assert_eq!((all, by_kind), (360, 360), "{step}");
