@@ -363,8 +363,8 @@ impl Tracker {
         }
     }
 
-    /// What ends the connection that the last SYN by the same port began. Whether it was answered does not matter: this
-    /// host's own reset may be lost as any packet.
+    /// What ends the connection that the last SYN by the same port began, unless it was refused. Whether it was answered
+    /// does not matter: this host's own reset may be lost as any packet.
     fn half_open(&self, row: u32, sequence: u32, flow: u8) -> Option<u32> {
         let line = &self.lines[row as usize];
         if line.kind != ProbeKind::TcpSyn {
@@ -374,7 +374,7 @@ impl Tracker {
         let last = before.find(|&earlier| line.rotation.turn(earlier).flow == flow)?;
         let probe = &self.probes[place(self.depth, row, last)];
         let identity = self.key.identity(line.slot, last, probe.wall_ns);
-        let was_sent = probe.sequence == last && probe.wall_ns > 0;
+        let was_sent = probe.sequence == last && probe.wall_ns > 0 && probe.state != State::Done;
         was_sent.then(|| identity.syn_sequence().wrapping_add(1))
     }
 

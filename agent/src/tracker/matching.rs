@@ -148,14 +148,24 @@ impl Tracker {
                 source_port,
                 port,
                 sequence,
-            } => self
-                .range_by_address((ProbeKind::TcpSyn, to, port))
-                .map(|at| self.by_address[at])
-                .find_map(|row| {
-                    let same = |identity: Identity| identity.syn_sequence() == sequence;
-                    self.find_syn(row, source_port, same)
-                        .map(|sequence| (row, sequence))
-                }),
+            } => {
+                let find = |number: u32| {
+                    let mut rows = self
+                        .range_by_address((ProbeKind::TcpSyn, to, port))
+                        .map(|at| self.by_address[at]);
+                    rows.find_map(|row| {
+                        let same = |identity: Identity| identity.syn_sequence() == number;
+                        self.find_syn(row, source_port, same)
+                            .map(|sequence| (row, sequence))
+                    })
+                };
+                let syn = find(sequence);
+                // An error about the reset after a SYN says nothing that the next SYN will not.
+                if syn.is_none() && find(sequence.wrapping_sub(1)).is_some() {
+                    return Ok(());
+                }
+                syn
+            }
         }
         .ok_or(Stray::ErrorUnattributed)?;
         self.answered(row, sequence, Answered::Error, arrival)

@@ -330,9 +330,16 @@ fn a_forged_error_ends_no_probe() {
         to,
         source_port,
         port,
-        sequence: sequence ^ 1,
+        sequence: sequence.wrapping_sub(1),
     };
-    for forged in [wrong_sum, wrong_token, wrong_syn] {
+    // One about the reset after our SYN is no forgery, and ends no probe either.
+    let of_reset = Quoted::Syn {
+        to,
+        source_port,
+        port,
+        sequence: sequence.wrapping_add(1),
+    };
+    for forged in [wrong_sum, wrong_token, wrong_syn, of_reset] {
         tracker.on_error(&forged, arrival(2 * MS));
     }
     assert_eq!(

@@ -21,6 +21,9 @@ use super::{
 pub mod damage;
 pub mod log;
 
+/// How often a reader tries to open a store that another process writes.
+const OPENINGS: u32 = 8;
+
 /// Memory before a column is written out as a file: the journal in big steps, so that few files cover an hour.
 const JOURNAL_BUFFER_BYTES: usize = 16 << 20;
 /// The same for rollups: each path has two a minute, and those of an hour are written over every minute.
@@ -103,13 +106,26 @@ impl Rocks {
         let mut options = db_options();
         options.create_if_missing(false);
         options.create_missing_column_families(false);
-        // One that was last written by an earlier build lacks what has come since.
-        let there = DB::list_cf(&options, dir).map_err(engine(dir, "read the columns"))?;
-        let columns = Column::ALL.into_iter();
-        let columns = columns.filter(|column| there.iter().any(|name| name == column.name()));
-        let opened =
-            DB::open_cf_descriptors_read_only(&options, dir, columns.map(descriptor), false);
-        let db = opened.map_err(engine(dir, "open the store"))?;
+        let open = || {
+            // One that was last written by an earlier build lacks what has come since.
+            let there = DB::list_cf(&options, dir).map_err(engine(dir, "read the columns"))?;
+            let columns = Column::ALL.into_iter();
+            let columns = columns.filter(|column| there.iter().any(|name| name == column.name()));
+            DB::open_cf_descriptors_read_only(&options, dir, columns.map(descriptor), false)
+                .map_err(engine(dir, "open the store"))
+        };
+        let mut opened = open();
+        // Whoever writes it may remove files while they are being opened.
+        for _ in 1..OPENINGS {
+            let gone = opened
+                .as_ref()
+                .is_err_and(|error| format!("{error:?}").contains("No such file"));
+            if !gone {
+                break;
+            }
+            opened = open();
+        }
+        let db = opened?;
         let value = db.get_cf(column(&db, Column::Meta), FORMAT_KEY);
         let value = value.map_err(engine(dir, "read the format version"))?;
         if value.as_deref() != Some(FORMAT.as_bytes()) {
