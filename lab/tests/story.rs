@@ -49,8 +49,8 @@ fn can_run(test: &str) -> bool {
     false
 }
 
-/// How many labs of one test run at once.
-const AT_ONCE: usize = 2;
+/// How many labs of one test run at once: the hosts of one keep two cores busy, and a world that is late is another world.
+const AT_ONCE: usize = 1;
 
 /// How late a lab may be here. How quickly a decision comes is for `scripts/bench outage` to measure; which one comes,
 /// and in what order, is judged here, also on a machine that is busy.
