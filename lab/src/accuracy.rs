@@ -207,14 +207,24 @@ impl Row {
     /// follow until the target asks again.
     fn not_answered_at_most(&self) -> u64 {
         let loss = self.told[0].loss.get();
-        (self.seen.sent as f64 * (3.0 * loss * loss + 0.01)).ceil() as u64 + 1
+        (self.seen.sent as f64 * (3.0 * loss * loss + 0.01)).ceil() as u64
+            + 1
+            + self.not_yet_known()
+    }
+
+    /// Reflectors answer an agent only once their mesh names it, which takes up to a second or two after it has joined.
+    fn not_yet_known(&self) -> u64 {
+        match self.kind {
+            ProbeKind::Stamp => self.open_at_most,
+            ProbeKind::Icmp | ProbeKind::TcpSyn => 0,
+        }
     }
 
     /// Of probes whose request was overtaken and whose reply was then lost, the next reply says what it would say if the
     /// request had been lost.
     fn misplaced_at_most(&self) -> u64 {
         let overtaken = self.told[0].reorder.get();
-        (2.0 * overtaken * self.seen.lost_backward as f64).ceil() as u64
+        (2.0 * overtaken * self.seen.lost_backward as f64).ceil() as u64 + self.not_yet_known()
     }
 
     /// By how much a measured quantile exceeds what the witness saw, microseconds.
