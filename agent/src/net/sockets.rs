@@ -288,14 +288,7 @@ impl Channel {
         config: &ProberConfig,
         stamp_ports: &[u16],
     ) -> io::Result<Self> {
-        let protocol = match (kind, family) {
-            (ProbeKind::Icmp, Family::V4) => Protocol::ICMPV4,
-            (ProbeKind::Icmp, Family::V6) => Protocol::ICMPV6,
-            _ => Protocol::TCP,
-        };
-        let socket = Socket::new(domain(family), Type::RAW, Some(protocol))?;
-        socket.attach_filter(&filter::nothing())?;
-        socket.set_nonblocking(true)?;
+        let socket = closed_raw(kind, family)?;
         if let Some(address) = bound_to(family, config) {
             socket.bind(&SocketAddr::new(address, 0).into())?;
         }
@@ -379,6 +372,20 @@ pub(super) fn takes_labels(socket: &Socket, family: Family) -> bool {
 pub(super) fn restart_stamps(socket: &Socket) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &0u32)?;
     enable_stamps(socket.as_raw_fd())
+}
+
+/// A raw socket for packets of a kind that nothing passes into yet.
+pub(super) fn closed_raw(kind: ProbeKind, family: Family) -> io::Result<Socket> {
+    let protocol = match (kind, family) {
+        (ProbeKind::Icmp, Family::V4) => Protocol::ICMPV4,
+        (ProbeKind::Icmp, Family::V6) => Protocol::ICMPV6,
+        (ProbeKind::TcpSyn, _) => Protocol::TCP,
+        (ProbeKind::Stamp, _) => Protocol::UDP,
+    };
+    let socket = Socket::new(domain(family), Type::RAW, Some(protocol))?;
+    socket.attach_filter(&filter::nothing())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 pub(super) const fn domain(family: Family) -> Domain {

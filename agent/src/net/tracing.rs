@@ -14,12 +14,12 @@ use std::{
 };
 
 use leeward_common::report::ProbeKind;
-use socket2::{Protocol, Socket, Type};
+use socket2::Socket;
 
 use super::{
     filter,
     message::{self, ipv4},
-    sockets::{any, domain, drain, prepare, restart_stamps, set_option, takes_labels},
+    sockets::{any, closed_raw, drain, prepare, restart_stamps, set_option, takes_labels},
 };
 use crate::prober::{Family, ProberConfig};
 
@@ -118,15 +118,7 @@ impl TraceSocket {
         config: &ProberConfig,
         stamp_ports: &[u16],
     ) -> io::Result<Self> {
-        let protocol = match (kind, family) {
-            (ProbeKind::Icmp, Family::V4) => Protocol::ICMPV4,
-            (ProbeKind::Icmp, Family::V6) => Protocol::ICMPV6,
-            (ProbeKind::TcpSyn, _) => Protocol::TCP,
-            (ProbeKind::Stamp, _) => Protocol::UDP,
-        };
-        let socket = Socket::new(domain(family), Type::RAW, Some(protocol))?;
-        socket.attach_filter(&filter::nothing())?;
-        socket.set_nonblocking(true)?;
+        let socket = closed_raw(kind, family)?;
         prepare(&socket)?;
         never_fragment(&socket, family)?;
         let checksum_at = match kind {
