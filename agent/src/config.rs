@@ -21,18 +21,20 @@ use serde::Deserialize;
 use crate::{
     admission::{Admission, InvalidNetwork, Network},
     bandwidth::surveyor::Limits,
-    spool::AGGREGATORS_MAX,
+    spool::{AGGREGATORS_MAX, Policy},
 };
 
 mod bandwidth;
 mod bgp;
 mod checks;
+mod spool;
 mod stamp;
 
 use bgp::RawBgp;
 pub use bgp::{Bgp, Peer as BgpPeer};
 pub use checks::Checks;
 use checks::RawChecks;
+pub use spool::Spool;
 pub use stamp::Stamp;
 
 /// A valid configuration.
@@ -58,6 +60,8 @@ pub struct Config {
     pub aggregators: Vec<Aggregator>,
     /// How the connections behave.
     pub uplink: Uplink,
+    /// Batches that wait on disk.
+    pub spool: Spool,
     /// The STAMP reflector.
     pub stamp: Stamp,
     /// What it may ask of services, and how fast.
@@ -107,8 +111,10 @@ pub struct Uplink {
     pub keep_alive: Duration,
     /// A connection that is silent for this long is dead.
     pub idle_timeout: Duration,
-    /// Memory for batches that are not durable everywhere, in bytes.
+    /// Memory for batches that are not durable, in bytes.
     pub waiting_bytes: usize,
+    /// How many aggregators must have a batch before it is forgotten.
+    pub forget_when: Policy,
 }
 
 mod defaults {
@@ -149,6 +155,8 @@ struct RawConfig {
     #[serde(default)]
     uplink: RawUplink,
     #[serde(default)]
+    spool: spool::RawSpool,
+    #[serde(default)]
     stamp: stamp::RawStamp,
     #[serde(default)]
     bandwidth: bandwidth::RawBandwidth,
@@ -179,6 +187,7 @@ struct RawUplink {
     keep_alive: Option<Spanned<Span>>,
     idle_timeout: Option<Spanned<Span>>,
     waiting_memory_mib: Option<Spanned<u32>>,
+    forget_when: Option<Spanned<String>>,
 }
 
 /// Where relative credential paths are looked up: the directory of systemd's `LoadCredential=` when there is one, else
@@ -255,6 +264,7 @@ impl Config {
             },
             aggregators: raw.aggregators(document)?,
             uplink: raw.uplink.valid(document)?,
+            spool: raw.spool.valid(document)?,
             stamp: raw.stamp.valid(document, credentials_directory)?,
             bgp: raw.bgp.valid(document, credentials_directory)?,
             bandwidth: raw.bandwidth.valid(document)?,
@@ -440,7 +450,9 @@ impl RawUplink {
                 return Err(document.error(mib.span(), message));
             }
         };
+        let forget_when = spool::policy(document, self.forget_when.as_ref())?;
         Ok(Uplink {
+            forget_when,
             keep_alive,
             idle_timeout,
             waiting_bytes: waiting_memory_mib as usize * (1 << 20),

@@ -329,6 +329,53 @@ impl Page {
             "Memory that they take.",
             uplink.waiting_bytes(),
         );
+        let counts = uplink.spool.counts();
+        for (name, help, value) in [
+            (
+                "batches_refused_total",
+                "Batches that an aggregator refused for their window: too old, or in the future.",
+                counts.refused,
+            ),
+            (
+                "batches_coarsened_total",
+                "Batches merged into longer windows because there was no room for them.",
+                counts.coarsened,
+            ),
+            (
+                "spool_written_total",
+                "Batches written to the spool's disk.",
+                counts.written,
+            ),
+            (
+                "spool_recovered_total",
+                "Batches found on the spool's disk at the start.",
+                counts.recovered,
+            ),
+            (
+                "spool_damaged_total",
+                "Places on the spool's disk that could not be read.",
+                counts.damaged,
+            ),
+            (
+                "spool_write_errors_total",
+                "Writes that the spool's disk refused.",
+                counts.write_errors,
+            ),
+        ] {
+            self.one(name, COUNTER, help, value);
+        }
+        let (on_disk, disk_bytes) = uplink.spool.on_disk();
+        for (name, help, value) in [
+            ("spool_batches", "Batches on the spool's disk.", on_disk),
+            ("spool_bytes", "Disk that the spool takes.", disk_bytes),
+            (
+                "spool_failing",
+                "Whether the spool's disk takes nothing.",
+                u64::from(uplink.spool.is_failing()),
+            ),
+        ] {
+            self.one(name, GAUGE, help, value);
+        }
         self.one(
             "windows_unsent_total",
             COUNTER,

@@ -37,7 +37,7 @@ use crate::{
     bandwidth::surveyor::Surveyor,
     bgp::live,
     checks::{self, Checker},
-    config::{Config, Stamp},
+    config::{Config, Spool, Stamp},
     credentials::Credentials,
     errands::{self, Errands},
     metrics, privilege,
@@ -46,6 +46,7 @@ use crate::{
     process::Usage,
     random,
     reflector::{Reflector, ReflectorConfig, ReflectorSockets},
+    spool::{log::OldSegment, thread::Disk},
     status::{self, Health, Pages},
     trace::Tracer,
     uplink::{Order, Setup, Uplink, WINDOWS_MAX, figures::UplinkFigures},
@@ -247,9 +248,12 @@ async fn serve(
         surveyor: surveyor.clone(),
         found,
     };
+    let boot_epoch = u64::from_be_bytes(random::bytes());
+    let disk = open_spool(&config.spool, boot_epoch);
     let uplink = Uplink::start(Setup {
         config: config.clone(),
-        boot_epoch: u64::from_be_bytes(random::bytes()),
+        boot_epoch,
+        disk,
         credentials: believed.clone(),
         prober: Arc::downgrade(&prober),
         reflector: reflector.clone(),
@@ -289,6 +293,32 @@ async fn serve(
     notify(&[NotifyState::Stopping]);
     life.stop(prober).await;
     ended
+}
+
+/// An agent without a disk for its spool still measures and sends.
+fn open_spool(config: &Spool, boot_epoch: u64) -> Option<(Disk, Vec<OldSegment>)> {
+    let directory = config.directory.as_deref()?;
+    match Disk::start(
+        directory,
+        boot_epoch,
+        config.sync,
+        config.limits.segment_bytes,
+    ) {
+        Ok((disk, old)) => {
+            let bytes: u64 = old.iter().map(|segment| segment.bytes).sum();
+            info!(directory = %directory.display(), segments = old.len(), bytes, "spool opened");
+            Some((disk, old))
+        }
+        Err(error) => {
+            warn!(
+                %error,
+                directory = %directory.display(),
+                "batches wait in memory only: the spool's directory cannot be used; make it writable for the agent, or choose \
+                 another (spool.directory)"
+            );
+            None
+        }
+    }
 }
 
 async fn bind_status(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -477,6 +507,20 @@ impl Vitals {
 }
 
 impl Vitals {
+    /// How the spool fares, in words.
+    fn spools(&self) -> String {
+        let spool = &self.uplink.spool;
+        let (counts, (on_disk, bytes)) = (spool.counts(), spool.on_disk());
+        let disk = match spool.is_failing() {
+            true => "the disk takes nothing",
+            false => "in order",
+        };
+        format!(
+            "{disk}, {on_disk} on disk ({bytes} bytes), {} dropped, {} merged, {} refused, {} places damaged",
+            counts.dropped, counts.coarsened, counts.refused, counts.damaged
+        )
+    }
+
     /// What the reflector does, in words.
     fn reflects(&self) -> String {
         let Some(reflector) = &self.reflector else {
@@ -545,7 +589,7 @@ impl Pages for Vitals {
             .filter(|of| of.figures.is_connected())
             .count();
         let text = format!(
-            "{}\nprobe thread: {}\nprobes: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\nSTAMP reflector: {}\ncertificate expires: {}\n",
+            "{}\nprobe thread: {}\nprobes: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\nspool: {}\nSTAMP reflector: {}\ncertificate expires: {}\n",
             if healthy { "ok" } else { "not ok" },
             if healthy {
                 "running"
@@ -559,6 +603,7 @@ impl Pages for Vitals {
             self.uplink.paths(),
             aggregators.len(),
             self.uplink.waiting(),
+            self.spools(),
             self.reflects(),
             self.certificate_expires_at(),
         );

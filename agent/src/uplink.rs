@@ -10,7 +10,7 @@
 //!      └──────── Plan ───────┘ mesh ◀─────Event─────┘
 //! ```
 //!
-//! A batch leaves at once when its window closes. It stays in the spool until every aggregator has said that it is
+//! A batch leaves at once when its window closes. It stays in the spool until enough aggregators have said that it is
 //! durable there; a new connection begins with what the aggregator does not have.
 
 use std::{
@@ -23,12 +23,7 @@ use std::{
 use leeward_common::{
     id::TargetId,
     report::{Class, ProbeKind},
-    time::{Clock as _, SystemClock, Timestamp},
-    wire::{
-        WireError,
-        batch::{self, Batch},
-        frame, v1,
-    },
+    wire::{batch::Batch, frame, v1},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -52,14 +47,13 @@ use crate::{
     },
     process::Usage,
     reflector::Reflector,
-    spool::{NO_TABLE, Spool},
+    spool::{self, CURRENT, Spool, TableOf, log::OldSegment, thread::Disk},
 };
 use connection::{Connection, Live, QueueFull, Table};
-use delivery::Delivery;
 use figures::{AggregatorFigures, AggregatorFiguresOf, UplinkFigures};
 use flows::FlowTable;
 use results::Results;
-use session::{Command, Event, Identity, Session};
+use session::{Event, Identity, Session};
 
 pub mod backoff;
 mod connection;
@@ -67,6 +61,7 @@ pub mod delivery;
 pub mod failure;
 pub mod figures;
 pub mod flows;
+mod line;
 mod orders;
 mod results;
 pub mod session;
@@ -82,6 +77,12 @@ pub const WINDOWS_MAX: usize = 16;
 
 /// Events that wait for the uplink. When it is full the sessions stop reading and QUIC slows the aggregators down.
 const EVENTS_MAX: usize = 64;
+
+/// How often the spool is looked after: what has waited for long is written to disk.
+const TEND_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a stopping agent waits for its disk to take what was not delivered.
+const WRITE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often the aggregators hear how the agent fares.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -159,6 +160,8 @@ pub struct Setup<P> {
     pub checker: Checker,
     /// Those that find out what is ordered.
     pub errands: Errands,
+    /// The spool's disk and what lives before left on it; `None` to spool in memory only.
+    pub disk: Option<(Disk, Vec<OldSegment>)>,
 }
 
 /// Owns what waits to be sent and decides what is sent next. Ends when the prober's windows end.
@@ -172,13 +175,19 @@ pub struct Uplink<P> {
     /// Aggregators whose newest mesh is not applied yet.
     unapplied: BTreeSet<usize>,
     applied_at: Option<Instant>,
-    /// By number, which is also the version of the plan.
-    tables: BTreeMap<u32, Table>,
+    /// By number: that of a plan of this life is [`CURRENT`] and the version of the plan.
+    tables: BTreeMap<u64, Table>,
     next_table: u32,
     /// The newest plan that a window has closed under. Windows of older ones do not come any more.
     seen_plan: u32,
     identity: Arc<Identity>,
+    /// Earlier boot epochs of which something waits, for the next hello.
+    backlog: watch::Sender<Vec<u64>>,
     spool: Spool,
+    disk: Option<Disk>,
+    /// What the disk failed with when it was last told of.
+    trouble: Option<String>,
+    began: Instant,
     results: Results,
     errands: Errands,
     /// How many orders are answered.
@@ -203,6 +212,7 @@ impl<P: Probing> Uplink<P> {
             reflector,
             checker,
             errands,
+            disk,
         } = setup;
         let identity = Arc::new(Identity {
             agent: config.agent,
@@ -214,6 +224,16 @@ impl<P: Probing> Uplink<P> {
         });
         let (to_us, events) = mpsc::channel(EVENTS_MAX);
         let (stopping, stop) = watch::channel(false);
+        let (disk, old) = disk.unzip();
+        let limits = spool::Limits {
+            aggregators: config.aggregators.iter().map(ToString::to_string).collect(),
+            policy: config.uplink.forget_when,
+            memory_bytes: config.uplink.waiting_bytes,
+            age: config.spool.max_age,
+            disk: disk.as_ref().map(|_| config.spool.limits),
+        };
+        let spool = Spool::new(boot_epoch, limits, old.unwrap_or_default());
+        let (backlog, epochs) = watch::channel(spool.epochs());
         let mut sessions = JoinSet::new();
         let mut figures = UplinkFigures::default();
         for (index, aggregator) in config.aggregators.iter().enumerate() {
@@ -222,6 +242,7 @@ impl<P: Probing> Uplink<P> {
                 index,
                 aggregator: aggregator.clone(),
                 identity: identity.clone(),
+                backlog: epochs.clone(),
                 uplink: config.uplink,
                 credentials: credentials.clone(),
                 stopping: stop.clone(),
@@ -247,11 +268,11 @@ impl<P: Probing> Uplink<P> {
             next_table: 1,
             seen_plan: 0,
             identity,
-            spool: Spool::new(
-                boot_epoch,
-                config.aggregators.len(),
-                config.uplink.waiting_bytes,
-            ),
+            backlog,
+            spool,
+            disk,
+            trouble: None,
+            began: Instant::now(),
             results: Results::new(checker, config.checks.allowed),
             errands,
             orders: Limiter::new(orders::ORDERS_PER_SECOND),
@@ -282,6 +303,8 @@ impl<P: Probing> Uplink<P> {
     ) {
         let mut status = tokio::time::interval(STATUS_EVERY);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tend = tokio::time::interval(TEND_EVERY);
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (meshes_due, unapplied) = (self.meshes_due(), !self.unapplied.is_empty());
             let results_due = self.results.send_at();
@@ -295,6 +318,8 @@ impl<P: Probing> Uplink<P> {
                 Some((index, event)) = self.events.recv() => self.on_event(index, event),
                 Some(Order::Admit(admission, allowed)) = orders.recv() => self.on_admission(admission, allowed),
                 _ = status.tick() => self.on_tick(),
+                answer = line::answer(&mut self.disk) => self.on_disk(answer),
+                _ = tend.tick() => self.tend(),
                 () = sleep_until(meshes_due), if unapplied => self.apply_meshes(),
                 done = self.results.next() => self.on_checked(done),
                 Some(finding) = self.errands.found.recv() => self.on_finding(finding),
@@ -318,12 +343,7 @@ impl<P: Probing> Uplink<P> {
                 _ => break,
             }
         }
-        if !self.spool.is_empty() {
-            warn!(
-                batches = self.spool.len(),
-                "batches that no aggregator acknowledged are lost"
-            );
-        }
+        self.write_rest().await;
         self.stopping.send_replace(true);
         for aggregator in &mut self.aggregators {
             aggregator.live = None;
@@ -348,13 +368,12 @@ impl<P: Probing> Uplink<P> {
         if rows.is_empty() {
             return;
         }
-        let table = u32::try_from(plan_version)
-            .ok()
-            .and_then(|number| Some((number, self.tables.get(&number)?)));
+        let table = self.tables.get(&(CURRENT + u64::from(seen)));
         let flows = table
             .zip(flows)
-            .map(|((_, table), span)| FlowTable::new(Arc::clone(&table.paths), span));
-        let Some((table, schema)) = table.map(|(number, table)| (number, table.schema)) else {
+            .map(|(table, span)| FlowTable::new(Arc::clone(&table.paths), span));
+        let Some((of, schema)) = table.and_then(|table| Some((table.of.clone(), table.schema?)))
+        else {
             self.figures.windows_unsent.fetch_add(1, Relaxed);
             error!(plan_version, "a window of a plan that is long gone");
             return;
@@ -363,116 +382,31 @@ impl<P: Probing> Uplink<P> {
             agent: self.identity.agent.clone(),
             boot_epoch: self.identity.boot_epoch,
             sequence: 0,
-            table,
+            table: of.table.number,
             window,
             until,
             health,
             schema,
             rows,
         };
-        self.push(batch);
+        self.push(&of, batch);
         if let Some(flows) = flows {
             self.on_flows(flows);
         }
         self.publish();
     }
 
-    /// Puts the batch into the spool under the next sequence, or as several where one would exceed the limits of the wire.
-    fn push(&mut self, mut batch: Batch) {
-        batch.sequence = self.spool.next_sequence();
-        match batch::encode(&batch) {
-            Ok(bytes) => self.push_frame(batch.table, batch.until, frame::frame_batch(&bytes)),
-            Err(WireError::TooLarge { .. }) if batch.rows.len() > 1 => {
-                let rows = batch.rows.split_off(batch.rows.len() / 2);
-                let second = Batch {
-                    rows,
-                    ..batch.clone()
-                };
-                self.push(batch);
-                self.push(second);
-            }
-            Err(error) => {
-                self.figures.windows_unsent.fetch_add(1, Relaxed);
-                error!(%error, "a window cannot be written as a batch");
-            }
-        }
-    }
-
-    fn push_frame(&mut self, table: u32, until: Timestamp, frame: Vec<u8>) {
-        let sequence = self.spool.next_sequence();
-        let given_up = self.spool.push(table, until, frame);
-        self.figures.batches.fetch_add(1, Relaxed);
-        for index in 0..self.aggregators.len() {
-            if table == NO_TABLE && self.takes_no_findings(index) {
-                self.spool.durable(index, sequence);
-                continue;
-            }
-            self.with_live(index, |live| {
-                live.delivery.on_push(sequence);
-                for &sequence in &given_up {
-                    live.delivery.on_given_up(sequence);
-                }
-                Ok(())
-            });
-        }
-    }
-
     fn on_event(&mut self, index: usize, event: Event) {
         match event {
-            Event::Connected {
-                commands,
-                durable_below,
-                findings,
-            } => self.on_connected(index, commands, durable_below, findings),
+            Event::Connected { commands, welcome } => self.on_connected(index, commands, &welcome),
             Event::Order(order) => self.on_order(&order),
             Event::Disconnected => self.aggregators[index].live = None,
             Event::Mesh(mesh) => self.on_mesh(index, mesh),
-            Event::TableDurable(table) => self.with_live(index, |live| {
-                live.delivery.on_table_durable(table);
-                Ok(())
-            }),
-            Event::Durable(sequences) => {
-                let now = SystemClock.now();
-                for &sequence in &sequences {
-                    if let Some(window_end) = self.spool.durable(index, sequence) {
-                        let age = now.since(window_end);
-                        self.figures.aggregators[index]
-                            .figures
-                            .on_window_durable(age);
-                    }
-                }
-                self.with_live(index, |live| {
-                    live.acknowledged_at = Instant::now();
-                    for sequence in sequences {
-                        live.delivery.on_durable(sequence);
-                    }
-                    Ok(())
-                });
-            }
+            Event::TableDurable(durable) => self.on_table_durable(index, durable),
+            Event::Durable(durable) => self.on_durable(index, durable),
         }
         self.forget_tables();
         self.publish();
-    }
-
-    fn on_connected(
-        &mut self,
-        index: usize,
-        commands: mpsc::Sender<Command>,
-        durable_below: u64,
-        findings: bool,
-    ) {
-        self.spool.durable_below(index, durable_below);
-        if !findings {
-            self.pass_findings_over(index);
-        }
-        let delivery = Delivery::new(index, &self.spool);
-        self.aggregators[index].live = Some(Live {
-            commands,
-            delivery,
-            findings,
-            acknowledged_at: Instant::now(),
-        });
-        self.with_live(index, |_| Ok(()));
     }
 
     fn on_mesh(&mut self, index: usize, mesh: v1::Mesh) {
@@ -574,24 +508,33 @@ impl<P: Probing> Uplink<P> {
             .collect();
         let message = v1::FromAgent::Paths(v1::Paths {
             table: number,
+            boot_epoch: None,
             paths,
         });
+        let of = TableOf {
+            number: CURRENT + u64::from(number),
+            table: Arc::new(spool::record::Table {
+                boot_epoch: self.identity.boot_epoch,
+                number,
+                frame: frame::frame_from_agent(&message),
+            }),
+        };
         let table = Table {
-            schema: rhythm.schema,
+            schema: Some(rhythm.schema),
             paths: admitted.paths.clone().into(),
-            frame: frame::frame_from_agent(&message),
+            of,
         };
         self.figures
             .paths
             .store(admitted.paths.len() as u64, Relaxed);
-        self.tables.insert(number, table);
+        self.tables.insert(table.of.number, table);
         for index in 0..self.aggregators.len() {
             self.with_live(index, |_| Ok(()));
         }
     }
 
     fn forget_tables(&mut self) {
-        let seen = self.seen_plan;
+        let seen = CURRENT + u64::from(self.seen_plan);
         let Self {
             aggregators,
             tables,
@@ -633,6 +576,7 @@ impl<P: Probing> Uplink<P> {
         let lateness = counters.lateness.since(&self.counters_before.lateness);
         self.counters_before = counters;
         let usage = Usage::read();
+        let counts = self.spool.counts();
         v1::AgentStatus {
             scheduled: counters.scheduled,
             sent: counters.sent,
@@ -641,7 +585,12 @@ impl<P: Probing> Uplink<P> {
             send_lateness_p99_us: lateness.quantile(0.99),
             strays: counters.strays_total(),
             batches_waiting: self.spool.len() as u64,
-            batches_dropped: self.spool.dropped(),
+            batches_dropped: counts.dropped,
+            batches_refused: counts.refused,
+            batches_coarsened: counts.coarsened,
+            batches_on_disk: self.spool.on_disk().0,
+            spool_damaged: counts.damaged,
+            spool_trouble: self.spool.trouble().unwrap_or_default().to_owned(),
             resident_bytes: usage.resident_bytes,
             cpu_us: u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX),
             stamps: format!("{}{}", stamps(&counters), self.prober.modes()),
@@ -653,7 +602,7 @@ impl<P: Probing> Uplink<P> {
         self.figures
             .waiting_bytes
             .store(self.spool.held_bytes() as u64, Relaxed);
-        self.figures.dropped.store(self.spool.dropped(), Relaxed);
+        self.figures.spool.publish(&self.spool);
     }
 
     /// Does something with the connection of an aggregator if it lives and sends what may then be sent. Gives it up
@@ -663,7 +612,7 @@ impl<P: Probing> Uplink<P> {
             return;
         };
         if act(live)
-            .and_then(|()| live.pump(&self.tables, &self.spool))
+            .and_then(|()| live.pump(index, &self.tables, &mut self.spool))
             .is_err()
         {
             self.give_up(index);

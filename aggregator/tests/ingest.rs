@@ -353,6 +353,7 @@ async fn what_is_wrong_with_a_batch_ends_its_session_only() {
     agent
         .say(&FromAgent::Paths(leeward_common::wire::v1::Paths {
             table: 1,
+            boot_epoch: None,
             paths: Vec::new(),
         }))
         .await;

@@ -288,6 +288,24 @@ impl Counts {
         self.classes.iter().map(|&n| u64::from(n)).sum()
     }
 
+    /// Adds what the same path did in the window after this one, so that both are one longer window. Counts are summed
+    /// up; of what tells how the path stood when a window ended, that of the later one counts.
+    pub fn follow(&mut self, later: &Self) {
+        let add = |own: &mut u32, other: u32| *own = own.saturating_add(other);
+        add(&mut self.scheduled, later.scheduled);
+        for (own, &other) in self.classes.iter_mut().zip(&later.classes) {
+            add(own, other);
+        }
+        add(&mut self.overdue, later.overdue);
+        self.open = later.open;
+        self.silence = later.silence.or(self.silence);
+        if let Some(other) = &later.one_way {
+            let own = self.one_way.get_or_insert_default();
+            own.lost_pending = 0;
+            own.add(other);
+        }
+    }
+
     /// Probes that were answered before their deadline: replied, duplicate or refused.
     #[must_use]
     pub fn answered(&self) -> u64 {
@@ -305,6 +323,39 @@ pub struct Report {
     pub counts: Counts,
     /// Round-trip times in microseconds of the probes that ended as replied, late, duplicate or refused.
     pub rtt: Rtt,
+}
+
+impl Report {
+    /// Adds what the same path did in the window after this one; see [`Counts::follow`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::histogram::SchemaMismatch`] and changes nothing when the schemas differ.
+    pub fn follow(&mut self, later: &Self) -> Result<(), crate::histogram::SchemaMismatch> {
+        self.rtt.merge(&later.rtt)?;
+        self.counts.follow(&later.counts);
+        Ok(())
+    }
+}
+
+impl LocalHealth {
+    /// Adds what the agent noticed in the window after this one. The mean is that of all probes that were sent, rounded
+    /// down.
+    pub fn follow(&mut self, later: &Self) {
+        let sent = |of: &Self| {
+            u64::from(of.due.saturating_sub(of.not_sent)).saturating_sub(of.send_errors.into())
+        };
+        let weighed = |of: &Self| sent(of).saturating_mul(of.lateness_mean_us.into());
+        let mean = (weighed(self) + weighed(later)).checked_div(sent(self) + sent(later));
+        let add = |own: &mut u32, other: u32| *own = own.saturating_add(other);
+        self.lateness_mean_us = mean.map_or(0, |mean| u32::try_from(mean).unwrap_or(u32::MAX));
+        self.lateness_max_us = self.lateness_max_us.max(later.lateness_max_us);
+        add(&mut self.due, later.due);
+        add(&mut self.not_sent, later.not_sent);
+        add(&mut self.send_errors, later.send_errors);
+        add(&mut self.receive_overflow, later.receive_overflow);
+        add(&mut self.clock_step_us, later.clock_step_us);
+    }
 }
 
 /// Round-trip times of a window (RFC 2681).

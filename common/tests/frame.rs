@@ -69,6 +69,8 @@ fn hello() -> Hello {
         stamp_port: None,
         orders: false,
         build: "0.1.0".to_owned(),
+        versions: [1, 1],
+        backlog: Vec::new(),
     }
 }
 
@@ -152,6 +154,7 @@ fn from_agent() -> [(FromAgent, &'static str); 5] {
         ),
         (
             FromAgent::Paths(Paths {
+ boot_epoch: None,
                 table: 1,
                 paths: vec![Path {
                     target: "dub-1".parse().unwrap(),
@@ -181,7 +184,7 @@ fn from_agent() -> [(FromAgent, &'static str); 5] {
 fn from_aggregator() -> [(FromAggregator, &'static str); 8] {
     [
         (
-            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5, findings: false }),
+            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5, findings: false, version: 1, backlog: Vec::new(), credit: None }),
             "{2 'aggregator' 'agg-1' 'durable_below' 05",
         ),
         (
@@ -200,13 +203,13 @@ fn from_aggregator() -> [(FromAggregator, &'static str); 8] {
              'targets' [0 'checks' [1 {8 'service' 'shop' 'check' 'api' 'region' 'dub' 'question' 07 'url' 'tcp://192.0.2.1:80'
              'status' [2 ccc8 cd012b 'timeout_us' ce001e8480 'interval_us' ce00989680",
         ),
-        (FromAggregator::PathsDurable(PathsDurable { table: 1 }), "{1 'table' 01"),
+        (FromAggregator::PathsDurable(PathsDurable { table: 1, boot_epoch: None }), "{1 'table' 01"),
         (
-            FromAggregator::Durable(Durable { sequences: vec![17, 300] }),
+            FromAggregator::Durable(Durable { sequences: vec![17, 300], ..Durable::default() }),
             "{1 'sequences' [2 11 cd012c",
         ),
         (
-            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5, findings: true }),
+            FromAggregator::Welcome(Welcome { aggregator: "agg-1".to_owned(), durable_below: 5, findings: true, version: 1, backlog: Vec::new(), credit: None }),
             "{3 'aggregator' 'agg-1' 'durable_below' 05 'findings' c3",
         ),
         (
@@ -415,6 +418,83 @@ fn nesting_is_bounded() {
     assert!(refused(number::PATHS_DURABLE, &nested(10_000)).contains("depth limit"));
 }
 
+/// What version 2 added to messages of version 1, and that version 1 is what is read where it is absent.
+#[test]
+fn golden_bytes_of_version_2() {
+    let said = FromAgent::Hello(Hello {
+        addresses: Vec::new(),
+        versions: [1, 2],
+        backlog: vec![7],
+        ..hello()
+    });
+    let text = "{8 'agent' 'iad-1' 'region' 'iad' 'boot_epoch' cf0123456789abcdef 'addresses' [0 'answer_port' cd0fa0
+                'build' '0.1.0' 'versions' [2 01 02 'backlog' [1 07";
+    assert_eq!(
+        hex(&frame_from_agent(&said)),
+        hex(&with_header(number::HELLO, &golden(text)))
+    );
+    let said = FromAgent::Paths(Paths {
+        table: 1,
+        boot_epoch: Some(7),
+        paths: Vec::new(),
+    });
+    let text = "{3 'table' 01 'boot_epoch' 07 'paths' [0";
+    assert_eq!(
+        hex(&frame_from_agent(&said)),
+        hex(&with_header(number::PATHS, &golden(text)))
+    );
+    let heard = [
+        (
+            number::WELCOME,
+            FromAggregator::Welcome(Welcome {
+                aggregator: "a".to_owned(),
+                durable_below: 5,
+                findings: false,
+                version: 2,
+                backlog: vec![KnownEpoch {
+                    boot_epoch: 7,
+                    durable_below: 9,
+                }],
+                credit: Some(28),
+            }),
+            "{5 'aggregator' 'a' 'durable_below' 05 'version' 02 'backlog' [1 {2 'boot_epoch' 07 'durable_below' 09 'credit' 1c",
+        ),
+        (
+            number::PATHS_DURABLE,
+            FromAggregator::PathsDurable(PathsDurable {
+                table: 1,
+                boot_epoch: Some(7),
+            }),
+            "{2 'table' 01 'boot_epoch' 07",
+        ),
+        (
+            number::DURABLE,
+            FromAggregator::Durable(Durable {
+                sequences: vec![17],
+                boot_epoch: Some(7),
+                refused: vec![17],
+                reason: "old".to_owned(),
+                credit: Some(1),
+            }),
+            "{5 'sequences' [1 11 'boot_epoch' 07 'refused' [1 11 'reason' 'old' 'credit' 01",
+        ),
+    ];
+    for (number, message, text) in heard {
+        let frame = with_header(number, &golden(text));
+        assert_eq!(hex(&frame_from_aggregator(&message)), hex(&frame));
+        let (header, payload) = split(&frame);
+        assert_eq!(parse_from_aggregator(&header, payload).unwrap(), message);
+    }
+}
+
+#[test]
+fn the_newest_version_that_both_know_is_spoken() {
+    assert_eq!(common_version([1, 2], [1, 1]), Some(1));
+    assert_eq!(common_version([1, 2], [2, 9]), Some(2));
+    assert_eq!(common_version([1, 2], [3, 9]), None);
+    assert_eq!(common_version([4, 5], [1, 3]), None);
+}
+
 #[test]
 fn a_message_may_grow() {
     let grown = golden("{3 'aggregator' 'agg-1' 'durable_below' 05 'later' [2 {1 'a' 01 'b'");
@@ -467,6 +547,7 @@ fn lists_have_limits() {
         region: None,
     };
     let frame = frame_from_agent(&FromAgent::Paths(Paths {
+        boot_epoch: None,
         table: 1,
         paths: vec![path; limits::PATHS + 1],
     }));
@@ -523,7 +604,10 @@ fn lists_have_limits() {
     );
 
     let sequences = vec![1; limits::SEQUENCES + 1];
-    let frame = frame_from_aggregator(&FromAggregator::Durable(Durable { sequences }));
+    let frame = frame_from_aggregator(&FromAggregator::Durable(Durable {
+        sequences,
+        ..Durable::default()
+    }));
     assert_eq!(too_large(frame), ("acknowledgement", limits::SEQUENCES));
 }
 
@@ -606,6 +690,7 @@ fn the_largest_messages_are_within_their_length() {
             results: vec![answer; limits::CHECKS],
         }),
         FromAgent::Paths(Paths {
+            boot_epoch: None,
             table: u32::MAX,
             paths: vec![path; limits::PATHS],
         }),
@@ -618,6 +703,8 @@ fn the_largest_messages_are_within_their_length() {
             region: long.parse().unwrap(),
             addresses: vec![target.address; limits::ADDRESSES],
             build: "b".repeat(2_000),
+            versions: [2, u16::MAX],
+            backlog: vec![u64::MAX; limits::EPOCHS],
             ..hello()
         }),
     ];
@@ -634,6 +721,24 @@ fn the_largest_messages_are_within_their_length() {
         }),
         FromAggregator::Durable(Durable {
             sequences: vec![u64::MAX; limits::SEQUENCES],
+            boot_epoch: Some(u64::MAX),
+            refused: Vec::new(),
+            reason: "r".repeat(2_000),
+            credit: Some(u32::MAX),
+        }),
+        FromAggregator::Welcome(Welcome {
+            aggregator: "a".repeat(2_000),
+            durable_below: u64::MAX,
+            findings: true,
+            version: u16::MAX,
+            backlog: vec![
+                KnownEpoch {
+                    boot_epoch: u64::MAX,
+                    durable_below: u64::MAX
+                };
+                limits::EPOCHS
+            ],
+            credit: Some(u32::MAX),
         }),
     ];
     for message in aggregator {

@@ -74,6 +74,9 @@ fn the_sample_shows_the_defaults() {
         bgp.peers[0].signature_key.as_deref(),
         Some(Path::new("/etc/leeward/peer.key"))
     );
+    let directory = shown.spool.directory.take();
+    let usual = Path::new("/var/lib/leeward-agent/spool");
+    assert_eq!(directory.as_deref(), Some(usual));
     assert_eq!(shown, sample);
 }
 
@@ -107,6 +110,32 @@ fn what_is_wrong_with_routing_is_said_with_its_place() {
         let error = parse(&with(text)).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.at.is_some(), "{error}");
+    }
+}
+
+#[test]
+fn a_spool_that_makes_no_sense_is_refused_with_its_place() {
+    for (given, expected) in [
+        (
+            "[spool]\nmax_mib = 1",
+            "spool.max_mib is 1; use 16 to 1048576",
+        ),
+        (
+            "[spool]\nmax_age = '3d'",
+            "spool.max_age is 259200s; use 60s to 86400s",
+        ),
+        (
+            "[spool]\nwrite_after = '1ms'",
+            "spool.write_after is 1ms; use 100ms to 600s",
+        ),
+        ("[spool]\nsync = 'yes'", "spool.sync is \"yes\"; use"),
+        (
+            "[uplink]\nforget_when = 'some'",
+            "uplink.forget_when is \"some\"; use",
+        ),
+    ] {
+        let text = error(&format!("{LEAST}\n{given}"));
+        assert!(text.contains(expected), "{text}");
     }
 }
 

@@ -6,7 +6,11 @@ use leeward_common::histogram::Schema;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{delivery::Delivery, session::Command};
-use crate::{config, prober::PlannedPath, spool::Spool};
+use crate::{
+    config,
+    prober::PlannedPath,
+    spool::{Spool, TableOf},
+};
 
 /// A connection on which batches are under way and none has been acknowledged for this long is made anew.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
@@ -14,11 +18,12 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 /// The paths of one plan.
 #[derive(Debug)]
 pub(super) struct Table {
-    pub(super) schema: Schema,
-    /// Row by row.
+    /// `None` of a plan of a life before: no window of it closes any more.
+    pub(super) schema: Option<Schema>,
+    /// Row by row; empty of such a plan.
     pub(super) paths: Arc<[PlannedPath]>,
-    /// The message that names them, as it goes on the control stream.
-    pub(super) frame: Vec<u8>,
+    /// With the message that names them, as it goes on the control stream.
+    pub(super) of: TableOf,
 }
 
 /// What is known about one aggregator.
@@ -59,24 +64,30 @@ impl Live {
     /// Sends every table and every batch that may be sent now.
     pub(super) fn pump(
         &mut self,
-        tables: &BTreeMap<u32, Table>,
-        spool: &Spool,
+        index: usize,
+        tables: &BTreeMap<u64, Table>,
+        spool: &mut Spool,
     ) -> Result<(), QueueFull> {
-        while let Some(number) = self.delivery.begin_table(tables.keys().copied()) {
-            self.control(tables[&number].frame.clone())?;
+        let known = |delivery: &Delivery| {
+            let takes = |table: &&Table| delivery.takes(spool, table.of.table.boot_epoch);
+            let numbers = tables.values().filter(takes).map(|table| table.of.number);
+            numbers.collect::<Vec<_>>()
+        };
+        let known = known(&self.delivery);
+        while let Some(number) = self.delivery.begin_table(known.iter().copied()) {
+            self.control(tables[&number].of.table.frame.clone())?;
         }
         if self.delivery.under_way() == 0 {
             self.acknowledged_at = Instant::now();
         }
-        while let Some((sequence, urgency)) = self.delivery.begin_next(spool) {
-            let Some(batch) = spool.get(sequence) else {
+        while let Some((place, urgency)) = self.delivery.begin_next(spool) {
+            let Some(frame) = spool.get(place).and_then(|own| own.frame()).map(Arc::clone) else {
                 continue;
             };
-            self.send(Command::Batch {
-                frame: batch.frame.clone(),
-                urgency,
-            })?;
+            spool.handed(index, place);
+            self.send(Command::Batch { frame, urgency })?;
         }
+        spool.want(self.delivery.next_places());
         Ok(())
     }
 

@@ -65,6 +65,9 @@ pub enum Failure {
     /// A message at the wrong time.
     #[error("the aggregator sent a {0} where none belongs")]
     Unexpected(&'static str),
+    /// A version of the control messages that was not offered.
+    #[error("the aggregator speaks version {0} of the control messages, this agent {first} to {last}; bring both sides to builds that fit", first = v1::VERSIONS[0], last = v1::VERSIONS[1])]
+    Version(u16),
     /// A mesh that makes no sense.
     #[error("the aggregator sent a mesh that makes no sense: {0}")]
     Mesh(#[from] InvalidMesh),
@@ -98,6 +101,7 @@ impl Failure {
             | Self::BatchStopped(_)
             | Self::Wire(_)
             | Self::Unexpected(_)
+            | Self::Version(_)
             | Self::Mesh(_) => "protocol",
             Self::Refused(_) => "refused",
         }
@@ -107,15 +111,18 @@ impl Failure {
     #[must_use]
     pub fn cure(&self) -> Cure {
         use v1::RefuseCode::{
-            Identity, Limit, Malformed, Other, Superseded, Unavailable, UnknownRegion,
+            Denied, Identity, Limit, Malformed, Other, Superseded, Unavailable, UnknownRegion,
+            Version,
         };
         match self {
             Self::Refused(refuse) => match refuse.code {
                 Unavailable | Other => Cure::Time,
                 // Superseded: two agents under one name would throw each other out without end.
-                Identity | UnknownRegion | Malformed | Limit | Superseded => Cure::Person,
+                Identity | UnknownRegion | Malformed | Limit | Superseded | Version | Denied => {
+                    Cure::Person
+                }
             },
-            Self::Wire(_) | Self::Unexpected(_) | Self::Mesh(_) => Cure::Person,
+            Self::Wire(_) | Self::Unexpected(_) | Self::Version(_) | Self::Mesh(_) => Cure::Person,
             Self::Handshake { source, .. } | Self::Lost(source) if tls_alert(source).is_some() => {
                 Cure::Person
             }
@@ -129,6 +136,7 @@ impl Failure {
         match self {
             Self::Wire(_)
             | Self::Unexpected(_)
+            | Self::Version(_)
             | Self::Mesh(_)
             | Self::Stuck
             | Self::NewCredentials => self.to_string(),

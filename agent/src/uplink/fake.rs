@@ -45,6 +45,7 @@ use crate::{
     credentials::Credentials,
     errands::{self, Errands, TraceErrand},
     prober::{ClosedWindow, Counters, Plan, PlanError},
+    spool::{DiskLimits, Policy, log::Sync},
 };
 
 /// Longer than anything here takes on a busy machine; a test that waits for it has failed.
@@ -311,6 +312,9 @@ impl Peer {
             aggregator: "main".to_owned(),
             durable_below,
             findings,
+            version: v1::VERSIONS[1],
+            backlog: Vec::new(),
+            credit: None,
         };
         self.say(&v1::FromAggregator::Welcome(welcome)).await;
     }
@@ -342,6 +346,7 @@ impl Peer {
     pub(crate) async fn table_durable(&mut self, table: u32) {
         self.say(&v1::FromAggregator::PathsDurable(v1::PathsDurable {
             table,
+            boot_epoch: None,
         }))
         .await;
     }
@@ -349,6 +354,7 @@ impl Peer {
     pub(crate) async fn durable(&mut self, sequences: &[u64]) {
         self.say(&v1::FromAggregator::Durable(v1::Durable {
             sequences: sequences.to_vec(),
+            ..v1::Durable::default()
         }))
         .await;
     }
@@ -471,6 +477,8 @@ pub(crate) struct Rig {
     pub(crate) errands: mpsc::Receiver<TraceErrand>,
     pub(crate) found: mpsc::Sender<Finding>,
     closed: u64,
+    /// Seconds from one window to the next.
+    pub(crate) apart: u64,
     _files: Files,
 }
 
@@ -502,6 +510,7 @@ impl Rig {
                 found: findings,
             },
             config,
+            disk: None,
             boot_epoch: BOOT_EPOCH,
             credentials: believed,
             prober: FakeProber { plans: plan },
@@ -520,6 +529,7 @@ impl Rig {
             errands,
             found,
             closed: 0,
+            apart: 1,
             _files: files,
         }
     }
@@ -535,7 +545,7 @@ impl Rig {
 
     /// Closes a window of one row and waits until it is in the spool. Each is a second later than the one before.
     pub(crate) async fn close_window(&mut self, plan_version: u64) -> ClosedWindow {
-        let window = window(self.closed, plan_version, 1);
+        let window = window(self.closed * self.apart, plan_version, 1);
         self.closed += 1;
         self.windows
             .as_ref()
@@ -585,6 +595,13 @@ pub(crate) fn config(
             keep_alive: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(10),
             waiting_bytes,
+            forget_when: Policy::All,
+        },
+        spool: config::Spool {
+            directory: None,
+            limits: DiskLimits::new(16 << 20, Duration::from_secs(10)),
+            max_age: Duration::from_secs(86_400),
+            sync: Sync::EachWrite,
         },
         stamp: config::Stamp {
             reflect: false,

@@ -11,6 +11,7 @@ use std::{
 use leeward_common::check::Outcome;
 
 use super::{failure::Failure, flows::FlowTable};
+use crate::spool::{Counts, Spool};
 
 /// Upper ends, in milliseconds, of the buckets of [`AggregatorFigures::window_ages`]; the last bucket has none.
 pub const AGE_BUCKETS_MS: [u32; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
@@ -134,8 +135,71 @@ pub struct UplinkFigures {
     pub(super) windows_unsent: AtomicU64,
     pub(super) waiting: AtomicU64,
     pub(super) waiting_bytes: AtomicU64,
-    pub(super) dropped: AtomicU64,
     flows: Mutex<Option<Arc<FlowTable>>>,
+    /// What is counted of the spool.
+    pub spool: SpoolFigures,
+}
+
+/// What is counted of the spool.
+#[derive(Debug, Default)]
+pub struct SpoolFigures {
+    dropped: AtomicU64,
+    refused: AtomicU64,
+    coarsened: AtomicU64,
+    written: AtomicU64,
+    recovered: AtomicU64,
+    damaged: AtomicU64,
+    write_errors: AtomicU64,
+    on_disk: AtomicU64,
+    disk_bytes: AtomicU64,
+    failing: AtomicBool,
+}
+
+impl SpoolFigures {
+    pub(super) fn publish(&self, spool: &Spool) {
+        let counts = spool.counts();
+        let (on_disk, disk_bytes) = spool.on_disk();
+        for (figure, value) in [
+            (&self.dropped, counts.dropped),
+            (&self.refused, counts.refused),
+            (&self.coarsened, counts.coarsened),
+            (&self.written, counts.written),
+            (&self.recovered, counts.recovered),
+            (&self.damaged, counts.damaged),
+            (&self.write_errors, counts.write_errors),
+            (&self.on_disk, on_disk),
+            (&self.disk_bytes, disk_bytes),
+        ] {
+            figure.store(value, Relaxed);
+        }
+        self.failing.store(spool.trouble().is_some(), Relaxed);
+    }
+
+    /// What happened to batches since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            dropped: self.dropped.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            coarsened: self.coarsened.load(Relaxed),
+            written: self.written.load(Relaxed),
+            recovered: self.recovered.load(Relaxed),
+            damaged: self.damaged.load(Relaxed),
+            write_errors: self.write_errors.load(Relaxed),
+        }
+    }
+
+    /// Batches on disk, and bytes of its segments.
+    #[must_use]
+    pub fn on_disk(&self) -> (u64, u64) {
+        (self.on_disk.load(Relaxed), self.disk_bytes.load(Relaxed))
+    }
+
+    /// Whether the disk takes nothing.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
+    }
 }
 
 /// Figures with the aggregator that they are about.
@@ -221,6 +285,6 @@ impl UplinkFigures {
     /// Batches given up because the spool was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+        self.spool.counts().dropped
     }
 }

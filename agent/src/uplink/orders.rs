@@ -16,8 +16,10 @@ use tracing::{debug, info};
 
 use super::{Probing, Uplink, connection::Live, flows::FlowTable};
 use crate::{
-    bandwidth::surveyor::SurveyErrand, errands::TraceErrand, net::clock::monotonic_ns,
-    spool::NO_TABLE,
+    bandwidth::surveyor::SurveyErrand,
+    errands::TraceErrand,
+    net::clock::monotonic_ns,
+    spool::{Change, Settled},
 };
 
 /// Orders that are answered. Each answer takes its place among the batches, so there must not be any number of them.
@@ -84,7 +86,7 @@ impl<P: Probing> Uplink<P> {
             at: SystemClock.now(),
             findings,
         };
-        self.push_frame(NO_TABLE, found.at, findings::frame(&found));
+        self.push_frame(None, (found.at, found.at), findings::frame(&found));
         self.publish();
     }
 
@@ -106,10 +108,16 @@ impl<P: Probing> Uplink<P> {
 
     /// Nothing that was found goes to this aggregator.
     pub(super) fn pass_findings_over(&mut self, index: usize) {
-        let over: Vec<_> = self.spool.findings_missing_at(index).collect();
-        for sequence in over {
-            self.spool.durable(index, sequence);
+        let over: Vec<u64> = self.spool.findings_missing_at(index).collect();
+        let mut gone = Vec::new();
+        for place in over {
+            let key = self.spool.get(place).map(|own| own.key);
+            let settled = key.and_then(|key| self.spool.settle(index, key, Settled::Stored));
+            if settled.is_some_and(|(_, _, is_free)| is_free) {
+                gone.push(Change::Gone(place));
+            }
         }
+        self.tell(gone);
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn hello(&self, remote: SocketAddr) -> v1::Hello {
+    fn hello(&self, remote: SocketAddr, backlog: &[u64]) -> v1::Hello {
         let discovered = || source_towards(remote).into_iter().collect();
         let addresses = if self.addresses.is_empty() {
             discovered()
@@ -98,6 +98,8 @@ impl Identity {
             stamp_port: Some(self.stamp_port),
             orders: true,
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            versions: v1::VERSIONS,
+            backlog: backlog.iter().take(limits::EPOCHS).copied().collect(),
         }
     }
 }
@@ -138,17 +140,15 @@ pub enum Event {
     Connected {
         /// Takes commands until the connection ends. Dropping it ends the connection.
         commands: mpsc::Sender<Command>,
-        /// Of this boot epoch every sequence below this is durable.
-        durable_below: u64,
-        /// Whether the aggregator takes findings.
-        findings: bool,
+        /// What the aggregator has, and what it takes.
+        welcome: v1::Welcome,
     },
     /// A mesh, already checked for sense.
     Mesh(v1::Mesh),
     /// A path table is durable.
-    TableDurable(u32),
-    /// Batches are durable.
-    Durable(Vec<u64>),
+    TableDurable(v1::PathsDurable),
+    /// Batches are settled.
+    Durable(v1::Durable),
     /// Something to find out.
     Order(v1::Order),
     /// The connection has ended.
@@ -164,6 +164,8 @@ pub struct Session {
     pub aggregator: Aggregator,
     /// Who we are.
     pub identity: Arc<Identity>,
+    /// Earlier boot epochs of which something waits.
+    pub backlog: watch::Receiver<Vec<u64>>,
     /// How the connection behaves.
     pub uplink: Uplink,
     /// The newest credentials; a change makes the connection anew.
@@ -252,7 +254,9 @@ impl Session {
         journal: &mut FailureJournal,
     ) -> Result<(), Failure> {
         let (mut send, mut receive) = connection.open_bi().await.map_err(Failure::Lost)?;
-        let hello = v1::FromAgent::Hello(self.identity.hello(connection.remote_address()));
+        let backlog = self.backlog.borrow().clone();
+        let hello = self.identity.hello(connection.remote_address(), &backlog);
+        let hello = v1::FromAgent::Hello(hello);
         write_control(&mut send, &frame::frame_from_agent(&hello)).await?;
         let welcome = match timeout(WELCOME_TIMEOUT, read_message(&mut receive)).await {
             Err(_) => return Err(Failure::NoWelcome),
@@ -261,6 +265,10 @@ impl Session {
                 other => return Err(unexpected(other)),
             },
         };
+        let [oldest, newest] = v1::VERSIONS;
+        if !(oldest..=newest).contains(&welcome.version) {
+            return Err(Failure::Version(welcome.version));
+        }
         info!(
             aggregator = %self.aggregator,
             address = %connection.remote_address(),
@@ -271,12 +279,7 @@ impl Session {
         journal.clear();
         self.figures.on_connected();
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
-        self.tell(Event::Connected {
-            commands,
-            durable_below: welcome.durable_below,
-            findings: welcome.findings,
-        })
-        .await;
+        self.tell(Event::Connected { commands, welcome }).await;
         let ended = self.converse(connection, send, receive, queue).await;
         self.figures.on_disconnected();
         self.tell(Event::Disconnected).await;
@@ -315,11 +318,11 @@ impl Session {
                     mesh::check(&mesh)?;
                     Event::Mesh(mesh)
                 }
-                v1::FromAggregator::PathsDurable(durable) => Event::TableDurable(durable.table),
+                v1::FromAggregator::PathsDurable(durable) => Event::TableDurable(durable),
                 v1::FromAggregator::Durable(durable) => {
                     self.figures
                         .on_durable(durable.sequences.len(), connection.rtt());
-                    Event::Durable(durable.sequences)
+                    Event::Durable(durable)
                 }
                 v1::FromAggregator::Order(order) => Event::Order(order),
                 other => return Err(unexpected(other)),

@@ -37,6 +37,9 @@ async fn a_mesh_becomes_a_plan_and_windows_become_durable_batches() {
         aggregator: "main".to_owned(),
         durable_below: 0,
         findings: true,
+        version: 1,
+        backlog: Vec::new(),
+        credit: None,
     };
     peer.say(&v1::FromAggregator::Welcome(welcome)).await;
 
@@ -121,6 +124,9 @@ async fn a_new_connection_begins_with_exactly_what_is_not_durable() {
         aggregator: "main".to_owned(),
         durable_below: 1,
         findings: true,
+        version: 1,
+        backlog: Vec::new(),
+        credit: None,
     };
     peer.say(&v1::FromAggregator::Welcome(welcome)).await;
     let paths = peer.paths().await;
@@ -147,6 +153,8 @@ async fn the_oldest_batches_are_given_up_when_the_memory_is_full() {
     let authority = Authority::new();
     let at = FakeAggregator::new(&authority);
     let mut rig = Rig::with(&authority, &[at.address], 1_000);
+    // No two of them lie in one window of ten seconds, so none can be merged.
+    rig.apart = 10;
     let mut peer = at.welcome(0).await;
     peer.set_up().await;
     let plan = rig.plan().await;
@@ -165,6 +173,9 @@ async fn the_oldest_batches_are_given_up_when_the_memory_is_full() {
         aggregator: "main".to_owned(),
         durable_below: 0,
         findings: true,
+        version: 1,
+        backlog: Vec::new(),
+        credit: None,
     };
     peer.say(&v1::FromAggregator::Welcome(welcome)).await;
     let table = peer.paths().await.table;
@@ -454,6 +465,9 @@ async fn messages_where_none_belong_end_the_connection() {
         aggregator: "main".to_owned(),
         durable_below: 0,
         findings: true,
+        version: 1,
+        backlog: Vec::new(),
+        credit: None,
     });
     let reason = told_about(async |peer| peer.say(&welcome).await, "protocol").await;
     assert_eq!(reason, "the aggregator sent a welcome where none belongs");
@@ -524,6 +538,7 @@ async fn failure(files: &Files, server: FakeAggregator, name: Option<&str>) -> F
             answer_port: 8_620,
             stamp_port: 862,
         }),
+        backlog: watch::channel(Vec::new()).1,
         uplink: config.uplink,
         credentials: believed,
         stopping,

@@ -40,6 +40,7 @@ use tracing::{debug, warn};
 use super::{
     Ingest,
     control::{ControlOut, Ending, STREAM_TIMEOUT},
+    credit,
     frames::{self, NoFrame},
     identity::Identity,
     refusal::Refusal,
@@ -71,15 +72,17 @@ const TABLE_ROWS: usize = 16 * limits::PATHS;
 const WINDOW_PAST: Duration = Duration::from_secs(24 * 3600);
 const WINDOW_FUTURE: Duration = Duration::from_secs(5);
 
-/// The path tables of the session's boot epoch.
-pub(super) type Tables = BTreeMap<u32, Arc<[Path]>>;
+/// The path tables of the session's boot epochs: that of the agent's process, and earlier ones of which it still has
+/// batches.
+pub(super) type Tables = BTreeMap<u64, BTreeMap<u32, Arc<[Path]>>>;
 
 /// What the tasks of a session share.
 pub(super) struct Conversation {
     pub(super) ingest: Ingest,
     connection: Connection,
     pub(super) identity: Identity,
-    pub(super) epoch: Epoch,
+    epoch: Epoch,
+    version: u16,
     tables: ArcSwap<Tables>,
     in_flight: Arc<Semaphore>,
     pub(super) settled: mpsc::Sender<Settled>,
@@ -91,7 +94,9 @@ pub(super) struct Parts<'a> {
     pub(super) connection: &'a Connection,
     pub(super) identity: &'a Identity,
     pub(super) epoch: Epoch,
-    /// The path tables that are known from before.
+    /// The version of the control messages that both sides speak.
+    pub(super) version: u16,
+    /// The path tables that are known from before, of each boot epoch that batches may be of.
     pub(super) tables: Tables,
 }
 
@@ -108,6 +113,7 @@ impl Conversation {
             connection,
             identity,
             epoch,
+            version,
             tables,
         } = parts;
         let (settled, answers) = mpsc::channel(IN_FLIGHT_BATCHES);
@@ -117,6 +123,7 @@ impl Conversation {
             connection: connection.clone(),
             identity: identity.clone(),
             epoch,
+            version,
             tables: ArcSwap::from_pointee(tables),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
             settled,
@@ -131,7 +138,11 @@ impl Conversation {
         }
     }
 
-    async fn read_control(&self, mut receive: RecvStream, durable: mpsc::Sender<u32>) -> Ending {
+    async fn read_control(
+        &self,
+        mut receive: RecvStream,
+        durable: mpsc::Sender<v1::PathsDurable>,
+    ) -> Ending {
         loop {
             if let Err(ending) = self.read_one_control(&mut receive, &durable).await {
                 return ending;
@@ -142,7 +153,7 @@ impl Conversation {
     async fn read_one_control(
         &self,
         receive: &mut RecvStream,
-        durable: &mpsc::Sender<u32>,
+        durable: &mpsc::Sender<v1::PathsDurable>,
     ) -> Result<(), Ending> {
         let header = frames::header(receive).await?;
         let payload = frames::payload(receive, &header).await?;
@@ -152,10 +163,13 @@ impl Conversation {
                 return Err(Refusal::malformed("a second hello on one connection").into());
             }
             FromAgent::Paths(paths) => {
-                let table = paths.table;
+                let answer = v1::PathsDurable {
+                    table: paths.table,
+                    boot_epoch: paths.boot_epoch,
+                };
                 self.announce(paths).await?;
                 // The writer ends only with the session.
-                let _ = durable.send(table).await;
+                let _ = durable.send(answer).await;
             }
             FromAgent::MeshApplied(applied) => {
                 for refused in applied.refused.iter().take(3) {
@@ -207,9 +221,16 @@ impl Conversation {
     }
 
     /// Makes a path table durable, and known to the batches that refer to it.
-    async fn announce(&self, v1::Paths { table, paths }: v1::Paths) -> Result<(), Ending> {
+    async fn announce(&self, announced: v1::Paths) -> Result<(), Ending> {
+        let v1::Paths {
+            table,
+            boot_epoch,
+            paths,
+        } = announced;
+        let epoch = self.epoch_of(boot_epoch.unwrap_or(self.epoch.boot))?;
         let paths: Arc<[Path]> = paths.into();
-        let mut tables = Tables::clone(&self.tables.load());
+        let mut all = Tables::clone(&self.tables.load());
+        let tables = all.entry(epoch.boot).or_default();
         match tables.get(&table) {
             Some(known) if *known == paths => return Ok(()),
             Some(_) => {
@@ -221,8 +242,7 @@ impl Conversation {
             None => {}
         }
         tables.insert(table, Arc::clone(&paths));
-        let forget = make_room(&mut tables);
-        let epoch = self.epoch.clone();
+        let forget = make_room(tables);
         self.ingest.metrics.turn.arrivals_in.inc();
         self.ingest
             .turn
@@ -237,7 +257,7 @@ impl Conversation {
             })
             .await
             .map_err(Ending::from_turn)?;
-        self.tables.store(Arc::new(tables));
+        self.tables.store(Arc::new(all));
         self.ingest
             .metrics
             .ingest
@@ -316,17 +336,20 @@ impl Conversation {
         let received = Instant::now();
         frame::parse_batch(header, &bytes).map_err(Refusal::from)?;
         let key = batch::peek(&bytes).map_err(Refusal::from)?;
-        self.check_owner("batch", &key.agent, key.boot_epoch)?;
+        let epoch = self.check_owner("batch", &key.agent, key.boot_epoch)?;
         let settle = Settle {
             session: self.settled.clone(),
+            boot_epoch: epoch.boot,
             permit,
         };
         if let Err(reason) = self.check_window(key.window) {
             warn!(agent = %key.agent, sequence = key.sequence, reason, "batch refused");
-            settle.with(key.sequence, Outcome::Refused);
+            settle.with(key.sequence, Outcome::Refused(reason));
             return Ok(());
         }
-        let Some(table) = self.tables.load().get(&key.table).cloned() else {
+        let tables = self.tables.load();
+        let table = tables.get(&epoch.boot).and_then(|of| of.get(&key.table));
+        let Some(table) = table.cloned() else {
             let reason = format!(
                 "batch {} refers to path table {}, which is not durable",
                 key.sequence, key.table
@@ -351,7 +374,7 @@ impl Conversation {
             .get_or_create(&label)
             .inc_by(reports.reports.len() as u64);
         self.ingest.metrics.turn.arrivals_in.inc();
-        let (epoch, sequence) = (self.epoch.clone(), key.sequence);
+        let sequence = key.sequence;
         let batch = NewBatch {
             epoch,
             sequence,
@@ -368,25 +391,34 @@ impl Conversation {
             .map_err(Ending::from_turn)
     }
 
-    /// An agent may report for itself and this start of its process only.
+    /// An agent may report for itself only, and for those starts of its process that its hello names.
     pub(super) fn check_owner(
         &self,
         what: &str,
         whose: &AgentId,
         boot_epoch: u64,
-    ) -> Result<(), Refusal> {
-        let Epoch { agent, boot } = &self.epoch;
+    ) -> Result<Epoch, Refusal> {
+        let Epoch { agent, .. } = &self.epoch;
         if whose != agent {
             let reason = format!(
                 "the certificate is that of agent {agent}, the {what} is one of agent {whose}"
             );
             return Err(Refusal::identity(reason));
         }
-        if boot_epoch != *boot {
-            let reason = format!("the hello says boot epoch {boot}, the {what} {boot_epoch}");
+        self.epoch_of(boot_epoch)
+    }
+
+    fn epoch_of(&self, boot: u64) -> Result<Epoch, Refusal> {
+        let Epoch { agent, boot: own } = &self.epoch;
+        if boot != *own && !self.tables.load().contains_key(&boot) {
+            let reason =
+                format!("the hello says boot epoch {own}, and nothing of {boot} that comes now");
             return Err(Refusal::malformed(reason));
         }
-        Ok(())
+        Ok(Epoch {
+            agent: agent.clone(),
+            boot,
+        })
     }
 
     fn check_window(&self, window: Window) -> Result<(), String> {
@@ -411,7 +443,7 @@ impl Conversation {
         control: &mut ControlOut,
         mut seat: Seat,
         mut answers: mpsc::Receiver<Settled>,
-        mut tables: mpsc::Receiver<u32>,
+        mut tables: mpsc::Receiver<v1::PathsDurable>,
     ) -> Ending {
         // The mesh that is known already counts as a change.
         seat.mesh.mark_changed();
@@ -422,9 +454,7 @@ impl Conversation {
                     return Refusal::new(RefuseCode::Superseded, reason).into();
                 }
                 Some(first) = answers.recv() => self.acknowledge(control, first, &mut answers).await,
-                Some(table) = tables.recv() => {
-                    control.write(&FromAggregator::PathsDurable(v1::PathsDurable { table })).await
-                }
+                Some(table) = tables.recv() => control.write(&FromAggregator::PathsDurable(table)).await,
                 Some(order) = seat.orders.recv() => control.write(&FromAggregator::Order(order)).await,
                 Ok(()) = seat.mesh.changed() => {
                     let mesh = seat.mesh.borrow_and_update().clone();
@@ -455,9 +485,10 @@ impl Conversation {
         while let Ok(next) = answers.try_recv() {
             settled.push(next);
         }
-        let mut sequences = Vec::with_capacity(settled.len());
+        let mut answers: BTreeMap<u64, v1::Durable> = BTreeMap::new();
         let mut not_stored = false;
         for Settled {
+            boot_epoch,
             sequence,
             outcome,
             permit: _,
@@ -465,16 +496,28 @@ impl Conversation {
         {
             self.ingest
                 .metrics
-                .batch(&self.identity.agent, outcome_word(outcome));
+                .batch(&self.identity.agent, outcome_word(&outcome));
+            let answer = answers.entry(boot_epoch).or_default();
             match outcome {
-                Outcome::Durable | Outcome::Repeated | Outcome::Refused => sequences.push(sequence),
+                Outcome::Durable | Outcome::Repeated => answer.sequences.push(sequence),
+                Outcome::Refused(reason) => {
+                    // An agent of version 1 passes over the second list, and forgets them by the first.
+                    answer.sequences.push(sequence);
+                    answer.refused.push(sequence);
+                    answer.reason = reason;
+                }
                 Outcome::NotStored => not_stored = true,
             }
         }
-        if !sequences.is_empty() {
-            control
-                .write(&FromAggregator::Durable(v1::Durable { sequences }))
-                .await?;
+        for (boot_epoch, mut answer) in answers {
+            if answer.sequences.is_empty() {
+                continue;
+            }
+            answer.boot_epoch = (boot_epoch != self.epoch.boot).then_some(boot_epoch);
+            if self.version >= v1::VERSION_BACKLOG {
+                answer.credit = Some(credit::of(&self.ingest.turn));
+            }
+            control.write(&FromAggregator::Durable(answer)).await?;
         }
         if not_stored {
             return Err(Ending::from_turn(TurnError::StoreFailed));
@@ -490,7 +533,7 @@ impl Conversation {
 }
 
 /// Removes the oldest tables until the rest fits, and names them.
-fn make_room(tables: &mut Tables) -> Vec<u32> {
+fn make_room(tables: &mut BTreeMap<u32, Arc<[Path]>>) -> Vec<u32> {
     let mut rows: usize = tables.values().map(|paths| paths.len()).sum();
     let mut forget = Vec::new();
     while rows > TABLE_ROWS && tables.len() > 1 {
@@ -503,11 +546,11 @@ fn make_room(tables: &mut Tables) -> Vec<u32> {
     forget
 }
 
-const fn outcome_word(outcome: Outcome) -> &'static str {
+const fn outcome_word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Durable => "durable",
         Outcome::Repeated => "repeated",
-        Outcome::Refused => "refused",
+        Outcome::Refused(_) => "refused",
         Outcome::NotStored => "not_stored",
     }
 }

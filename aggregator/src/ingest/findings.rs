@@ -16,12 +16,12 @@ impl Conversation {
         permit: OwnedSemaphorePermit,
     ) -> Result<(), Ending> {
         let found = findings::parse(header, &bytes).map_err(Refusal::from)?;
-        self.check_owner("finding", &found.agent, found.boot_epoch)?;
+        let epoch = self.check_owner("finding", &found.agent, found.boot_epoch)?;
         let metrics = &self.ingest.metrics;
         metrics.ingest.findings.inc_by(found.findings.len() as u64);
         metrics.turn.arrivals_in.inc();
         let arrival = NewFindings {
-            epoch: self.epoch.clone(),
+            epoch: epoch.clone(),
             sequence: found.sequence,
             bytes,
             findings: Findings {
@@ -31,6 +31,7 @@ impl Conversation {
             },
             settle: Settle {
                 session: self.settled.clone(),
+                boot_epoch: epoch.boot,
                 permit,
             },
         };

@@ -22,6 +22,7 @@ use crate::{
 
 mod control;
 mod conversation;
+mod credit;
 pub mod endpoint;
 mod findings;
 mod frames;

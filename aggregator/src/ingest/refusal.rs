@@ -50,6 +50,8 @@ impl Refusal {
             RefuseCode::Limit => "limit",
             RefuseCode::Superseded => "superseded",
             RefuseCode::Unavailable => "unavailable",
+            RefuseCode::Version => "version",
+            RefuseCode::Denied => "denied",
             RefuseCode::Other => "other",
         }
     }
@@ -64,6 +66,8 @@ impl Refusal {
             RefuseCode::Superseded => 5,
             RefuseCode::Unavailable => 6,
             RefuseCode::Other => 7,
+            RefuseCode::Version => 8,
+            RefuseCode::Denied => 9,
         })
     }
 }

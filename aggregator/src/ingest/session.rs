@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use super::{
     Ingest,
     control::{ControlOut, Ending},
-    conversation::{Conversation, Parts},
-    frames,
+    conversation::{Conversation, Parts, Tables},
+    credit, frames,
     identity::Identity,
     refusal::Refusal,
     roster::{Change, Seat},
@@ -25,11 +25,22 @@ use super::{
 use crate::{
     mesh::{MAX_AGENT_ID_LENGTH, Registration},
     store::key::Epoch,
-    turn::{Arrival, Connected, Disconnected, Known, TurnError},
+    turn::{Arrival, Connected, Disconnected, TurnError},
 };
 
 /// From the handshake to the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an agent says of itself, found good.
+struct Newcomer {
+    registration: Registration,
+    /// Whether it can be sent orders.
+    takes_orders: bool,
+    /// The version of the control messages that both sides speak.
+    version: u16,
+    /// Earlier boot epochs of which it still has batches.
+    backlog: Vec<u64>,
+}
 
 /// One session.
 pub(super) struct Session {
@@ -62,10 +73,7 @@ impl Session {
         let mut control = ControlOut::new(send);
         let (agent, remote) = (&self.identity.agent, self.connection.remote_address());
         let ending = match self.hello(&mut receive).await {
-            Ok((registration, takes_orders)) => {
-                self.attend(registration, takes_orders, &mut control, receive)
-                    .await
-            }
+            Ok(newcomer) => self.attend(newcomer, &mut control, receive).await,
             Err(ending) => ending,
         };
         match ending {
@@ -86,8 +94,7 @@ impl Session {
         }
     }
 
-    /// What the agent registers, and whether it takes orders.
-    async fn hello(&self, receive: &mut RecvStream) -> Result<(Registration, bool), Ending> {
+    async fn hello(&self, receive: &mut RecvStream) -> Result<Newcomer, Ending> {
         let Ok(hello) = timeout(HELLO_TIMEOUT, read_hello(receive)).await else {
             let reason = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
             return Err(Refusal::malformed(reason).into());
@@ -98,7 +105,7 @@ impl Session {
     }
 
     /// What the agent may register: itself and nothing else.
-    fn check(&self, hello: v1::Hello) -> Result<Registration, Refusal> {
+    fn check(&self, hello: v1::Hello) -> Result<Newcomer, Refusal> {
         let v1::Hello {
             agent,
             region,
@@ -107,8 +114,22 @@ impl Session {
             answer_port,
             stamp_port,
             build,
-            orders: _,
+            orders: takes_orders,
+            versions,
+            mut backlog,
         } = hello;
+        let Some(version) = v1::common_version(v1::VERSIONS, versions) else {
+            let ([ours, our_newest], [oldest, newest]) = (v1::VERSIONS, versions);
+            let reason = format!(
+                "the agent speaks versions {oldest} to {newest} of the control messages, this aggregator {ours} to \
+                 {our_newest}; bring both sides to builds that fit"
+            );
+            return Err(Refusal::new(RefuseCode::Version, reason));
+        };
+        if version < v1::VERSION_BACKLOG {
+            backlog.clear();
+        }
+        backlog.retain(|&earlier| earlier != boot_epoch);
         let Identity {
             agent: certified,
             region: home,
@@ -139,7 +160,7 @@ impl Session {
                 "nobody can answer on {address}; register an address of the host"
             )));
         }
-        Ok(Registration {
+        let registration = Registration {
             agent,
             region,
             boot_epoch,
@@ -147,26 +168,32 @@ impl Session {
             answer_port,
             stamp_port,
             build,
+        };
+        Ok(Newcomer {
+            registration,
+            takes_orders,
+            version,
+            backlog,
         })
     }
 
     /// Takes the agent in, converses, and sees it off.
     async fn attend(
         &self,
-        registration: Registration,
-        takes_orders: bool,
+        newcomer: Newcomer,
         control: &mut ControlOut,
         receive: RecvStream,
     ) -> Ending {
+        let registration = &newcomer.registration;
         let (agent, session) = (registration.agent.clone(), self.id);
         let remote = self.connection.remote_address();
         let seat = self
             .ingest
             .roster
-            .join(registration.clone(), session, takes_orders, remote)
+            .join(registration.clone(), session, newcomer.takes_orders, remote)
             .await;
         let ending = match seat {
-            Some(seat) => self.seated(registration, seat, control, receive).await,
+            Some(seat) => self.seated(newcomer, seat, control, receive).await,
             None => Ending::from_turn(TurnError::Stopping),
         };
         self.ingest
@@ -185,11 +212,17 @@ impl Session {
 
     async fn seated(
         &self,
-        registration: Registration,
+        newcomer: Newcomer,
         seat: Seat,
         control: &mut ControlOut,
         receive: RecvStream,
     ) -> Ending {
+        let Newcomer {
+            registration,
+            version,
+            backlog,
+            ..
+        } = newcomer;
         let epoch = Epoch {
             agent: registration.agent.clone(),
             boot: registration.boot_epoch,
@@ -203,17 +236,22 @@ impl Session {
                 Arrival::Connected(Connected {
                     session,
                     registration,
+                    backlog,
                     known,
                 })
             })
             .await;
-        let Known {
-            durable_below,
-            tables,
-        } = match known {
+        let known = match known {
             Ok(known) => known,
             Err(error) => return Ending::from_turn(error),
         };
+        let below = |boot| known.get(&boot).map_or(0, |known| known.durable_below);
+        let durable_below = below(epoch.boot);
+        let earlier = known.iter().filter(|&(&boot, _)| boot != epoch.boot);
+        let backlog = earlier.map(|(&boot_epoch, known)| v1::KnownEpoch {
+            boot_epoch,
+            durable_below: known.durable_below,
+        });
         info!(agent = %epoch.agent, remote = %self.connection.remote_address(), durable_below, "session began");
         self.ingest.metrics.ingest.sessions_opened.inc();
         let aggregator = self.ingest.name.to_string();
@@ -221,7 +259,14 @@ impl Session {
             aggregator,
             durable_below,
             findings: true,
+            version,
+            backlog: backlog.collect(),
+            credit: (version >= v1::VERSION_BACKLOG).then(|| credit::of(&self.ingest.turn)),
         });
+        let tables: Tables = known
+            .into_iter()
+            .map(|(boot, known)| (boot, known.tables))
+            .collect();
         let ending = match control.write(&welcome).await {
             Ok(()) => {
                 let parts = Parts {
@@ -229,6 +274,7 @@ impl Session {
                     connection: &self.connection,
                     identity: &self.identity,
                     epoch,
+                    version,
                     tables,
                 };
                 Conversation::run(parts, control, seat, receive).await

@@ -5,15 +5,15 @@ use std::time::Instant;
 use leeward_common::time::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{Done, Known, Outcome, Settle, TurnError};
+use super::{Done, KnownEpochs, Outcome, Settle, TurnError};
 use crate::{intent::Conflict, metrics::Metrics};
 
 /// Who is told what, once everything is published.
 pub(super) enum Answer {
     None,
     Known(
-        oneshot::Sender<Result<Known, TurnError>>,
-        Result<Known, TurnError>,
+        oneshot::Sender<Result<KnownEpochs, TurnError>>,
+        Result<KnownEpochs, TurnError>,
     ),
     Done(Done, Result<(), TurnError>),
     Changed(

@@ -113,9 +113,14 @@ pub struct Connected {
     pub session: u64,
     /// What the agent registered.
     pub registration: Registration,
-    /// Told what is already known of its boot epoch.
-    pub known: oneshot::Sender<Result<Known, TurnError>>,
+    /// Earlier boot epochs of which it still has batches.
+    pub backlog: Vec<u64>,
+    /// Told what is already known of its boot epochs.
+    pub known: oneshot::Sender<Result<KnownEpochs, TurnError>>,
 }
+
+/// What is known of an agent's boot epochs, the present one among them.
+pub type KnownEpochs = BTreeMap<u64, Known>;
 
 /// What is known of a boot epoch.
 #[derive(Clone, Debug, Default)]
@@ -189,6 +194,8 @@ pub struct NewFindings {
 pub struct Settle {
     /// The session. As many places as there can be permits, so it is never full.
     pub session: mpsc::Sender<Settled>,
+    /// The batch's boot epoch.
+    pub boot_epoch: u64,
     /// The batch's share of what its session may have in flight; free again when the session has read the answer.
     pub permit: OwnedSemaphorePermit,
 }
@@ -196,6 +203,8 @@ pub struct Settle {
 /// What became of a batch.
 #[derive(Debug)]
 pub struct Settled {
+    /// Its boot epoch.
+    pub boot_epoch: u64,
     /// Its sequence.
     pub sequence: u64,
     /// What became of it.
@@ -205,14 +214,14 @@ pub struct Settled {
 }
 
 /// What became of a batch.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It is durable and counted.
     Durable,
     /// It had been durable before and is not counted again.
     Repeated,
-    /// It can never count, and the agent may forget it. Decided by the session, not by the turn.
-    Refused,
+    /// It can never count, and the agent may forget it; why. Decided by the session, not by the turn.
+    Refused(String),
     /// It could not be stored.
     NotStored,
 }
@@ -221,6 +230,7 @@ impl Settle {
     /// Tells the session. If that is gone, nobody needs to know.
     pub fn with(self, sequence: u64, outcome: Outcome) {
         let _ = self.session.try_send(Settled {
+            boot_epoch: self.boot_epoch,
             sequence,
             outcome,
             permit: self.permit,
@@ -251,6 +261,12 @@ impl TurnHandle {
     pub fn channel() -> (Self, mpsc::Receiver<Arrival>) {
         let (arrivals, receiver) = mpsc::channel(ARRIVALS);
         (Self { arrivals }, receiver)
+    }
+
+    /// How full the channel is, 0 to 1.
+    #[must_use]
+    pub fn fullness(&self) -> f64 {
+        1.0 - self.arrivals.capacity() as f64 / ARRIVALS as f64
     }
 
     /// Hands something over; waits while the channel is full.

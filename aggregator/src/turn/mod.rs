@@ -62,8 +62,8 @@ mod shadow;
 mod upkeep;
 
 pub use arrival::{
-    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, NewBatch, NewFindings, NewPaths,
-    Noted, Outcome, Refusal, Settle, Settled, TurnError, TurnHandle,
+    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, KnownEpochs, NewBatch, NewFindings,
+    NewPaths, Noted, Outcome, Refusal, Settle, Settled, TurnError, TurnHandle,
 };
 pub use clock::TurnClock;
 
@@ -543,13 +543,11 @@ impl Turn {
             Arrival::Connected(Connected {
                 session,
                 registration,
+                backlog,
                 known,
             }) => {
-                let epoch = Epoch {
-                    agent: registration.agent.clone(),
-                    boot: registration.boot_epoch,
-                };
-                let answer = Answer::Known(known, self.known(&epoch));
+                let epochs = std::iter::once(registration.boot_epoch).chain(backlog);
+                let answer = Answer::Known(known, self.known(&registration.agent, epochs));
                 if !fresh {
                     return (None, answer);
                 }
@@ -728,8 +726,22 @@ impl Turn {
         self.outlets.view.store(Arc::new(self.engine.view()));
     }
 
-    /// Everything that is known of an epoch, or why it cannot be told.
-    fn known(&self, epoch: &Epoch) -> Result<Known, TurnError> {
+    /// Everything that is known of an agent's epochs, or why it cannot be told.
+    fn known(
+        &self,
+        agent: &AgentId,
+        epochs: impl Iterator<Item = u64>,
+    ) -> Result<KnownEpochs, TurnError> {
+        let epoch = |boot| Epoch {
+            agent: agent.clone(),
+            boot,
+        };
+        epochs
+            .map(|boot| Ok((boot, self.known_of(&epoch(boot))?)))
+            .collect()
+    }
+
+    fn known_of(&self, epoch: &Epoch) -> Result<Known, TurnError> {
         let tables = recover::tables(&*self.store, epoch).map_err(|error| {
             error!(agent = %epoch.agent, error = &error as &dyn std::error::Error, "cannot read path tables");
             TurnError::StoreFailed

@@ -160,6 +160,7 @@ impl Bench {
                 let connected = Connected {
                     session: agent as u64 + 1,
                     registration,
+                    backlog: Vec::new(),
                     known,
                 };
                 let (done, _) = oneshot::channel();
@@ -211,7 +212,11 @@ impl Bench {
                 // The turn and the replay must see the same, so both see what went through the codec.
                 let reports =
                     resolve(batch::decode(&bytes).unwrap(), region.clone(), &paths).unwrap();
-                let settle = Settle { session, permit };
+                let settle = Settle {
+                    session,
+                    boot_epoch: epoch.boot,
+                    permit,
+                };
                 let received = Instant::now();
                 vec![Arrival::Batch(Box::new(NewBatch {
                     epoch,

@@ -295,6 +295,8 @@ impl Agent {
             stamp_port: None,
             orders: true,
             build: "test".to_owned(),
+            versions: v1::VERSIONS,
+            backlog: Vec::new(),
         }
     }
 
@@ -344,8 +346,12 @@ impl Agent {
 
     /// Announces a table and waits until it is durable.
     pub async fn announce(&mut self, table: u32, paths: Vec<Path>) {
-        self.say(&FromAgent::Paths(v1::Paths { table, paths }))
-            .await;
+        self.say(&FromAgent::Paths(v1::Paths {
+            table,
+            boot_epoch: None,
+            paths,
+        }))
+        .await;
         loop {
             match self.hear().await {
                 FromAggregator::PathsDurable(durable) => return assert_eq!(durable.table, table),

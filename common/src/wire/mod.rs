@@ -49,7 +49,7 @@ pub mod limits {
     pub const CONTROL_BYTES: usize = 4 << 20;
     /// A control message without a long list: a few texts of [`TEXT_BYTES`], and room for fields of newer builds.
     pub const SMALL_CONTROL_BYTES: usize = 16 << 10;
-    /// An acknowledgement of batches: [`SEQUENCES`] of at most 9 bytes each.
+    /// An acknowledgement of batches: [`SEQUENCES`] of at most 9 bytes each, and a reason.
     pub const DURABLE_BYTES: usize = 160 << 10;
     /// A batch on the wire.
     pub const BATCH_BYTES: usize = 1 << 20;
@@ -70,6 +70,8 @@ pub mod limits {
     pub const FINDINGS: usize = 16;
     /// Addresses that an agent registers.
     pub const ADDRESSES: usize = 16;
+    /// Boot epochs before the present one of which batches wait.
+    pub const EPOCHS: usize = 64;
     /// Probe kinds of one target.
     pub const KINDS: usize = 8;
     /// Sequences in one acknowledgement.

@@ -13,6 +13,23 @@ use crate::{
     wire::{WireError, at_most, limits},
 };
 
+/// The oldest and the newest version of the control messages that this build speaks. The major version is the ALPN name;
+/// these are steps within it. Agent and aggregator speak the newest that both know. Where they have none in common, the
+/// aggregator refuses the hello with [`RefuseCode::Version`].
+///
+/// 1: the first. 2: batches of earlier boot epochs, credit, and refused sequences.
+pub const VERSIONS: [u16; 2] = [1, 2];
+
+/// From this version on an aggregator takes batches of earlier boot epochs.
+pub const VERSION_BACKLOG: u16 = 2;
+
+/// The newest version in both ranges; `None` if there is none.
+#[must_use]
+pub fn common_version(ours: [u16; 2], theirs: [u16; 2]) -> Option<u16> {
+    let newest = ours[1].min(theirs[1]);
+    (newest >= ours[0].max(theirs[0])).then_some(newest)
+}
+
 /// What an agent says on the control stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromAgent {
@@ -68,6 +85,12 @@ pub struct Hello {
     /// Build of the agent, for people.
     #[serde(default, serialize_with = "text")]
     pub build: String,
+    /// The oldest and the newest version of these messages that the agent speaks; see [`VERSIONS`].
+    #[serde(default = "first_versions", skip_serializing_if = "are_first")]
+    pub versions: [u16; 2],
+    /// Boot epochs before this one of which batches still wait. From version 2 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backlog: Vec<u64>,
 }
 
 /// The hello is accepted.
@@ -81,6 +104,24 @@ pub struct Welcome {
     /// Whether it takes findings.
     #[serde(default, skip_serializing_if = "is_false")]
     pub findings: bool,
+    /// The version of these messages that both sides speak from here on: the newest that both know.
+    #[serde(default = "first_version", skip_serializing_if = "is_first")]
+    pub version: u16,
+    /// The same of those boot epochs in [`Hello::backlog`] whose batches are taken on this connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backlog: Vec<KnownEpoch>,
+    /// See [`Durable::credit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<u32>,
+}
+
+/// What is durable of an earlier boot epoch.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KnownEpoch {
+    /// The boot epoch.
+    pub boot_epoch: u64,
+    /// Of it every sequence below this is durable; 0 if none.
+    pub durable_below: u64,
 }
 
 /// The connection ends.
@@ -107,6 +148,10 @@ pub enum RefuseCode {
     Limit,
     /// A newer connection of the same agent took over.
     Superseded,
+    /// The two sides have no version of the control messages in common.
+    Version,
+    /// The agent is on the aggregator's deny-list.
+    Denied,
     /// The aggregator stops or cannot store.
     Unavailable,
     /// A code of a newer build.
@@ -239,6 +284,9 @@ pub struct RefusedTarget {
 pub struct Paths {
     /// Its number, from 1, unique within the boot epoch.
     pub table: u32,
+    /// Whose table it is; absent for the connection's own boot epoch. Another one only from version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_epoch: Option<u64>,
     /// Row by row.
     pub paths: Vec<Path>,
 }
@@ -248,13 +296,32 @@ pub struct Paths {
 pub struct PathsDurable {
     /// Its number.
     pub table: u32,
+    /// Whose table it is; absent for the connection's own boot epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_epoch: Option<u64>,
 }
 
-/// Batches are durable.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+/// Batches are settled: the agent may forget them.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Durable {
-    /// Their sequences, of the connection's boot epoch.
+    /// Their sequences.
     pub sequences: Vec<u64>,
+    /// Whose sequences; absent for the connection's own boot epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_epoch: Option<u64>,
+    /// Those among them that were refused and are not stored: sent again they would be refused again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<u64>,
+    /// Why the first of those was refused, for people.
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        serialize_with = "text"
+    )]
+    pub reason: String,
+    /// How many batches the agent may have under way from now on, at least 1; absent where the aggregator does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<u32>,
 }
 
 /// Something to find out now. An agent that does not know what is asked declines, as it does when its own limits forbid it.
@@ -310,8 +377,23 @@ pub struct AgentStatus {
     pub strays: u64,
     /// Batches waiting to be acknowledged.
     pub batches_waiting: u64,
-    /// Batches given up because the memory for waiting ones was full.
+    /// Batches given up because there was no room for them, or because they were too old.
     pub batches_dropped: u64,
+    /// Batches that aggregators refused for their window: too old, or in the future.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub batches_refused: u64,
+    /// Batches that were merged into longer windows because there was no room for them.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub batches_coarsened: u64,
+    /// Batches waiting on the agent's disk.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub batches_on_disk: u64,
+    /// Records of the spool on disk that were damaged and could not be served.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub spool_damaged: u64,
+    /// What is wrong with the spool's disk, for people; empty if nothing is.
+    #[serde(skip_serializing_if = "String::is_empty", serialize_with = "text")]
+    pub spool_trouble: String,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
     /// CPU time used, microseconds.
@@ -331,6 +413,7 @@ impl FromAgent {
                     hello.addresses.len(),
                     limits::ADDRESSES,
                 )?;
+                at_most("list of boot epochs", hello.backlog.len(), limits::EPOCHS)?;
                 at_most("name of a build", hello.build.len(), limits::TEXT_BYTES)
             }
             Self::Paths(paths) => at_most("path table", paths.paths.len(), limits::PATHS),
@@ -344,11 +427,12 @@ impl FromAgent {
                     at_most("reason", refused.reason.len(), limits::REASON_BYTES)
                 })
             }
-            Self::Status(status) => at_most(
-                "note on time stamps",
-                status.stamps.len(),
-                limits::TEXT_BYTES,
-            ),
+            Self::Status(status) => {
+                let trouble = status.spool_trouble.len();
+                at_most("note on the spool", trouble, limits::TEXT_BYTES)?;
+                let stamps = status.stamps.len();
+                at_most("note on time stamps", stamps, limits::TEXT_BYTES)
+            }
             Self::CheckResults(CheckResults { results }) => {
                 at_most("list of check results", results.len(), limits::CHECKS)?;
                 results
@@ -363,11 +447,11 @@ impl FromAggregator {
     /// Checks the lengths of lists and texts.
     pub(super) fn check_limits(&self) -> Result<(), WireError> {
         match self {
-            Self::Welcome(welcome) => at_most(
-                "aggregator's name",
-                welcome.aggregator.len(),
-                limits::TEXT_BYTES,
-            ),
+            Self::Welcome(welcome) => {
+                let name = welcome.aggregator.len();
+                at_most("aggregator's name", name, limits::TEXT_BYTES)?;
+                at_most("list of boot epochs", welcome.backlog.len(), limits::EPOCHS)
+            }
             Self::Refuse(refuse) => at_most("reason", refuse.reason.len(), limits::TEXT_BYTES),
             Self::Mesh(mesh) => {
                 at_most("mesh", mesh.targets.len(), limits::TARGETS)?;
@@ -382,13 +466,35 @@ impl FromAggregator {
                 })
             }
             Self::PathsDurable(_) | Self::Order(_) => Ok(()),
-            Self::Durable(durable) => at_most(
-                "acknowledgement",
-                durable.sequences.len(),
-                limits::SEQUENCES,
-            ),
+            Self::Durable(durable) => {
+                let lists = durable.sequences.len() + durable.refused.len();
+                at_most("acknowledgement", lists, limits::SEQUENCES)?;
+                at_most("reason", durable.reason.len(), limits::TEXT_BYTES)
+            }
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_nothing(count: &u64) -> bool {
+    *count == 0
+}
+
+const fn first_version() -> u16 {
+    1
+}
+
+const fn first_versions() -> [u16; 2] {
+    [1, 1]
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_first(version: &u16) -> bool {
+    *version == first_version()
+}
+
+fn are_first(versions: &[u16; 2]) -> bool {
+    *versions == first_versions()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
