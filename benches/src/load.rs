@@ -135,6 +135,8 @@ impl Session {
             stamp_port: None,
             orders: false,
             build: "load generator".to_owned(),
+            versions: v1::VERSIONS,
+            backlog: Vec::new(),
         };
         session.say(&FromAgent::Hello(hello)).await?;
         match session.hear().await? {
@@ -149,7 +151,11 @@ impl Session {
     ///
     /// Returns why it is not.
     pub async fn announce(&mut self, paths: Vec<Path>) -> anyhow::Result<()> {
-        let table = v1::Paths { table: 1, paths };
+        let table = v1::Paths {
+            table: 1,
+            boot_epoch: None,
+            paths,
+        };
         self.say(&FromAgent::Paths(table)).await?;
         while !matches!(self.hear().await?, FromAggregator::PathsDurable(_)) {}
         Ok(())

@@ -14,8 +14,8 @@ use leeward_common::{
         limits,
         v1::{
             AgentStatus, Check, CheckResult, CheckResults, Durable, FromAgent, FromAggregator,
-            Hello, Mesh, MeshApplied, Order, Paths, PathsDurable, Refuse, RefuseCode,
-            RefusedTarget, Target, TraceOrder, Welcome,
+            Hello, KnownEpoch, Mesh, MeshApplied, Order, Paths, PathsDurable, Refuse, RefuseCode,
+            RefusedTarget, Target, TraceOrder, Welcome, common_version,
         },
     },
 };

@@ -19,6 +19,9 @@ const WRITE_BYTES: usize = 1 << 20;
 /// Messages read ahead for the connections.
 const READS_MAX: usize = 32;
 
+/// Attempts to read a message that the disk does not give, [`RETRY_AFTER`] apart.
+const READ_ATTEMPTS: u32 = 3;
+
 /// Messages merged on disk at once.
 const MERGE_MESSAGES: usize = 256;
 
@@ -53,8 +56,9 @@ impl DiskLimits {
 struct Segment {
     boot_epoch: u64,
     bytes: u64,
-    /// Messages in it that wait.
+    /// Messages in it that wait, and the bytes of their records.
     live: usize,
+    live_bytes: u64,
 }
 
 /// See the module's documentation.
@@ -78,6 +82,8 @@ pub(super) struct DiskAccount {
     is_merging: bool,
     reading: BTreeSet<u64>,
     wanted: BTreeSet<u64>,
+    /// How often the disk has not given what it was asked for.
+    read_failures: BTreeMap<u64, u32>,
     removing: BTreeSet<Serial>,
     /// What the last write failed with, and when the next is tried.
     trouble: Option<(Failed, Duration)>,
@@ -102,6 +108,7 @@ impl DiskAccount {
             is_merging: false,
             reading: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            read_failures: BTreeMap::new(),
             removing: BTreeSet::new(),
             trouble: None,
             troubles: VecDeque::new(),
@@ -127,6 +134,7 @@ impl DiskAccount {
     pub(super) fn took(&mut self, location: Location) {
         let segment = self.segments.entry(location.segment).or_default();
         segment.live += 1;
+        segment.live_bytes += u64::from(location.length);
         segment.reach(location);
     }
 
@@ -134,7 +142,18 @@ impl DiskAccount {
     pub(super) fn left(&mut self, location: Location) {
         if let Some(segment) = self.segments.get_mut(&location.segment) {
             segment.live = segment.live.saturating_sub(1);
+            segment.live_bytes = segment.live_bytes.saturating_sub(location.length.into());
         }
+    }
+
+    /// The oldest segment of this life of which more than half is not needed; the newest is being written to.
+    fn sparse(&self, boot_epoch: u64) -> Option<Serial> {
+        let (&newest, _) = self.segments.last_key_value()?;
+        let mut sparse = self.segments.iter().filter(|&(&serial, segment)| {
+            let is_ours = serial != newest && segment.boot_epoch == boot_epoch;
+            is_ours && segment.live > 0 && segment.live_bytes * 2 < segment.bytes
+        });
+        sparse.next().map(|(&serial, _)| serial)
     }
 
     /// The segment that is given up next. Those that nobody needs are removed anyway.
@@ -157,6 +176,7 @@ impl DiskAccount {
         self.orphans.retain(|(_, at)| at.segment != segment);
         if let Some(segment) = self.segments.get_mut(&segment) {
             segment.live = 0;
+            segment.live_bytes = 0;
         }
         // What is tried next has room.
         if let Some((_, retry_at)) = &mut self.trouble {
@@ -169,9 +189,13 @@ impl DiskAccount {
         self.trouble = Some((failed, now + RETRY_AFTER));
     }
 
-    fn may_write(&self, now: Duration) -> bool {
+    fn may_try(&self, now: Duration) -> bool {
         let retry_at = self.trouble.as_ref().map_or(Duration::ZERO, |&(_, at)| at);
-        !self.is_writing && !self.is_merging && now >= retry_at
+        now >= retry_at
+    }
+
+    fn may_write(&self, now: Duration) -> bool {
+        !self.is_writing && !self.is_merging && self.may_try(now)
     }
 }
 
@@ -289,9 +313,13 @@ impl Spool {
     /// recovery, [`READS_MAX`] reads, and a removal for each segment.
     pub fn commands(&mut self, now: Duration, changes: &mut Vec<Change>) -> Vec<Command> {
         let mut commands = Vec::new();
-        self.command_recovery(&mut commands);
-        self.command_reads(&mut commands);
-        self.command_removals(&mut commands);
+        // A disk that is full can be read and makes room; one that fails is left alone for a while.
+        let disk = self.disk.as_ref();
+        if disk.is_some_and(|disk| disk.is_full() || disk.may_try(now)) {
+            self.command_recovery(&mut commands);
+            self.command_reads(&mut commands);
+            self.command_removals(&mut commands);
+        }
         self.command_writes(now, changes, &mut commands);
         commands
     }
@@ -396,13 +424,17 @@ impl Spool {
         }
         // A segment may become longer than it should by one write, and what is merged is written before room is made.
         let room = disk.limits.bytes.saturating_sub(disk.limits.segment_bytes);
-        if disk.bytes() + bytes as u64 > room {
-            self.relieve_disk(changes, commands);
-            return;
+        let is_over = disk.bytes() + bytes as u64 > room;
+        if is_over {
+            if self.relieve_disk(changes, commands) {
+                return;
+            }
         }
-        disk.is_writing = true;
+        if let Some(disk) = &mut self.disk {
+            disk.is_writing = true;
+        }
         let entries = due.into_iter().filter_map(|place| self.begin_write(place));
-        let entries: Vec<Entry> = entries.collect::<Vec<_>>();
+        let entries: Vec<Entry> = entries.collect();
         commands.push(Command::Append(entries));
     }
 
@@ -431,21 +463,53 @@ impl Spool {
             .collect()
     }
 
-    /// The disk holds as much as it may: merges what is on it, or gives up the oldest segment.
-    fn relieve_disk(&mut self, changes: &mut Vec<Change>, commands: &mut Vec<Command>) {
+    /// The disk holds as much as it may: merges what is on it, or gives up the oldest segment. `false` if nothing is on it.
+    fn relieve_disk(&mut self, changes: &mut Vec<Change>, commands: &mut Vec<Command>) -> bool {
         let groups = self.groups_on_disk();
         if !groups.is_empty() {
             if let Some(disk) = &mut self.disk {
                 disk.is_merging = true;
             }
             commands.push(Command::Coarsen(groups));
-            return;
+            return true;
         }
-        if let Some(segment) = self.disk.as_mut().and_then(DiskAccount::oldest) {
-            self.give_up_segment(segment, changes);
-            self.command_removals(commands);
-            self.command_recovery(commands);
+        let sparse = self
+            .disk
+            .as_ref()
+            .and_then(|disk| disk.sparse(self.boot_epoch));
+        if let Some(segment) = sparse {
+            let groups = self.moved_out_of(segment);
+            if let Some(disk) = &mut self.disk {
+                disk.is_merging = true;
+            }
+            commands.push(Command::Coarsen(groups));
+            return true;
         }
+        let Some(segment) = self.disk.as_mut().and_then(DiskAccount::oldest) else {
+            return false;
+        };
+        self.give_up_segment(segment, changes);
+        self.command_removals(commands);
+        self.command_recovery(commands);
+        true
+    }
+
+    /// What is needed of a segment, to be written anew elsewhere.
+    fn moved_out_of(&mut self, segment: Serial) -> Vec<Group> {
+        let mut groups = Vec::new();
+        for (&place, message) in &mut self.waiting {
+            let Some(location) = message.location.filter(|at| at.segment == segment) else {
+                continue;
+            };
+            message.is_being_merged = true;
+            groups.push(Group {
+                members: vec![(place, message.key, location)],
+                sequence: message.key.sequence,
+                exempt: Vec::new(),
+                table: message.table.as_ref().map(|of| Arc::clone(&of.table)),
+            });
+        }
+        groups
     }
 
     /// The oldest messages on disk that can be merged, by what they become.
@@ -503,11 +567,21 @@ impl Spool {
                 tables,
                 messages,
                 damages,
+                failed: None,
             } => self.on_recovered(now, segment, tables, messages, damages, &mut changes),
+            Answer::Recovered {
+                failed: Some(failed),
+                ..
+            } => {
+                if let Some(disk) = &mut self.disk {
+                    disk.is_recovering = false;
+                    disk.fails(now, failed);
+                }
+            }
             Answer::Appended { written, failed } => {
                 self.on_appended(now, &written, failed, &mut changes)
             }
-            Answer::Read { place, frame } => self.on_read(place, frame, &mut changes),
+            Answer::Read { place, frame } => self.on_read(now, place, frame, &mut changes),
             Answer::Coarsened { groups, failed } => {
                 self.on_coarsened(now, groups, failed, &mut changes)
             }
@@ -545,6 +619,7 @@ impl Spool {
             }
         }
         match failed {
+            // What was read or removed in vain is tried at once.
             None => disk.trouble = None,
             Some(failed) => {
                 self.counts.write_errors += 1;
@@ -565,7 +640,13 @@ impl Spool {
         self.make_room(now, changes);
     }
 
-    fn on_read(&mut self, place: u64, frame: Result<Vec<u8>, Trouble>, changes: &mut Vec<Change>) {
+    fn on_read(
+        &mut self,
+        now: Duration,
+        place: u64,
+        frame: Result<Vec<u8>, Trouble>,
+        changes: &mut Vec<Change>,
+    ) {
         let Some(disk) = &mut self.disk else {
             return;
         };
@@ -581,11 +662,21 @@ impl Spool {
                 self.cached.insert(place);
             }
             Ok(_) => {}
+            Err(trouble) if !trouble.is_lasting && disk.is_tried_again(place) => {
+                let why = format!("cannot read {}: {}", trouble.file, trouble.what);
+                disk.fails(
+                    now,
+                    Failed {
+                        is_full: false,
+                        left_behind: false,
+                        why,
+                    },
+                );
+            }
             Err(trouble) => {
                 self.counts.damaged += 1;
                 disk.tell(trouble);
-                self.free(place);
-                changes.push(Change::Gone(place));
+                self.give_up(place, changes);
             }
         }
     }
@@ -607,6 +698,11 @@ impl Spool {
         for (group, merged) in groups {
             let places: Vec<u64> = group.members.iter().map(|&(place, ..)| place).collect();
             match merged {
+                Some((message, location))
+                    if group.members.iter().any(|own| own.1 == message.key) =>
+                {
+                    self.on_moved(places[0], location);
+                }
                 Some((message, location)) => {
                     self.replace(now, &places, message, Some(location), changes);
                     if let Some(disk) = &mut self.disk {
@@ -629,6 +725,20 @@ impl Spool {
         self.make_room(now, changes);
     }
 
+    fn on_moved(&mut self, place: u64, location: Location) {
+        let (Some(disk), Some(message)) = (&mut self.disk, self.waiting.get_mut(&place)) else {
+            return;
+        };
+        message.is_being_merged = false;
+        if let Some(before) = message.location.replace(location) {
+            disk.left(before);
+        }
+        disk.took(location);
+        if let Some(segment) = disk.segments.get_mut(&location.segment) {
+            segment.boot_epoch = self.boot_epoch;
+        }
+    }
+
     fn on_removed(&mut self, now: Duration, segment: Serial, failed: Option<Failed>) {
         let Some(disk) = &mut self.disk else {
             return;
@@ -638,10 +748,10 @@ impl Spool {
                 disk.removing.remove(&segment);
                 disk.segments.remove(&segment);
             }
-            // It stays until the next start finds it: nothing in it is needed.
+            // It is tried again.
             Some(failed) => {
                 self.counts.write_errors += 1;
-                disk.segments.remove(&segment);
+                disk.removing.remove(&segment);
                 disk.fails(now, failed);
             }
         }
@@ -738,7 +848,12 @@ impl Spool {
                     let file = format!("segment {:08x}", location.segment);
                     let what = format!("its path table {number} could not be read anywhere");
                     let offset = location.offset as usize;
-                    disk.tell(Trouble { file, offset, what });
+                    disk.tell(Trouble {
+                        file,
+                        offset,
+                        what,
+                        is_lasting: true,
+                    });
                     return;
                 }
                 None => {
@@ -788,6 +903,17 @@ impl Spool {
 }
 
 impl DiskAccount {
+    /// Whether what the disk did not give is asked for again. A place that it never gives must not hold up the rest.
+    fn is_tried_again(&mut self, place: u64) -> bool {
+        let failures = self.read_failures.entry(place).or_default();
+        *failures += 1;
+        let is_tried_again = *failures < READ_ATTEMPTS;
+        if !is_tried_again {
+            self.read_failures.remove(&place);
+        }
+        is_tried_again
+    }
+
     /// Keeps a trouble to be told of; the oldest make room.
     fn tell(&mut self, trouble: Trouble) {
         const KEPT: usize = 64;

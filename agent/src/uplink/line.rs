@@ -130,7 +130,9 @@ impl<P: Probing> Uplink<P> {
         let is_read = matches!(answer, Answer::Read { .. });
         let changes = self.spool.on_answer(self.began.elapsed(), answer);
         for trouble in self.spool.take_troubles() {
-            let crate::spool::log::Trouble { file, offset, what } = &trouble;
+            let crate::spool::log::Trouble {
+                file, offset, what, ..
+            } = &trouble;
             error!(
                 file,
                 offset, what, "a place in the spool on disk cannot be read; the rest is served"

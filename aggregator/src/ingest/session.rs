@@ -99,9 +99,7 @@ impl Session {
             let reason = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
             return Err(Refusal::malformed(reason).into());
         };
-        let hello = hello?;
-        let takes_orders = hello.orders;
-        Ok((self.check(hello)?, takes_orders))
+        Ok(self.check(hello?)?)
     }
 
     /// What the agent may register: itself and nothing else.
