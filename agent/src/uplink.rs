@@ -351,7 +351,8 @@ impl<P: Probing> Uplink<P> {
         // The sessions' last events have no reader any more, and need none.
         self.events.close();
         let goodbye = async { while self.sessions.join_next().await.is_some() {} };
-        let _ = timeout_at(deadline + Duration::from_millis(500), goodbye).await;
+        let deadline = deadline.max(Instant::now()) + Duration::from_millis(500);
+        let _ = timeout_at(deadline, goodbye).await;
     }
 
     fn on_window(&mut self, closed: ClosedWindow) {

@@ -810,8 +810,7 @@ impl Spool {
                     number,
                     table: Arc::new(table),
                 };
-                disk.recovered_tables.insert(key, table.clone());
-                changes.push(Change::Table(table));
+                disk.recovered_tables.insert(key, table);
             }
         }
         disk.orphans.extend(messages);
@@ -879,6 +878,12 @@ impl Spool {
         }
         disk.next_recovered -= 1;
         let place = disk.next_recovered;
+        // It may have been forgotten meanwhile, as nothing referred to it.
+        if let Some(table) = &table
+            && !self.tables.contains_key(&table.number)
+        {
+            changes.push(Change::Table(table.clone()));
+        }
         self.insert(
             place,
             Waiting {
