@@ -425,10 +425,8 @@ impl Spool {
         // A segment may become longer than it should by one write, and what is merged is written before room is made.
         let room = disk.limits.bytes.saturating_sub(disk.limits.segment_bytes);
         let is_over = disk.bytes() + bytes as u64 > room;
-        if is_over {
-            if self.relieve_disk(changes, commands) {
-                return;
-            }
+        if is_over && self.relieve_disk(changes, commands) {
+            return;
         }
         if let Some(disk) = &mut self.disk {
             disk.is_writing = true;
@@ -579,11 +577,11 @@ impl Spool {
                 }
             }
             Answer::Appended { written, failed } => {
-                self.on_appended(now, &written, failed, &mut changes)
+                self.on_appended(now, &written, failed, &mut changes);
             }
             Answer::Read { place, frame } => self.on_read(now, place, frame, &mut changes),
             Answer::Coarsened { groups, failed } => {
-                self.on_coarsened(now, groups, failed, &mut changes)
+                self.on_coarsened(now, groups, failed.as_ref(), &mut changes);
             }
             Answer::Removed(segment, failed) => self.on_removed(now, segment, failed),
             Answer::Synced => {
@@ -685,12 +683,12 @@ impl Spool {
         &mut self,
         now: Duration,
         groups: Vec<(Group, Option<(Message, Location)>)>,
-        failed: Option<Failed>,
+        failed: Option<&Failed>,
         changes: &mut Vec<Change>,
     ) {
         if let Some(disk) = &mut self.disk {
             disk.is_merging = false;
-            if let Some(failed) = &failed {
+            if let Some(failed) = failed {
                 self.counts.write_errors += 1;
                 disk.fails(now, failed.clone());
             }
@@ -805,13 +803,10 @@ impl Spool {
         for table in tables {
             let key = (table.boot_epoch, table.number);
             let number = disk.recovered_tables.len() as u64;
-            if !disk.recovered_tables.contains_key(&key) {
-                let table = TableOf {
-                    number,
-                    table: Arc::new(table),
-                };
-                disk.recovered_tables.insert(key, table);
-            }
+            disk.recovered_tables.entry(key).or_insert_with(|| TableOf {
+                number,
+                table: Arc::new(table),
+            });
         }
         disk.orphans.extend(messages);
         let all_read = disk.unread.is_empty();

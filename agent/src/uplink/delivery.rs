@@ -397,14 +397,14 @@ mod tests {
         );
         push(&mut spool, &mut delivery, 1);
         assert_eq!(next(&mut delivery, &spool), Some((100, Urgency::Fresh)));
-        delivery.on_settled(CURRENT + 0);
+        delivery.on_settled(CURRENT);
         assert_eq!(next(&mut delivery, &spool), Some((16, Urgency::Backlog)));
     }
 
     #[test]
     fn what_was_given_up_is_not_sent() {
         let (spool, mut delivery) = backlog(2);
-        delivery.on_gone(CURRENT + 0);
+        delivery.on_gone(CURRENT);
         assert_eq!(next(&mut delivery, &spool), Some((1, Urgency::Backlog)));
         assert!(!delivery.is_done());
         delivery.on_settled(CURRENT + 1);

@@ -69,12 +69,12 @@ impl<P: Probing> Uplink<P> {
     ) {
         let changes = self.spool.push(self.began.elapsed(), table, span, frame);
         self.figures.batches.fetch_add(1, Relaxed);
-        self.tell(changes);
+        self.tell(&changes);
         self.command_disk();
     }
 
     /// Every connection hears what happened to the line, and sends what may then be sent.
-    pub(super) fn tell(&mut self, changes: Vec<Change>) {
+    pub(super) fn tell(&mut self, changes: &[Change]) {
         if changes.is_empty() {
             return;
         }
@@ -84,7 +84,7 @@ impl<P: Probing> Uplink<P> {
                 self.pass_findings_over(index);
             }
         }
-        for change in &changes {
+        for change in changes {
             if let Change::Table(of) = change {
                 let frame = told_of_before(&of.table);
                 let of = TableOf {
@@ -98,7 +98,7 @@ impl<P: Probing> Uplink<P> {
         }
         for index in 0..self.aggregators.len() {
             if let Some(live) = &mut self.aggregators[index].live {
-                for change in &changes {
+                for change in changes {
                     match *change {
                         Change::Added(place) => {
                             let is_settled = |own: &crate::spool::Waiting| own.is_settled_at(index);
@@ -122,7 +122,7 @@ impl<P: Probing> Uplink<P> {
         };
         let mut changes = Vec::new();
         disk.command(self.spool.commands(self.began.elapsed(), &mut changes));
-        self.tell(changes);
+        self.tell(&changes);
     }
 
     /// Something came of what the disk was told to do.
@@ -139,7 +139,7 @@ impl<P: Probing> Uplink<P> {
             );
         }
         self.tell_trouble();
-        self.tell(changes);
+        self.tell(&changes);
         if is_read {
             for index in 0..self.aggregators.len() {
                 self.with_live(index, |_| Ok(()));
@@ -169,7 +169,7 @@ impl<P: Probing> Uplink<P> {
     /// What time brings.
     pub(super) fn tend(&mut self) {
         let changes = self.spool.tend(self.began.elapsed());
-        self.tell(changes);
+        self.tell(&changes);
         self.command_disk();
         let epochs = self.spool.epochs();
         self.backlog.send_if_modified(|known| {
@@ -216,7 +216,7 @@ impl<P: Probing> Uplink<P> {
             .map(|known| (known.boot_epoch, known.durable_below));
         for (boot_epoch, below) in std::iter::once(own).chain(before) {
             let changes = self.spool.stored_below(index, boot_epoch, below);
-            self.tell(changes);
+            self.tell(&changes);
         }
         if !welcome.findings {
             self.pass_findings_over(index);
@@ -289,7 +289,7 @@ impl<P: Probing> Uplink<P> {
             }
             Ok(())
         });
-        self.tell(gone);
+        self.tell(&gone);
         self.command_disk();
     }
 }

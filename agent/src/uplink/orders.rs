@@ -117,7 +117,7 @@ impl<P: Probing> Uplink<P> {
                 gone.push(Change::Gone(place));
             }
         }
-        self.tell(gone);
+        self.tell(&gone);
     }
 }
 
