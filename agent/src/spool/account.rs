@@ -59,6 +59,11 @@ struct Segment {
     /// Messages in it that wait, and the bytes of their records.
     live: usize,
     live_bytes: u64,
+    /// Older segments with messages that were merged into some of this one. It must not go before them: a life that found
+    /// the parts alone would deliver them again.
+    waits_for: BTreeSet<Serial>,
+    /// Whether it may wait for segments that were not read yet.
+    replaces: bool,
 }
 
 /// See the module's documentation.
@@ -77,7 +82,8 @@ pub(super) struct DiskAccount {
     recovered_tables: BTreeMap<(u64, u32), TableOf>,
     /// Recovered messages whose path table was not found yet.
     orphans: Vec<(Message, Location)>,
-    replaced: Vec<(u64, u64, u64)>,
+    /// What recovered messages replaced: boot epoch, first sequence and one past the last, and where it says so.
+    replaced: Vec<(u64, u64, u64, Serial)>,
     is_writing: bool,
     is_merging: bool,
     reading: BTreeSet<u64>,
@@ -146,12 +152,18 @@ impl DiskAccount {
         }
     }
 
-    /// The oldest segment of this life of which more than half is not needed; the newest is being written to.
+    /// The oldest segment of this life of which more than half is not needed, or that holds up one that nobody needs; the
+    /// newest is being written to.
     fn sparse(&self, boot_epoch: u64) -> Option<Serial> {
         let (&newest, _) = self.segments.last_key_value()?;
+        let holds_up = |serial: Serial| {
+            let mut others = self.segments.values();
+            others.any(|own| own.live == 0 && own.waits_for.contains(&serial))
+        };
         let mut sparse = self.segments.iter().filter(|&(&serial, segment)| {
             let is_ours = serial != newest && segment.boot_epoch == boot_epoch;
-            is_ours && segment.live > 0 && segment.live_bytes * 2 < segment.bytes
+            let is_sparse = segment.live_bytes * 2 < segment.bytes;
+            is_ours && segment.live > 0 && (is_sparse || holds_up(serial))
         });
         sparse.next().map(|(&serial, _)| serial)
     }
@@ -374,12 +386,19 @@ impl Spool {
         }
         let DiskAccount {
             segments,
+            unread,
             removing,
             orphans,
             ..
         } = disk;
         for (&serial, segment) in segments.iter() {
-            let is_needed = segment.live > 0 || orphans.iter().any(|(_, at)| at.segment == serial);
+            let is_needed = segment.live > 0
+                || (segment.replaces && !unread.is_empty())
+                || segment
+                    .waits_for
+                    .iter()
+                    .any(|older| segments.contains_key(older))
+                || orphans.iter().any(|(_, at)| at.segment == serial);
             if !is_needed && removing.insert(serial) {
                 commands.push(Command::Remove(serial));
             }
@@ -696,17 +715,20 @@ impl Spool {
         for (group, merged) in groups {
             let places: Vec<u64> = group.members.iter().map(|&(place, ..)| place).collect();
             match merged {
-                Some((message, location))
-                    if group.members.iter().any(|own| own.1 == message.key) =>
-                {
-                    self.on_moved(places[0], location);
-                }
                 Some((message, location)) => {
-                    self.replace(now, &places, message, Some(location), changes);
+                    let is_moved = group.members.iter().any(|own| own.1 == message.key);
                     if let Some(disk) = &mut self.disk {
                         let segment = disk.segments.entry(location.segment).or_default();
                         segment.boot_epoch = self.boot_epoch;
                         segment.reach(location);
+                        // A message that has moved has one name in both places.
+                        let parts = group.members.iter().map(|(_, _, at)| at.segment);
+                        let parts = parts.filter(|&of| !is_moved && of != location.segment);
+                        segment.waits_for.extend(parts);
+                    }
+                    match is_moved {
+                        true => self.on_moved(places[0], location),
+                        false => self.replace(now, &places, message, Some(location), changes),
                     }
                 }
                 None => {
@@ -732,9 +754,6 @@ impl Spool {
             disk.left(before);
         }
         disk.took(location);
-        if let Some(segment) = disk.segments.get_mut(&location.segment) {
-            segment.boot_epoch = self.boot_epoch;
-        }
     }
 
     fn on_removed(&mut self, now: Duration, segment: Serial, failed: Option<Failed>) {
@@ -773,29 +792,37 @@ impl Spool {
         let account = disk.segments.entry(segment).or_default();
         account.boot_epoch = of.map_or(0, |own| own.boot_epoch);
         account.bytes = of.map_or(0, |own| own.bytes);
+        account.replaces = messages.iter().any(|(own, _)| !own.replaces.is_empty());
         self.counts.damaged += damages.len() as u64;
         for trouble in damages {
             disk.tell(trouble);
         }
         for (message, _) in &messages {
             let boot_epoch = message.key.boot_epoch;
-            disk.replaced.extend(
-                message
-                    .replaces
-                    .iter()
-                    .map(|&(first, end)| (boot_epoch, first, end)),
-            );
+            let ranges = message.replaces.iter();
+            disk.replaced
+                .extend(ranges.map(|&(first, end)| (boot_epoch, first, end, segment)));
         }
-        let DiskAccount { replaced, .. } = disk;
-        let is_replaced = |key: Key| {
-            let covers = |&(epoch, first, end): &(u64, u64, u64)| {
+        let DiskAccount {
+            replaced, segments, ..
+        } = disk;
+        let mut messages = messages;
+        messages.retain(|(message, _)| {
+            let key = message.key;
+            let covers = |&&(epoch, first, end, _): &&(u64, u64, u64, Serial)| {
                 epoch == key.boot_epoch && (first..end).contains(&key.sequence)
             };
-            replaced.iter().any(covers)
-        };
-        let is_whole = |key: Key| !is_replaced(key) && key.boot_epoch != self.boot_epoch;
-        let mut messages = messages;
-        messages.retain(|(message, _)| is_whole(message.key));
+            let mut is_whole = key.boot_epoch != self.boot_epoch;
+            for &(_, _, _, by) in replaced.iter().filter(covers) {
+                is_whole = false;
+                if by != segment
+                    && let Some(by) = segments.get_mut(&by)
+                {
+                    by.waits_for.insert(segment);
+                }
+            }
+            is_whole
+        });
         if disk.doomed.remove(&segment) {
             self.counts.dropped += messages.len() as u64;
             return;

@@ -249,7 +249,7 @@ impl World {
         (state.dies_after, state.is_broken, state.capacity) = (None, false, None);
         drop(state);
         self.life.now += 6 * SECOND;
-        for _ in 0..100_000 {
+        for _ in 0..3_000 {
             self.life.settle_disk();
             let left = (0..2)
                 .map(|to| self.life.spool.missing_at(to).count())
