@@ -8,7 +8,7 @@ use std::{
 use super::{
     CURRENT, Change, Entry, Spool, TableOf, Waiting,
     log::{Answer, Command, Failed, Group, Location, OldSegment, SEGMENT_BYTES, Serial, Trouble},
-    record::{Key, Message, Table},
+    record::{Message, Table},
 };
 use std::sync::Arc;
 
