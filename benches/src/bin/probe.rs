@@ -86,7 +86,11 @@ fn many_targets(figures: &mut Figures) -> anyhow::Result<()> {
     let after = process::resident(own)?;
     let share = round.cpu.as_secs_f64() / round.lasted.as_secs_f64() * 100.0;
     let name = format!("CPU, {TARGETS} targets at 1 Hz");
-    let figure = figures.figure(name, share, "% of a core");
+    let mut figure = figures.figure(name, share, "% of a core");
+    if let Ok(bare) = peers::bare(TARGETS * 10, hertz(TARGETS)) {
+        let share = bare.us_per_probe * f64::from(TARGETS) / 1e6 * 100.0;
+        figure = figure.beside("one at a time from C", share);
+    }
     figures.push(figure.target(Target::AtMost(10.0)));
     let name = format!("resident memory, {TARGETS} targets at 1 Hz, prober alone");
     let figure = figures.figure(name, after as f64 / f64::from(1 << 20), "MiB");
@@ -101,6 +105,7 @@ fn many_targets(figures: &mut Figures) -> anyhow::Result<()> {
 /// CPU time per probe, from its place in the schedule to its place in a histogram.
 fn cost(figures: &mut Figures, targets: u32, target: Option<Target>) -> anyhow::Result<()> {
     let (mut ours, mut theirs, mut lateness) = (Vec::new(), Vec::new(), Vec::new());
+    let mut least = Vec::new();
     for _ in 0..ROUNDS {
         let round = probe::round(targets, hertz(HERTZ), SECONDS)?;
         ours.push(round.us_per_probe());
@@ -108,6 +113,11 @@ fn cost(figures: &mut Figures, targets: u32, target: Option<Target>) -> anyhow::
         match peers::fping(targets, HERTZ, SECONDS) {
             Ok(us_per_probe) => theirs.push(us_per_probe),
             Err(error) => eprintln!("SKIPPED: probe: fping beside us: {error:#}"),
+        }
+        let probes = targets * HERTZ;
+        match peers::bare(probes * SECONDS, hertz(probes)) {
+            Ok(bare) => least.push(bare),
+            Err(error) => eprintln!("SKIPPED: probe: C beside us: {error:#}"),
         }
     }
     let name = format!("CPU per ICMP probe, {targets} targets at {HERTZ} Hz");
@@ -120,8 +130,15 @@ fn cost(figures: &mut Figures, targets: u32, target: Option<Target>) -> anyhow::
         None => figure,
     });
     let name = format!("send-time error, p99, {targets} targets at {HERTZ} Hz");
-    let figure = figures.figure(name, median(lateness).context("no rounds")?, "us");
+    let mut figure = figures.figure(name, median(lateness).context("no rounds")?, "us");
+    if let Some(late_us) = median(least.iter().map(|own| own.late_p99_us).collect()) {
+        figure = figure.beside("sleeping from C", late_us);
+    }
     figures.push(figure.target(Target::AtMost(100.0)));
+    if let Some(us) = median(least.iter().map(|own| own.us_per_probe).collect()) {
+        let name = format!("CPU of as many probes one at a time from C, {targets} targets");
+        figures.push(figures.figure(name, us, "us"));
+    }
     Ok(())
 }
 
@@ -133,7 +150,10 @@ fn beside_others(figures: &mut Figures) {
             peers::surge_ping(SURGE_TARGETS, HERTZ, SECONDS),
         ),
         ("blackbox exporter", peers::blackbox(BLACKBOX_PROBES)),
-        ("the kernel alone, from C", peers::bare(BARE_PROBES)),
+        (
+            "the kernel alone, from C",
+            peers::bare(BARE_PROBES, Duration::ZERO).map(|bare| bare.us_per_probe),
+        ),
     ];
     for (name, figure) in others {
         let name = format!("CPU per ICMP probe of others: {name}");
@@ -152,8 +172,8 @@ fn rate(figures: &mut Figures, probes: u64) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let ours = median(fast.iter().map(per_core).collect()).context("no rounds")?;
     let mut figure = figures.figure("RTTs per second of CPU, at 50,000 a second", ours, "1/s");
-    if let Ok(us) = peers::bare(BARE_PROBES) {
-        figure = figure.beside("the kernel alone, from C", 1e6 / us);
+    if let Ok(bare) = peers::bare(BARE_PROBES, Duration::ZERO) {
+        figure = figure.beside("the kernel alone, from C", 1e6 / bare.us_per_probe);
     }
     figures.push(figure.target(Target::AtLeast(100_000.0)));
     let seconds = u32::try_from(probes.div_ceil(20_000)).context("too many probes")?;

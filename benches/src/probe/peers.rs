@@ -145,12 +145,22 @@ impl Drop for Running {
     }
 }
 
-/// The limit: a program in C that sends, receives and takes stamps one at a time, and does nothing with them.
+/// What the least that a probe can be takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bare {
+    /// CPU time of a probe, microseconds.
+    pub us_per_probe: f64,
+    /// How late the kernel woke the program, 99th percentile, microseconds.
+    pub late_p99_us: f64,
+}
+
+/// The limit: a program in C that sends, receives and takes stamps one at a time, and does nothing with them; one probe
+/// each `every`, or as fast as it can.
 ///
 /// # Errors
 ///
 /// Returns why it cannot be compiled or run.
-pub fn bare(probes: u32) -> anyhow::Result<f64> {
+pub fn bare(probes: u32, every: Duration) -> anyhow::Result<Bare> {
     let directory = TempDir::with_prefix("leeward-bench-")?;
     let program = directory.path().join("bare");
     let mut compiler = Command::new("cc")
@@ -163,13 +173,20 @@ pub fn bare(probes: u32) -> anyhow::Result<f64> {
         stdin.write_all(BARE.as_bytes())?;
     }
     ensure!(compiler.wait()?.success(), "the C compiler refused it");
-    let output = Command::new(&program).arg(probes.to_string()).output()?;
+    let output = Command::new(&program)
+        .args([probes.to_string(), every.as_micros().to_string()])
+        .output()?;
     ensure!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (us_per_probe, late_p99_us) = printed.trim().split_once(' ').context("it said nothing")?;
+    Ok(Bare {
+        us_per_probe: us_per_probe.parse()?,
+        late_p99_us: late_p99_us.parse()?,
+    })
 }
 
 fn micros_each(spent: Duration, answered: u64) -> f64 {
