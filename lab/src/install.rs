@@ -196,6 +196,10 @@ impl Installation {
              ca = \"{pki}/ca.pem\"\n\
              certificate = \"{pki}/agent-{agent}.pem\"\n\
              key = \"{pki}/agent-{agent}.key\"\n\
+             # An emulated link is there to be filled, up to what the emulator follows.\n\
+             [bandwidth]\n\
+             heavy = true\n\
+             heavy_mbit_per_second = 60\n\
              [[aggregator]]\n\
              address = \"{aggregator}\"\n\
              name = \"{AGGREGATOR}\"\n"
