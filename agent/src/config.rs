@@ -115,6 +115,22 @@ pub struct Uplink {
     pub waiting_bytes: usize,
     /// How many aggregators must have a batch before it is forgotten.
     pub forget_when: Policy,
+    /// What carries the connections.
+    pub carry: Carry,
+    /// While TLS carries a connection, QUIC is tried this often.
+    pub retry_quic: Duration,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Carry {
+    /// QUIC; TLS over TCP where nobody answers that.
+    #[default]
+    Auto,
+    /// QUIC only.
+    Quic,
+    /// TLS over TCP only.
+    Tls,
 }
 
 mod defaults {
@@ -133,6 +149,8 @@ mod defaults {
     /// again within seconds, and the entries of NATs (30 s for UDP) never expire.
     pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(1);
     pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// A network that lets UDP through again is found within this time, at the cost of a handshake each.
+    pub(super) const RETRY_QUIC: Duration = Duration::from_secs(300);
     /// Six hours of 100 paths at one window per second, and half again.
     pub(super) const WAITING_MEMORY_MIB: u32 = 32;
 }
@@ -188,6 +206,8 @@ struct RawUplink {
     idle_timeout: Option<Spanned<Span>>,
     waiting_memory_mib: Option<Spanned<u32>>,
     forget_when: Option<Spanned<String>>,
+    transport: Option<Spanned<String>>,
+    retry_quic: Option<Spanned<Span>>,
 }
 
 /// Where relative credential paths are looked up: the directory of systemd's `LoadCredential=` when there is one, else
@@ -451,7 +471,29 @@ impl RawUplink {
             }
         };
         let forget_when = spool::policy(document, self.forget_when.as_ref())?;
+        let carry = match self
+            .transport
+            .as_ref()
+            .map(|given| (given, given.get_ref().as_str()))
+        {
+            None | Some((_, "auto")) => Carry::Auto,
+            Some((_, "quic")) => Carry::Quic,
+            Some((_, "tls")) => Carry::Tls,
+            Some((given, other)) => {
+                let message =
+                    format!("uplink.transport is {other:?}; use \"auto\", \"quic\" or \"tls\"");
+                return Err(document.error(given.span(), message));
+            }
+        };
+        let retry_quic = span(&self.retry_quic, defaults::RETRY_QUIC);
+        if let Some(given) = &self.retry_quic
+            && retry_quic < Duration::from_secs(1)
+        {
+            return Err(document.error(given.span(), "uplink.retry_quic must be at least \"1s\""));
+        }
         Ok(Uplink {
+            carry,
+            retry_quic,
             forget_when,
             keep_alive,
             idle_timeout,

@@ -26,6 +26,7 @@ use crate::{
     uplink::{
         failure::Failure,
         figures::{AGE_BUCKETS_MS, AggregatorFigures, UplinkFigures},
+        transport::Transport,
     },
 };
 
@@ -388,6 +389,13 @@ impl Page {
             GAUGE,
             "Whether the aggregator accepted this agent and is connected.",
             |figures| u64::from(figures.is_connected()),
+        );
+        self.each(
+            uplink,
+            "aggregator_over_tls",
+            GAUGE,
+            "Whether TLS over TCP carries the connection, and not QUIC.",
+            |figures| u64::from(figures.transport() == Transport::Tls),
         );
         self.each(
             uplink,

@@ -49,7 +49,11 @@ use crate::{
     spool::{log::OldSegment, thread::Disk},
     status::{self, Health, Pages},
     trace::Tracer,
-    uplink::{Order, Setup, Uplink, WINDOWS_MAX, figures::UplinkFigures},
+    uplink::{
+        Order, Setup, Uplink, WINDOWS_MAX,
+        figures::{AggregatorFiguresOf, UplinkFigures},
+        transport::Transport,
+    },
 };
 
 /// How long a stopping agent tries to send what is left.
@@ -584,12 +588,14 @@ impl Pages for Vitals {
     fn health(&self) -> Health {
         let healthy = self.progressing.load(Relaxed);
         let aggregators = &self.uplink.aggregators;
-        let connected = aggregators
-            .iter()
-            .filter(|of| of.figures.is_connected())
-            .count();
+        let connected = aggregators.iter().filter(|of| of.figures.is_connected());
+        let over_tls = |of: &&AggregatorFiguresOf| of.figures.transport() == Transport::Tls;
+        let (connected, over_tls) = (
+            connected.clone().count(),
+            connected.filter(over_tls).count(),
+        );
         let text = format!(
-            "{}\nprobe thread: {}\nprobes: {}\npaths: {}\naggregators connected: {connected} of {}\nbatches waiting: {}\nspool: {}\nSTAMP reflector: {}\ncertificate expires: {}\n",
+            "{}\nprobe thread: {}\nprobes: {}\npaths: {}\naggregators connected: {connected} of {}, {over_tls} of these by TLS over TCP\nbatches waiting: {}\nspool: {}\nSTAMP reflector: {}\ncertificate expires: {}\n",
             if healthy { "ok" } else { "not ok" },
             if healthy {
                 "running"

@@ -65,6 +65,7 @@ mod line;
 mod orders;
 mod results;
 pub mod session;
+pub mod transport;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -31,10 +31,12 @@ use rustls::{
 use serde::Deserialize;
 
 use crate::{
-    ingest::identity,
+    ingest::{identity, limits::Limits},
     intent::{CONFIGURATION, FILE},
     shadow::ShadowFile,
 };
+
+mod limits;
 
 /// What holds where the file says nothing.
 pub mod defaults {
@@ -63,6 +65,10 @@ pub struct Config {
     pub name: String,
     /// Where agents connect.
     pub listen: SocketAddr,
+    /// Where agents connect over TCP, where UDP does not get through; `None` if they cannot.
+    pub listen_tcp: Option<SocketAddr>,
+    /// How much one agent may ask, and who may ask nothing.
+    pub limits: Limits,
     /// Where the store is.
     pub data_dir: PathBuf,
     /// How far back what it keeps reaches.
@@ -175,6 +181,9 @@ impl PolicyText {
 struct Raw {
     name: Option<Spanned<String>>,
     listen: Option<SocketAddr>,
+    listen_tcp: Option<Spanned<String>>,
+    #[serde(default)]
+    limits: limits::RawLimits,
     data_dir: Option<PathBuf>,
     journal_retention: Option<Spanned<Span>>,
     minute_retention: Option<Spanned<Span>>,
@@ -316,6 +325,12 @@ impl Config {
         Ok(Self {
             name: name(document, raw.name, &chain)?,
             listen: raw.listen.unwrap_or(defaults::LISTEN),
+            listen_tcp: limits::listen_tcp(
+                document,
+                raw.listen_tcp.as_ref(),
+                raw.listen.unwrap_or(defaults::LISTEN),
+            )?,
+            limits: raw.limits.valid(document)?,
             data_dir: raw
                 .data_dir
                 .unwrap_or_else(|| PathBuf::from(defaults::DATA_DIR)),

@@ -132,6 +132,8 @@ pub struct Ingest {
     pub tables: Family<Agent, Counter>,
     /// Findings of agents.
     pub findings: Counter,
+    /// Times that an agent's next message had to wait because of its rate.
+    pub held_back: Family<Agent, Counter>,
     /// Meshes sent.
     pub meshes: Counter,
     /// Granted size of the UDP socket's receive buffer.
@@ -521,6 +523,11 @@ impl Metrics {
         );
         registry.register("path_tables", "Path tables received", ingest.tables.clone());
         registry.register("findings", "Findings received", ingest.findings.clone());
+        registry.register(
+            "messages_held_back",
+            "Times that an agent's next message had to wait because of limits.max_messages_per_second",
+            ingest.held_back.clone(),
+        );
         registry.register("meshes_sent", "Meshes sent", ingest.meshes.clone());
         registry.register_with_unit(
             "receive_buffer",

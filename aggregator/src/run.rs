@@ -38,6 +38,7 @@ use crate::{
     http,
     ingest::{
         Ingest, endpoint,
+        limits::Gate,
         roster::{self, Change, Keeper, RosterHandle},
     },
     metrics::Metrics,
@@ -86,6 +87,8 @@ pub struct Running {
     /// Where the HTTP API listens.
     pub api: SocketAddr,
     endpoint: Endpoint,
+    gate: Gate,
+    tls: Arc<ArcSwap<rustls::ServerConfig>>,
     roster: RosterHandle,
     ingest: task::JoinHandle<()>,
     http: task::JoinHandle<()>,
@@ -233,7 +236,12 @@ impl Running {
         let agents = endpoint
             .local_addr()
             .context("cannot read the address for agents")?;
+        let listener = listen_tcp(&config, agents).await?;
+        let tls = Arc::new(ArcSwap::new(Arc::clone(&config.tls)));
+        let gate = Gate::new(config.limits.clone());
         let ingest = Ingest {
+            gate: gate.clone(),
+            tls: Arc::clone(&tls),
             turn: turn_handle,
             roster: roster.clone(),
             view,
@@ -243,13 +251,15 @@ impl Running {
             sessions: Arc::default(),
             handshakes: Arc::default(),
         };
-        let ingest = task::spawn(ingest.serve(endpoint.clone()));
+        let ingest = task::spawn(ingest.serve(endpoint.clone(), listener));
         info!(%agents, %api, name = %shared.name, "listening");
         Ok(Self {
             shared,
             agents,
             api,
             endpoint,
+            gate,
+            tls,
             roster,
             ingest,
             http,
@@ -329,6 +339,8 @@ impl Running {
         set_shadow(&self.shared, config.shadow.as_ref()).await?;
         self.shared.tokens.store(Arc::new(config.api.tokens));
         self.roster.send(Change::Policy(policy)).await;
+        self.gate.set(config.limits);
+        self.tls.store(Arc::clone(&config.tls));
         self.endpoint
             .set_server_config(Some(endpoint::server_config(config.tls)));
         Ok(())
@@ -364,6 +376,23 @@ impl Running {
         }
         info!("stopped");
     }
+}
+
+/// The listener for agents that UDP does not carry. With the port that the system chose for UDP: the same one.
+async fn listen_tcp(config: &Config, agents: SocketAddr) -> anyhow::Result<Option<TcpListener>> {
+    let Some(mut address) = config.listen_tcp else {
+        return Ok(None);
+    };
+    if address.port() == 0 {
+        address.set_port(agents.port());
+    }
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.with_context(|| {
+        format!(
+            "cannot listen on {address} (TCP) for agents; choose another, or \"off\" (listen_tcp)"
+        )
+    })?;
+    Ok(Some(listener))
 }
 
 /// Reads the files of definitions and checks them against the config that they came with.

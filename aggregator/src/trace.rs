@@ -297,7 +297,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{ingest::roster::Session, mesh::Registration};
+    use crate::{
+        ingest::{line::Transport, roster::Session},
+        mesh::Registration,
+    };
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_unix_us(seconds * 1_000_000)
@@ -337,6 +340,7 @@ mod tests {
             id: 1,
             since: at(0),
             remote: ([127, 0, 0, 1], 1).into(),
+            transport: Transport::Quic,
         };
         let member = Member {
             registration: Registration {

@@ -237,6 +237,8 @@ impl Files {
                 "[[target]]\nid = \"t{at}\"\naddress = \"{address}\"\nkinds = [\"icmp\"]\n"
             );
         }
+        // What is measured is the pipeline, not its limit.
+        text.push_str("[limits]\nmax_messages_per_second = 1000000\n");
         text.push_str(order.more);
         text
     }

@@ -104,7 +104,11 @@ fn text(out: &Output, agent: &Agent) -> String {
             |time| format!("since {} UTC", words::date_time(time)),
         )
     };
-    line("connected", &time(agent.connected_since));
+    let carried = match agent.transport.as_deref() {
+        Some("tls") => ", by TLS over TCP instead of QUIC",
+        _ => "",
+    };
+    line("connected", &(time(agent.connected_since) + carried));
     let report = agent.last_report_at.map_or_else(
         || "never".to_owned(),
         |at| {

@@ -7,6 +7,7 @@ use std::{io, net::SocketAddr};
 
 use leeward_common::wire::{WireError, v1};
 use quinn::{ConnectError, ConnectionError};
+use rustls::AlertDescription;
 
 use super::backoff::Cure;
 use crate::mesh::InvalidMesh;
@@ -34,11 +35,32 @@ pub enum Failure {
         source: ConnectError,
     },
     /// The handshake did not come to an end.
-    #[error("no answer from {address} over UDP")]
+    #[error("no answer from {address} over {over}")]
     NoAnswer {
         /// Dialled.
         address: SocketAddr,
+        /// UDP or TCP.
+        over: &'static str,
     },
+    /// There is no connection over TCP to begin a handshake on.
+    #[error("cannot connect to {address} over TCP")]
+    Connect {
+        /// Dialled.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The handshake over TCP failed.
+    #[error("the handshake with {address} over TCP failed: {}", explain_tls(.source))]
+    TlsHandshake {
+        /// Dialled.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection over TCP ended.
+    #[error("the connection over TCP was lost: {}", explain_tls(.0))]
+    TlsLost(io::Error),
     /// The handshake failed.
     #[error("the handshake with {address} failed: {}", explain(.source))]
     Handshake {
@@ -91,12 +113,19 @@ impl Failure {
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
-            Self::Resolve(_) | Self::Socket { .. } | Self::Dial { .. } | Self::NoAnswer { .. } => {
-                "unreachable"
-            }
-            Self::Handshake { .. } => "handshake",
+            Self::Resolve(_)
+            | Self::Socket { .. }
+            | Self::Dial { .. }
+            | Self::Connect { .. }
+            | Self::NoAnswer { .. } => "unreachable",
+            Self::Handshake { .. } | Self::TlsHandshake { .. } => "handshake",
             Self::Lost(error) if tls_alert(error).is_some() => "handshake",
-            Self::Lost(_) | Self::ControlEnded | Self::Stuck | Self::NewCredentials => "lost",
+            Self::TlsLost(error) if alert_over_tcp(error).is_some() => "handshake",
+            Self::Lost(_)
+            | Self::TlsLost(_)
+            | Self::ControlEnded
+            | Self::Stuck
+            | Self::NewCredentials => "lost",
             Self::NoWelcome
             | Self::BatchStopped(_)
             | Self::Wire(_)
@@ -104,6 +133,22 @@ impl Failure {
             | Self::Version(_)
             | Self::Mesh(_) => "protocol",
             Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Before a welcome: whether anybody answered at all; `None` if nothing was sent that could have been answered. No answer
+    /// means that nobody is there, or that the network lets nothing through.
+    #[must_use]
+    pub const fn answered(&self) -> Option<bool> {
+        match self {
+            Self::Resolve(_) | Self::Socket { .. } | Self::Dial { .. } | Self::NewCredentials => {
+                None
+            }
+            Self::NoAnswer { .. }
+            | Self::Connect { .. }
+            | Self::NoWelcome
+            | Self::Lost(ConnectionError::TimedOut) => Some(false),
+            _ => Some(true),
         }
     }
 
@@ -124,6 +169,11 @@ impl Failure {
             },
             Self::Wire(_) | Self::Unexpected(_) | Self::Version(_) | Self::Mesh(_) => Cure::Person,
             Self::Handshake { source, .. } | Self::Lost(source) if tls_alert(source).is_some() => {
+                Cure::Person
+            }
+            Self::TlsHandshake { source, .. } | Self::TlsLost(source)
+                if alert_over_tcp(source).is_some() =>
+            {
                 Cure::Person
             }
             _ => Cure::Time,
@@ -161,6 +211,28 @@ fn tls_alert(error: &ConnectionError) -> Option<(Side, u8)> {
     };
     let alert = u64::from(code).checked_sub(0x100)?;
     Some((side, u8::try_from(alert).ok()?))
+}
+
+/// The alert by which TLS over TCP failed.
+fn alert_over_tcp(error: &io::Error) -> Option<(Side, u8)> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some((Side::They, u8::from(*alert))),
+        rustls::Error::InvalidCertificate(why) => {
+            Some((Side::We, AlertDescription::from(why.clone()).into()))
+        }
+        rustls::Error::NoApplicationProtocol => {
+            Some((Side::We, AlertDescription::NoApplicationProtocol.into()))
+        }
+        _ => None,
+    }
+}
+
+/// What a person should know about an error of a connection over TCP.
+fn explain_tls(error: &io::Error) -> String {
+    match alert_over_tcp(error) {
+        Some((side, alert)) => format!("{} ({error})", remedy(side, alert)),
+        None => error.to_string(),
+    }
 }
 
 /// What a person should know about an error of the connection.

@@ -193,6 +193,29 @@ pub(crate) fn region() -> RegionId {
     RegionId::parse(REGION).unwrap()
 }
 
+/// TLS of an aggregator.
+pub(crate) fn server_tls(client_ca: &str, leaf: &Leaf, alpn: &[u8]) -> rustls::ServerConfig {
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(client_ca.as_bytes()).unwrap())
+        .unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .unwrap();
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls
+}
+
 /// An aggregator that does what the test says.
 pub(crate) struct FakeAggregator {
     endpoint: Endpoint,
@@ -206,29 +229,15 @@ impl FakeAggregator {
     }
 
     pub(crate) fn with(client_ca: &str, leaf: &Leaf, alpn: &[u8]) -> Self {
-        let provider = Arc::new(ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(client_ca.as_bytes()).unwrap())
-            .unwrap();
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .build()
-                .unwrap();
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        tls.alpn_protocols = vec![alpn.to_vec()];
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self::bound(client_ca, leaf, alpn, anywhere)
+    }
+
+    pub(crate) fn bound(client_ca: &str, leaf: &Leaf, alpn: &[u8], address: SocketAddr) -> Self {
+        let tls = server_tls(client_ca, leaf, alpn);
         let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        let endpoint =
-            Endpoint::server(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let endpoint = Endpoint::server(config, address).unwrap();
         let address = endpoint.local_addr().unwrap();
         Self { endpoint, address }
     }
@@ -596,6 +605,8 @@ pub(crate) fn config(
             idle_timeout: Duration::from_secs(10),
             waiting_bytes,
             forget_when: Policy::All,
+            carry: config::Carry::Auto,
+            retry_quic: Duration::from_secs(1),
         },
         spool: config::Spool {
             directory: None,

@@ -10,7 +10,7 @@ use std::{
 
 use leeward_common::check::Outcome;
 
-use super::{failure::Failure, flows::FlowTable};
+use super::{failure::Failure, flows::FlowTable, transport::Transport};
 use crate::spool::{Counts, Spool};
 
 /// Upper ends, in milliseconds, of the buckets of [`AggregatorFigures::window_ages`]; the last bucket has none.
@@ -20,6 +20,8 @@ pub const AGE_BUCKETS_MS: [u32; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_00
 #[derive(Debug, Default)]
 pub struct AggregatorFigures {
     connected: AtomicBool,
+    /// By TLS over TCP; otherwise by QUIC.
+    over_tls: AtomicBool,
     connections: AtomicU64,
     failures: [AtomicU64; Failure::CAUSES.len()],
     batches_sent: AtomicU64,
@@ -31,7 +33,8 @@ pub struct AggregatorFigures {
 }
 
 impl AggregatorFigures {
-    pub(super) fn on_connected(&self) {
+    pub(super) fn on_connected(&self, transport: Transport) {
+        self.over_tls.store(transport == Transport::Tls, Relaxed);
         self.connected.store(true, Relaxed);
         self.connections.fetch_add(1, Relaxed);
     }
@@ -54,10 +57,12 @@ impl AggregatorFigures {
         self.bytes_sent.fetch_add(bytes as u64, Relaxed);
     }
 
-    pub(super) fn on_durable(&self, batches: usize, rtt: Duration) {
+    pub(super) fn on_durable(&self, batches: usize, rtt: Option<Duration>) {
         self.batches_durable.fetch_add(batches as u64, Relaxed);
-        self.rtt_us
-            .store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        if let Some(rtt) = rtt {
+            self.rtt_us
+                .store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        }
     }
 
     pub(super) fn on_window_durable(&self, age: Duration) {
@@ -83,6 +88,15 @@ impl AggregatorFigures {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected.load(Relaxed)
+    }
+
+    /// What carries its connection, or carried the last one.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match self.over_tls.load(Relaxed) {
+            true => Transport::Tls,
+            false => Transport::Quic,
+        }
     }
 
     /// Hellos accepted.

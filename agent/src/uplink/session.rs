@@ -14,10 +14,8 @@ use leeward_common::{
     id::{AgentId, RegionId},
     wire::{frame, limits, v1},
 };
-use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -27,6 +25,7 @@ use super::{
     delivery::{UNDER_WAY_MAX, Urgency},
     failure::Failure,
     figures::AggregatorFigures,
+    transport::{self, Choice, Incoming, Line, Outgoing, Transport},
 };
 use crate::{
     config::{Aggregator, Uplink},
@@ -39,30 +38,18 @@ use crate::{
 /// never more than that; when control messages fill it, the aggregator does not read and the connection is given up.
 pub const COMMANDS_MAX: usize = 2 * UNDER_WAY_MAX;
 
-/// From dialling one address to the end of the handshake: three retransmissions of a lost first packet.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// From the hello to the welcome. The aggregator looks up one watermark for it.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first attempt to come back to QUIC; those that follow wait twice as long, up to what is configured. An agent that
+/// turned to TLS only because its aggregator was away for a while is back soon.
+const RETRY_QUIC_FIRST: Duration = Duration::from_secs(10);
 
 /// Addresses tried per attempt; a name with more is somebody's mistake.
 const ADDRESSES_TRIED: usize = 8;
 
 /// An unchanged failure is a warning again after this long; in between it is for debugging.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
-
-/// How long a closed connection may take to tell the other side.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
-
-/// Codes of a connection that we close.
-mod close {
-    use quinn::VarInt;
-
-    /// All is said.
-    pub(super) const DONE: VarInt = VarInt::from_u32(0);
-    /// The aggregator did what it should not.
-    pub(super) const FAILED: VarInt = VarInt::from_u32(1);
-}
 
 /// Who connects.
 #[derive(Clone, Debug)]
@@ -112,7 +99,7 @@ fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
     (!ip.is_unspecified()).then_some(ip)
 }
 
-const fn unspecified(remote: SocketAddr) -> SocketAddr {
+pub(super) const fn unspecified(remote: SocketAddr) -> SocketAddr {
     match remote {
         SocketAddr::V4(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         SocketAddr::V6(_) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
@@ -184,10 +171,17 @@ impl Session {
         let mut backoff = Backoff::default();
         let mut random = Random::default();
         let mut journal = FailureJournal::default();
+        let mut choice = Choice::new(self.uplink.carry);
+        let mut better = None;
         while !*self.stopping.borrow() {
             let began = Instant::now();
-            let Err(failure) = self.once(&mut journal).await else {
-                return;
+            let failure = match self.once(&mut journal, &mut choice, better.take()).await {
+                Ok(None) => return,
+                Ok(Some(line)) => {
+                    better = Some(line);
+                    continue;
+                }
+                Err(failure) => failure,
             };
             self.figures.on_failure(&failure);
             let wait = backoff.after(failure.cure(), began.elapsed(), random.draw());
@@ -200,37 +194,53 @@ impl Session {
         }
     }
 
-    /// One connection, from dialling to its end. `Ok` when the agent stops.
-    async fn once(&mut self, journal: &mut FailureJournal) -> Result<(), Failure> {
+    /// One connection, from dialling to its end. `Ok` when the agent stops, or with a better connection that is to be used.
+    async fn once(
+        &mut self,
+        journal: &mut FailureJournal,
+        choice: &mut Choice,
+        dialled: Option<Line>,
+    ) -> Result<Option<Line>, Failure> {
         let mut stopping = self.stopping.clone();
-        let (endpoint, connection) = tokio::select! {
-            dialled = self.dial() => dialled?,
-            _ = stopping.wait_for(|&stopping| stopping) => return Ok(()),
+        self.credentials.mark_unchanged();
+        let mut line = match dialled {
+            Some(line) => line,
+            None => {
+                let transport = choice.next();
+                let dialled = tokio::select! {
+                    dialled = self.dial(transport) => dialled,
+                    _ = stopping.wait_for(|&stopping| stopping) => return Ok(None),
+                };
+                dialled.inspect_err(|failure| choice.on_failed(transport, failure.answered()))?
+            }
         };
-        let ended = self.talk(&connection, journal).await;
-        let ended = match (ended, connection.close_reason()) {
+        let connections = self.figures.connections();
+        let ended = self.talk(&mut line, choice, journal).await;
+        let ended = match (ended, line.close_reason()) {
             // What a read or a write ran into is the end of the connection: tell of that.
-            (Err(Failure::ControlEnded), Some(error)) => Err(Failure::Lost(error)),
+            (Err(Failure::ControlEnded), Some(failure)) => Err(failure),
             (ended, _) => ended,
         };
-        match &ended {
-            Ok(()) => connection.close(close::DONE, b"the agent stops"),
-            Err(failure) => connection.close(close::FAILED, failure.close_reason().as_bytes()),
+        if let Err(failure) = &ended
+            && self.figures.connections() == connections
+        {
+            choice.on_failed(line.transport(), failure.answered());
         }
-        // A connection that is closed without a wait never says so.
-        let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+        line.close(ended.as_ref().err()).await;
         ended
     }
 
     #[cfg(test)]
     pub(super) async fn once_for_test(&mut self) -> Result<(), Failure> {
-        self.once(&mut FailureJournal::default()).await
+        let mut choice = Choice::new(self.uplink.carry);
+        self.once(&mut FailureJournal::default(), &mut choice, None)
+            .await
+            .map(drop)
     }
 
-    async fn dial(&mut self) -> Result<(Endpoint, Connection), Failure> {
+    async fn dial(&self, transport: Transport) -> Result<Line, Failure> {
         let Aggregator { host, port, .. } = &self.aggregator;
-        let credentials = self.credentials.borrow_and_update().clone();
-        let config = client_config(&credentials, &self.aggregator, &self.uplink);
+        let credentials = self.credentials.borrow().clone();
         let found = tokio::net::lookup_host((host.as_str(), *port)).await;
         let addresses: Vec<_> = found
             .map_err(Failure::Resolve)?
@@ -239,25 +249,52 @@ impl Session {
         let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "it has none");
         let mut failure = Failure::Resolve(none());
         for address in addresses {
-            match dial_one(&config, address, host).await {
-                Ok(dialled) => return Ok(dialled),
+            let dialled = Line::dial(
+                transport,
+                &credentials,
+                &self.aggregator,
+                &self.uplink,
+                address,
+            );
+            match dialled.await {
+                Ok(line) => return Ok(line),
                 Err(error) => failure = error,
             }
         }
         Err(failure)
     }
 
-    /// Everything after the handshake. `Ok` when the agent stops.
+    /// A connection by QUIC, as soon as there can be one; never, where nobody looks for it.
+    async fn better(&self, is_wanted: bool) -> Line {
+        if !is_wanted {
+            return std::future::pending().await;
+        }
+        let mut random = Random::default();
+        let mut wait = RETRY_QUIC_FIRST;
+        loop {
+            // Agents that an aggregator's restart brought here together do not go back as one herd.
+            let half = wait.min(self.uplink.retry_quic) / 2;
+            sleep(half + half.mul_f64(random.draw() as f64 / u64::MAX as f64)).await;
+            wait = wait.saturating_mul(2).min(self.uplink.retry_quic);
+            if let Ok(line) = self.dial(Transport::Quic).await {
+                info!(aggregator = %self.aggregator, "QUIC gets through again; changing over");
+                return line;
+            }
+        }
+    }
+
+    /// Everything after the handshake. `Ok` as of [`Self::once`].
     async fn talk(
         &mut self,
-        connection: &Connection,
+        line: &mut Line,
+        choice: &mut Choice,
         journal: &mut FailureJournal,
-    ) -> Result<(), Failure> {
-        let (mut send, mut receive) = connection.open_bi().await.map_err(Failure::Lost)?;
+    ) -> Result<Option<Line>, Failure> {
+        let (mut send, mut receive) = line.open().await?;
         let backlog = self.backlog.borrow().clone();
-        let hello = self.identity.hello(connection.remote_address(), &backlog);
+        let hello = self.identity.hello(line.remote_address(), &backlog);
         let hello = v1::FromAgent::Hello(hello);
-        write_control(&mut send, &frame::frame_from_agent(&hello)).await?;
+        send.control(&frame::frame_from_agent(&hello)).await?;
         let welcome = match timeout(WELCOME_TIMEOUT, read_message(&mut receive)).await {
             Err(_) => return Err(Failure::NoWelcome),
             Ok(message) => match message? {
@@ -271,16 +308,19 @@ impl Session {
         }
         info!(
             aggregator = %self.aggregator,
-            address = %connection.remote_address(),
+            address = %line.remote_address(),
+            transport = line.transport().as_str(),
             name = ?welcome.aggregator,
             durable_below = welcome.durable_below,
             "connected"
         );
         journal.clear();
-        self.figures.on_connected();
+        choice.on_welcomed(line.transport());
+        self.figures.on_connected(line.transport());
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         self.tell(Event::Connected { commands, welcome }).await;
-        let ended = self.converse(connection, send, receive, queue).await;
+        let is_wanted = choice.prefers_another(line.transport());
+        let ended = self.converse(line, (send, receive), queue, is_wanted).await;
         self.figures.on_disconnected();
         self.tell(Event::Disconnected).await;
         ended
@@ -288,30 +328,31 @@ impl Session {
 
     async fn converse(
         &mut self,
-        connection: &Connection,
-        send: SendStream,
-        receive: RecvStream,
+        line: &Line,
+        (send, receive): (Outgoing, Incoming),
         queue: mpsc::Receiver<Command>,
-    ) -> Result<(), Failure> {
+        is_better_wanted: bool,
+    ) -> Result<Option<Line>, Failure> {
         let mut credentials = self.credentials.clone();
-        let reading = self.read(connection, receive);
-        let writing = write(connection, send, queue, &self.figures);
+        let reading = self.read(line, receive);
+        let writing = send.carry_out(queue, &self.figures);
         tokio::select! {
             // A refusal that came before the end of the connection says more than the end.
             biased;
-            ended = reading => ended,
+            ended = reading => ended.map(|()| None),
             ended = writing => match (ended, *self.stopping.borrow()) {
-                (Ok(()), true) => Ok(()),
+                (Ok(()), true) => Ok(None),
                 (Ok(()), false) => Err(Failure::Stuck),
                 (Err(failure), _) => Err(failure),
             },
-            error = connection.closed() => Err(Failure::Lost(error)),
+            failure = line.closed() => Err(failure),
             Ok(()) = credentials.changed() => Err(Failure::NewCredentials),
+            better = self.better(is_better_wanted) => Ok(Some(better)),
         }
     }
 
     /// Reads the control stream until it ends, which it never does well.
-    async fn read(&self, connection: &Connection, mut receive: RecvStream) -> Result<(), Failure> {
+    async fn read(&self, line: &Line, mut receive: Incoming) -> Result<(), Failure> {
         loop {
             let event = match read_message(&mut receive).await? {
                 v1::FromAggregator::Mesh(mesh) => {
@@ -320,8 +361,7 @@ impl Session {
                 }
                 v1::FromAggregator::PathsDurable(durable) => Event::TableDurable(durable),
                 v1::FromAggregator::Durable(durable) => {
-                    self.figures
-                        .on_durable(durable.sequences.len(), connection.rtt());
+                    self.figures.on_durable(durable.sequences.len(), line.rtt());
                     Event::Durable(durable)
                 }
                 v1::FromAggregator::Order(order) => Event::Order(order),
@@ -348,128 +388,10 @@ fn unexpected(message: v1::FromAggregator) -> Failure {
     })
 }
 
-fn client_config(
-    credentials: &Credentials,
-    aggregator: &Aggregator,
-    uplink: &Uplink,
-) -> quinn::ClientConfig {
-    let tls = credentials.client_config(aggregator.name.as_deref());
-    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls)
-        .expect("TLS 1.3 brings the initial cipher suite");
-    let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport_config(uplink)));
-    config
-}
-
-fn transport_config(uplink: &Uplink) -> quinn::TransportConfig {
-    let mut transport = quinn::TransportConfig::default();
-    let idle = VarInt::try_from(uplink.idle_timeout.as_millis()).unwrap_or(VarInt::MAX);
-    transport
-        .keep_alive_interval(Some(uplink.keep_alive))
-        .max_idle_timeout(Some(idle.into()))
-        // The first packet of a handshake is repeated after three times this. A repetition too many costs 1.2 kB.
-        .initial_rtt(Duration::from_millis(100))
-        // The aggregator opens no streams and sends no datagrams.
-        .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        // What comes is control messages, read as they arrive.
-        .stream_receive_window(VarInt::from_u32(256 << 10))
-        .receive_window(VarInt::from_u32(512 << 10))
-        .send_window(4 * limits::BATCH_BYTES as u64);
-    transport
-}
-
-async fn dial_one(
-    config: &quinn::ClientConfig,
-    address: SocketAddr,
-    host: &str,
-) -> Result<(Endpoint, Connection), Failure> {
-    let endpoint = Endpoint::client(unspecified(address))
-        .map_err(|source| Failure::Socket { address, source })?;
-    let connecting = endpoint
-        .connect_with(config.clone(), address, host)
-        .map_err(|source| Failure::Dial { address, source })?;
-    match timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Ok((endpoint, connection)),
-        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(Failure::NoAnswer { address }),
-        Ok(Err(source)) => Err(Failure::Handshake { address, source }),
-    }
-}
-
-/// Reads one message; its size is checked before room is made for it.
-async fn read_message(receive: &mut RecvStream) -> Result<v1::FromAggregator, Failure> {
-    let mut header = [0; frame::HEADER_BYTES];
-    receive
-        .read_exact(&mut header)
-        .await
-        .map_err(read_failure)?;
-    let header = frame::parse_header(&header)?;
-    let mut payload = vec![0; header.length];
-    receive
-        .read_exact(&mut payload)
-        .await
-        .map_err(read_failure)?;
+/// Reads one message.
+async fn read_message(incoming: &mut Incoming) -> Result<v1::FromAggregator, Failure> {
+    let (header, payload) = transport::read_frame(incoming).await?;
     Ok(frame::parse_from_aggregator(&header, &payload)?)
-}
-
-fn read_failure(error: quinn::ReadExactError) -> Failure {
-    match error {
-        quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => {
-            Failure::Lost(error)
-        }
-        _ => Failure::ControlEnded,
-    }
-}
-
-async fn write_control(send: &mut SendStream, frame: &[u8]) -> Result<(), Failure> {
-    send.write_all(frame).await.map_err(|error| match error {
-        quinn::WriteError::ConnectionLost(error) => Failure::Lost(error),
-        _ => Failure::ControlEnded,
-    })
-}
-
-/// Sends what is commanded. `Ok` when the commands end.
-async fn write(
-    connection: &Connection,
-    mut control: SendStream,
-    mut queue: mpsc::Receiver<Command>,
-    figures: &AggregatorFigures,
-) -> Result<(), Failure> {
-    let mut sending = JoinSet::new();
-    loop {
-        tokio::select! {
-            command = queue.recv() => match command {
-                None => break,
-                Some(Command::Control(frame)) => write_control(&mut control, &frame).await?,
-                Some(Command::Batch { frame, urgency }) => {
-                    figures.on_batch_sent(frame.len());
-                    sending.spawn(send_batch(connection.clone(), frame, urgency));
-                }
-            },
-            Some(sent) = sending.join_next() => sent.unwrap_or(Ok(()))?,
-        }
-    }
-    Ok(())
-}
-
-/// Sends one batch on a stream of its own. That it arrived is known only by its acknowledgement.
-async fn send_batch(
-    connection: Connection,
-    frame: Arc<[u8]>,
-    urgency: Urgency,
-) -> Result<(), Failure> {
-    let mut stream = connection.open_uni().await.map_err(Failure::Lost)?;
-    let _ = stream.set_priority(urgency.priority());
-    match stream.write_all(&frame).await {
-        Ok(()) => {
-            let _ = stream.finish();
-            Ok(())
-        }
-        Err(quinn::WriteError::Stopped(code)) => Err(Failure::BatchStopped(code.into_inner())),
-        Err(quinn::WriteError::ConnectionLost(error)) => Err(Failure::Lost(error)),
-        Err(_) => Err(Failure::ControlEnded),
-    }
 }
 
 /// Tells of a failure when it is new, and of an old one now and then.

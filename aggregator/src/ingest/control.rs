@@ -6,10 +6,9 @@ use leeward_common::wire::{
     frame,
     v1::{FromAggregator, RefuseCode},
 };
-use quinn::SendStream;
 use tokio::time::timeout;
 
-use super::{frames::NoFrame, refusal::Refusal};
+use super::{frames::NoFrame, line::Outgoing, refusal::Refusal};
 use crate::turn::TurnError;
 
 /// A batch that takes longer to arrive, or an agent that does not read its control stream for so long, is given up.
@@ -50,13 +49,13 @@ impl Ending {
 
 /// The control stream's outgoing side.
 pub(super) struct ControlOut {
-    stream: SendStream,
+    stream: Outgoing,
     /// A frame was cut off half-way: nothing that follows would be understood.
     broken: bool,
 }
 
 impl ControlOut {
-    pub(super) fn new(stream: SendStream) -> Self {
+    pub(super) fn new(stream: Outgoing) -> Self {
         Self {
             stream,
             broken: false,
@@ -89,8 +88,7 @@ impl ControlOut {
         }
         let told = async {
             let _ = self.write(&FromAggregator::Refuse(refusal.message())).await;
-            let _ = self.stream.finish();
-            let _ = self.stream.stopped().await;
+            self.stream.conclude().await;
         };
         let _ = timeout(REFUSAL_TIMEOUT, told).await;
     }

@@ -24,12 +24,11 @@ use leeward_common::{
     wire::{
         batch,
         frame::{self, Header},
-        limits,
+        limits::PATHS,
         v1::{self, FromAgent, FromAggregator, RefuseCode},
     },
 };
 use leeward_engine::input::{CheckResult, CheckResults};
-use quinn::{Connection, RecvStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -43,6 +42,8 @@ use super::{
     credit,
     frames::{self, NoFrame},
     identity::Identity,
+    limits::{self, Pace},
+    line::{Incoming, Line},
     refusal::Refusal,
     roster::{Change, Seat},
 };
@@ -66,7 +67,7 @@ const IN_FLIGHT_BATCHES: usize = IN_FLIGHT_BYTES / IN_FLIGHT_LEAST_BYTES;
 const TABLE_ANSWERS: usize = 16;
 
 /// Rows of all path tables of one boot epoch: 16 full tables. Beyond it the oldest tables make room.
-const TABLE_ROWS: usize = 16 * limits::PATHS;
+const TABLE_ROWS: usize = 16 * PATHS;
 
 /// How old and how far in the future a window may be.
 const WINDOW_PAST: Duration = Duration::from_secs(24 * 3600);
@@ -79,7 +80,7 @@ pub(super) type Tables = BTreeMap<u64, BTreeMap<u32, Arc<[Path]>>>;
 /// What the tasks of a session share.
 pub(super) struct Conversation {
     pub(super) ingest: Ingest,
-    connection: Connection,
+    connection: Line,
     pub(super) identity: Identity,
     epoch: Epoch,
     version: u16,
@@ -91,7 +92,7 @@ pub(super) struct Conversation {
 /// What a conversation begins with.
 pub(super) struct Parts<'a> {
     pub(super) ingest: &'a Ingest,
-    pub(super) connection: &'a Connection,
+    pub(super) connection: &'a Line,
     pub(super) identity: &'a Identity,
     pub(super) epoch: Epoch,
     /// The version of the control messages that both sides speak.
@@ -106,7 +107,7 @@ impl Conversation {
         parts: Parts<'_>,
         control: &mut ControlOut,
         seat: Seat,
-        receive: RecvStream,
+        receive: Incoming,
     ) -> Ending {
         let Parts {
             ingest,
@@ -134,27 +135,42 @@ impl Conversation {
             ending = this.read_control(receive, durable_tables) => ending,
             ending = Arc::clone(&this).read_batches() => ending,
             ending = this.write_control(control, seat, answers, table_answers) => ending,
-            _ = connection.closed() => Ending::Gone,
+            () = limits::denied(ingest.gate.limits(), &identity.agent) => denied(&identity.agent).into(),
+            () = connection.closed() => Ending::Gone,
         }
     }
 
     async fn read_control(
         &self,
-        mut receive: RecvStream,
+        mut receive: Incoming,
         durable: mpsc::Sender<v1::PathsDurable>,
     ) -> Ending {
+        let mut pace = Pace::new(tokio::time::Instant::now(), self.ingest.gate.limits());
         loop {
-            if let Err(ending) = self.read_one_control(&mut receive, &durable).await {
-                return ending;
+            pace.ready().await;
+            match self.read_one_control(&mut receive, &durable).await {
+                Ok(bytes) => self.count(&mut pace, 1 + limits::further_messages(bytes)),
+                Err(ending) => return ending,
             }
         }
     }
 
+    /// Counts what came, and whether the agent has to wait for it.
+    fn count(&self, pace: &mut Pace, messages: u32) {
+        let now = tokio::time::Instant::now();
+        pace.take(now, messages);
+        if !pace.wait(now).is_zero() {
+            let held_back = &self.ingest.metrics.ingest.held_back;
+            held_back.get_or_create(&self.label()).inc();
+        }
+    }
+
+    /// How many bytes it had.
     async fn read_one_control(
         &self,
-        receive: &mut RecvStream,
+        receive: &mut Incoming,
         durable: &mpsc::Sender<v1::PathsDurable>,
-    ) -> Result<(), Ending> {
+    ) -> Result<usize, Ending> {
         let header = frames::header(receive).await?;
         let payload = frames::payload(receive, &header).await?;
         let agent = self.identity.agent.clone();
@@ -198,7 +214,7 @@ impl Conversation {
                     .await;
             }
         }
-        Ok(())
+        Ok(payload.len())
     }
 
     /// Results as the engine reads them, of the agent and region that the certificate names.
@@ -269,14 +285,22 @@ impl Conversation {
 
     async fn read_batches(self: Arc<Self>) -> Ending {
         let mut streams = JoinSet::new();
+        let mut pace = Pace::new(tokio::time::Instant::now(), self.ingest.gate.limits());
         loop {
+            let next = async {
+                pace.ready().await;
+                self.connection.accept_message().await
+            };
             tokio::select! {
-                accepted = self.connection.accept_uni() => match accepted {
-                    Ok(stream) => drop(streams.spawn(Arc::clone(&self).read_batch(stream))),
-                    Err(_) => return Ending::Gone,
+                accepted = next => match accepted {
+                    Some(stream) => {
+                        self.count(&mut pace, 1);
+                        streams.spawn(Arc::clone(&self).read_batch(stream));
+                    }
+                    None => return Ending::Gone,
                 },
                 Some(read) = streams.join_next() => match read {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(bytes)) => self.count(&mut pace, limits::further_messages(bytes)),
                     Ok(Err(ending)) => return ending,
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
@@ -284,14 +308,19 @@ impl Conversation {
         }
     }
 
-    async fn read_batch(self: Arc<Self>, mut stream: RecvStream) -> Result<(), Ending> {
+    /// How many bytes it had.
+    async fn read_batch(self: Arc<Self>, mut stream: Incoming) -> Result<usize, Ending> {
         match timeout(STREAM_TIMEOUT, self.read_batch_bytes(&mut stream)).await {
-            Ok(Ok((header, bytes, permit))) => match header.message_type {
-                frame::number::FINDINGS => self.take_findings(&header, bytes, permit).await,
-                _ => self.take_batch(&header, bytes, permit).await,
-            },
+            Ok(Ok((header, bytes, permit))) => {
+                let length = bytes.len();
+                match header.message_type {
+                    frame::number::FINDINGS => self.take_findings(&header, bytes, permit).await?,
+                    _ => self.take_batch(&header, bytes, permit).await?,
+                }
+                Ok(length)
+            }
             // The agent thought better of it and reset the stream, or the connection is gone.
-            Ok(Err(NoFrame::Ended)) => Ok(()),
+            Ok(Err(NoFrame::Ended)) => Ok(0),
             Ok(Err(NoFrame::Refused(refusal))) => Err(refusal.into()),
             Err(_) => {
                 let reason = format!(
@@ -305,7 +334,7 @@ impl Conversation {
 
     async fn read_batch_bytes(
         &self,
-        stream: &mut RecvStream,
+        stream: &mut Incoming,
     ) -> Result<(Header, Vec<u8>, OwnedSemaphorePermit), NoFrame> {
         let header = frames::header(stream).await?;
         if !matches!(
@@ -530,6 +559,12 @@ impl Conversation {
             agent: self.identity.agent.to_string(),
         }
     }
+}
+
+/// What an agent on the deny-list is told.
+pub(super) fn denied(agent: &AgentId) -> Refusal {
+    let reason = format!("agent {agent} is on this aggregator's deny-list (limits.denied)");
+    Refusal::new(RefuseCode::Denied, reason)
 }
 
 /// Removes the oldest tables until the rest fits, and names them.

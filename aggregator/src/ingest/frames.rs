@@ -1,10 +1,10 @@
-//! Frames off a QUIC stream: the header first, and room for the payload only when its size is known to be allowed.
+//! Frames off a stream: the header first, and room for the payload only when its size is known to be allowed.
 
 use leeward_common::wire::{
     WireError,
     frame::{self, HEADER_BYTES, Header},
 };
-use quinn::{ReadExactError, RecvStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::refusal::Refusal;
 
@@ -30,34 +30,45 @@ impl From<Refusal> for NoFrame {
 }
 
 /// Reads a header.
-pub(super) async fn header(stream: &mut RecvStream) -> Result<Header, NoFrame> {
+pub(super) async fn header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Header, NoFrame> {
     let mut bytes = [0; HEADER_BYTES];
-    match stream.read_exact(&mut bytes).await {
-        Ok(()) => Ok(frame::parse_header(&bytes)?),
-        Err(ReadExactError::FinishedEarly(0) | ReadExactError::ReadError(_)) => Err(NoFrame::Ended),
-        Err(ReadExactError::FinishedEarly(have)) => {
-            Err(truncated("frame header", have, HEADER_BYTES))
-        }
+    match fill(stream, &mut bytes).await? {
+        HEADER_BYTES => Ok(frame::parse_header(&bytes)?),
+        0 => Err(NoFrame::Ended),
+        have => Err(truncated("frame header", have, HEADER_BYTES)),
     }
 }
 
-/// Reads the payload that a header announces.
-pub(super) async fn payload(stream: &mut RecvStream, header: &Header) -> Result<Vec<u8>, NoFrame> {
-    let mut bytes = vec![0; header.length];
-    match stream.read_exact(&mut bytes).await {
-        Ok(()) => Ok(bytes),
-        Err(ReadExactError::ReadError(_)) => Err(NoFrame::Ended),
-        Err(ReadExactError::FinishedEarly(have)) => {
-            Err(truncated("frame payload", have, header.length))
+/// Reads until the buffer is full or the stream ends; how much came. A connection that is gone is an end without a frame.
+async fn fill(stream: &mut (impl AsyncRead + Unpin), bytes: &mut [u8]) -> Result<usize, NoFrame> {
+    let mut have = 0;
+    while have < bytes.len() {
+        match stream.read(&mut bytes[have..]).await {
+            Ok(0) => break,
+            Ok(more) => have += more,
+            Err(_) => return Err(NoFrame::Ended),
         }
+    }
+    Ok(have)
+}
+
+/// Reads the payload that a header announces.
+pub(super) async fn payload(
+    stream: &mut (impl AsyncRead + Unpin),
+    header: &Header,
+) -> Result<Vec<u8>, NoFrame> {
+    let mut bytes = vec![0; header.length];
+    match fill(stream, &mut bytes).await? {
+        have if have < header.length => Err(truncated("frame payload", have, header.length)),
+        _ => Ok(bytes),
     }
 }
 
 /// Checks that a stream ends here.
-pub(super) async fn end(stream: &mut RecvStream) -> Result<(), NoFrame> {
+pub(super) async fn end(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), NoFrame> {
     match stream.read(&mut [0]).await {
-        Ok(None) => Ok(()),
-        Ok(Some(_)) => Err(NoFrame::Refused(Refusal::malformed(
+        Ok(0) => Ok(()),
+        Ok(_) => Err(NoFrame::Refused(Refusal::malformed(
             "bytes follow the batch on its stream",
         ))),
         Err(_) => Err(NoFrame::Ended),

@@ -3,15 +3,28 @@
 //! TLS has checked the chain, the dates and the protocol version before anything here is asked. Whatever an agent does
 //! wrong ends its own session with a reason that it is told, is counted, and disturbs nobody else.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use leeward_common::time::Clock;
+use leeward_common::{
+    time::Clock,
+    wire::{ALPN_V1, v1::RefuseCode},
+};
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, TransportErrorCode};
-use rustls::pki_types::CertificateDer;
-use tokio::{task::JoinSet, time::timeout};
+use rustls::AlertDescription;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, info};
 
 use crate::{
@@ -27,11 +40,17 @@ pub mod endpoint;
 mod findings;
 mod frames;
 pub mod identity;
+pub mod limits;
+pub mod line;
 mod refusal;
 pub mod roster;
 mod session;
 
+use arc_swap::ArcSwap;
+use control::ControlOut;
 use identity::{Identity, NoIdentity};
+use limits::Gate;
+use line::Line;
 use refusal::Refusal;
 use roster::RosterHandle;
 
@@ -44,6 +63,9 @@ const UNPROVEN_HANDSHAKES: usize = 1_024;
 
 /// A handshake that takes longer is given up: three retransmissions of a lost packet.
 const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// From a connection over TCP that could not be accepted to the next attempt.
+const ACCEPT_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What every session uses.
 #[derive(Clone)]
@@ -64,21 +86,30 @@ pub struct Ingest {
     pub sessions: Arc<AtomicU64>,
     /// Connections in the handshake.
     pub handshakes: Arc<AtomicU64>,
+    /// Who is let in, and how often.
+    pub gate: Gate,
+    /// TLS for connections over TCP: the newest certificate.
+    pub tls: Arc<ArcSwap<rustls::ServerConfig>>,
 }
 
 impl Ingest {
     /// Accepts agents until the endpoint is closed; owns their sessions, and returns when the last has ended.
-    pub async fn serve(self, endpoint: Endpoint) {
+    pub async fn serve(self, endpoint: Endpoint, listener: Option<TcpListener>) {
         let mut sessions = JoinSet::new();
+        let (stop, stopping) = watch::channel(false);
         loop {
             tokio::select! {
                 incoming = endpoint.accept() => match incoming {
                     Some(incoming) => self.admit(&endpoint, incoming, &mut sessions),
                     None => break,
                 },
+                stream = accept_tcp(listener.as_ref()) => {
+                    self.admit_tcp(&endpoint, stream, &mut sessions, &stopping);
+                }
                 Some(_) = sessions.join_next() => {}
             }
         }
+        stop.send_replace(true);
         while sessions.join_next().await.is_some() {}
     }
 
@@ -100,9 +131,60 @@ impl Ingest {
             let connection = this.handshake(incoming).await;
             this.handshakes.fetch_sub(1, Ordering::Relaxed);
             if let Some(connection) = connection {
-                this.session(connection).await;
+                this.session(Line::Quic(connection)).await;
             }
         });
+    }
+
+    fn admit_tcp(
+        &self,
+        endpoint: &Endpoint,
+        (stream, remote): (TcpStream, SocketAddr),
+        sessions: &mut JoinSet<()>,
+        stopping: &watch::Receiver<bool>,
+    ) {
+        // Sessions hold both kinds, and those in the handshake.
+        if sessions.len().max(endpoint.open_connections()) >= CONNECTIONS {
+            self.count_handshake("too_many_connections");
+            return;
+        }
+        let (this, stopping) = (self.clone(), stopping.clone());
+        sessions.spawn(async move {
+            if let Some(stream) = this.handshake_tls(stream, remote).await {
+                this.session(Line::tls(stream, remote, stopping)).await;
+            }
+        });
+    }
+
+    async fn handshake_tls(
+        &self,
+        stream: TcpStream,
+        remote: SocketAddr,
+    ) -> Option<TlsStream<TcpStream>> {
+        let _ = stream.set_nodelay(true);
+        let accepted = async {
+            let stream = TlsAcceptor::from(self.tls.load_full())
+                .accept(stream)
+                .await?;
+            // QUIC insists on a protocol (RFC 9001 section 8.1); TLS by itself takes a peer that names none.
+            match stream.get_ref().1.alpn_protocol() {
+                Some(ALPN_V1) => Ok(stream),
+                _ => Err(io::Error::other(rustls::Error::NoApplicationProtocol)),
+            }
+        };
+        let error = match timeout(HANDSHAKE_TIMEOUT, accepted).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                debug!(%remote, "handshake timed out");
+                self.count_handshake("timeout");
+                return None;
+            }
+        };
+        let reason = tls_alert(&error).map_or("other", alert_word);
+        info!(%remote, reason, error = &error as &dyn std::error::Error, "handshake refused");
+        self.count_handshake(reason);
+        None
     }
 
     async fn handshake(&self, incoming: Incoming) -> Option<Connection> {
@@ -125,21 +207,41 @@ impl Ingest {
         }
     }
 
-    async fn session(&self, connection: Connection) {
+    async fn session(&self, connection: Line) {
         let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         match identity(&connection) {
             Ok(identity) => {
+                let Some(_place) = self.gate.admit(&identity.agent) else {
+                    let reason = format!(
+                        "agent {} has {} connections already; wait until they end",
+                        identity.agent,
+                        limits::CONNECTIONS_OF_AGENT
+                    );
+                    let refusal = Refusal::new(RefuseCode::Limit, reason);
+                    return self.turn_away(connection, &refusal).await;
+                };
                 session::Session::new(self.clone(), connection, identity, id)
                     .run()
                     .await;
             }
             Err(error) => {
                 let refusal = Refusal::identity(error.to_string());
-                info!(remote = %connection.remote_address(), reason = refusal.reason, "session refused");
-                self.count_refusal(&refusal);
-                connection.close(refusal.close_code(), refusal.reason.as_bytes());
+                self.turn_away(connection, &refusal).await;
             }
         }
+    }
+
+    /// Refuses a connection before anything of it was read.
+    async fn turn_away(&self, connection: Line, refusal: &Refusal) {
+        info!(remote = %connection.remote_address(), reason = refusal.reason, "session refused");
+        self.count_refusal(refusal);
+        // Over QUIC the reason comes with the close; over TLS only a frame can say it.
+        if let Line::Tls(_) = connection
+            && let Some((send, _)) = connection.accept_control().await
+        {
+            ControlOut::new(send).refuse(refusal).await;
+        }
+        connection.close(refusal.close_code(), refusal.reason.as_bytes());
     }
 
     fn count_handshake(&self, reason: &'static str) {
@@ -169,12 +271,26 @@ impl std::fmt::Debug for Ingest {
     }
 }
 
-fn identity(connection: &Connection) -> Result<Identity, NoIdentity> {
-    let peer = connection.peer_identity().ok_or(NoIdentity::Certificate)?;
-    let chain = peer
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| NoIdentity::Certificate)?;
-    Identity::of(chain.first().ok_or(NoIdentity::Certificate)?)
+fn identity(connection: &Line) -> Result<Identity, NoIdentity> {
+    let certificate = connection.certificate().ok_or(NoIdentity::Certificate)?;
+    Identity::of(&certificate)
+}
+
+/// The next connection over TCP; never, where nobody listens.
+async fn accept_tcp(listener: Option<&TcpListener>) -> (TcpStream, SocketAddr) {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            // Out of descriptors, or the peer is gone again: others may still come.
+            Err(error) => {
+                debug!(%error, "a connection over TCP was not accepted");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
 }
 
 /// One word for what went wrong in a handshake. TLS says it by alert numbers (RFC 8446 section 6).
@@ -185,18 +301,29 @@ fn handshake_reason(error: &ConnectionError) -> &'static str {
         ConnectionError::TimedOut => return "timeout",
         _ => return "other",
     };
-    let alert = |number| TransportErrorCode::crypto(number);
-    match code {
-        code if code == alert(120) => "protocol_version",
-        code if code == alert(45) => "certificate_expired",
-        code if code == alert(48) => "certificate_authority",
-        code if code == alert(116) => "certificate_missing",
-        code if (42..=46)
-            .chain([49, 51])
-            .any(|number| code == alert(number)) =>
-        {
-            "certificate"
-        }
+    let alert = (0..=u8::MAX).find(|&number| code == TransportErrorCode::crypto(number));
+    alert.map_or("other", alert_word)
+}
+
+/// The alert by which TLS over TCP failed, theirs or ours.
+fn tls_alert(error: &io::Error) -> Option<u8> {
+    let alert = match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => *alert,
+        rustls::Error::InvalidCertificate(why) => AlertDescription::from(why.clone()),
+        rustls::Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        rustls::Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
+        _ => return None,
+    };
+    Some(u8::from(alert))
+}
+
+const fn alert_word(alert: u8) -> &'static str {
+    match alert {
+        120 => "protocol_version",
+        45 => "certificate_expired",
+        48 => "certificate_authority",
+        116 => "certificate_missing",
+        42..=46 | 49 | 51 => "certificate",
         _ => "other",
     }
 }

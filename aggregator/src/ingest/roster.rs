@@ -22,6 +22,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+use super::line::Transport;
 use crate::{
     mesh::{Meshes, Registration},
     shared::Published,
@@ -76,6 +77,8 @@ pub struct Session {
     pub since: Timestamp,
     /// From where.
     pub remote: SocketAddr,
+    /// What carries it.
+    pub transport: Transport,
 }
 
 /// A session's place in the roster.
@@ -101,7 +104,7 @@ pub enum Change {
         /// Whether the agent takes orders.
         takes_orders: bool,
         /// Where it comes from.
-        remote: SocketAddr,
+        remote: (SocketAddr, Transport),
         /// Gets its place.
         seat: oneshot::Sender<Seat>,
     },
@@ -189,14 +192,14 @@ impl RosterHandle {
         registration: Registration,
         session: u64,
         takes_orders: bool,
-        remote: SocketAddr,
+        (remote, transport): (SocketAddr, Transport),
     ) -> Option<Seat> {
         let (seat, answer) = oneshot::channel();
         self.send(Change::Join {
             registration,
             session,
             takes_orders,
-            remote,
+            remote: (remote, transport),
             seat,
         })
         .await;
@@ -369,7 +372,7 @@ impl Keeper {
         registration: Registration,
         session: u64,
         takes_orders: bool,
-        remote: SocketAddr,
+        (remote, transport): (SocketAddr, Transport),
     ) -> Seat {
         let agent = registration.agent.clone();
         let (supersede, superseded) = oneshot::channel();
@@ -400,6 +403,7 @@ impl Keeper {
                 id: session,
                 since: now,
                 remote,
+                transport,
             }),
             last_seen: now,
             status: None,

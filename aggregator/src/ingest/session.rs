@@ -9,16 +9,16 @@ use leeward_common::wire::{
     frame,
     v1::{self, FromAgent, FromAggregator, RefuseCode},
 };
-use quinn::{Connection, RecvStream};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
     Ingest,
     control::{ControlOut, Ending},
-    conversation::{Conversation, Parts, Tables},
+    conversation::{Conversation, Parts, Tables, denied},
     credit, frames,
     identity::Identity,
+    line::{Incoming, Line},
     refusal::Refusal,
     roster::{Change, Seat},
 };
@@ -45,13 +45,13 @@ struct Newcomer {
 /// One session.
 pub(super) struct Session {
     ingest: Ingest,
-    connection: Connection,
+    connection: Line,
     identity: Identity,
     id: u64,
 }
 
 impl Session {
-    pub(super) fn new(ingest: Ingest, connection: Connection, identity: Identity, id: u64) -> Self {
+    pub(super) fn new(ingest: Ingest, connection: Line, identity: Identity, id: u64) -> Self {
         Self {
             ingest,
             connection,
@@ -62,8 +62,8 @@ impl Session {
 
     /// Serves the agent until it goes or is refused.
     pub(super) async fn run(self) {
-        let accepted = timeout(HELLO_TIMEOUT, self.connection.accept_bi()).await;
-        let Ok(Ok((send, mut receive))) = accepted else {
+        let accepted = timeout(HELLO_TIMEOUT, self.connection.accept_control()).await;
+        let Ok(Some((send, mut receive))) = accepted else {
             self.connection.close(
                 Refusal::malformed("").close_code(),
                 b"no control stream was opened",
@@ -78,10 +78,7 @@ impl Session {
         };
         match ending {
             Ending::Gone => {
-                let reason = self
-                    .connection
-                    .close_reason()
-                    .map(|reason| reason.to_string());
+                let reason = self.connection.close_reason();
                 info!(%agent, %remote, reason, "session ended");
             }
             Ending::Refused(refusal) => {
@@ -94,7 +91,7 @@ impl Session {
         }
     }
 
-    async fn hello(&self, receive: &mut RecvStream) -> Result<Newcomer, Ending> {
+    async fn hello(&self, receive: &mut Incoming) -> Result<Newcomer, Ending> {
         let Ok(hello) = timeout(HELLO_TIMEOUT, read_hello(receive)).await else {
             let reason = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
             return Err(Refusal::malformed(reason).into());
@@ -104,6 +101,16 @@ impl Session {
 
     /// What the agent may register: itself and nothing else.
     fn check(&self, hello: v1::Hello) -> Result<Newcomer, Refusal> {
+        if self
+            .ingest
+            .gate
+            .limits()
+            .borrow()
+            .denied
+            .contains(&self.identity.agent)
+        {
+            return Err(denied(&self.identity.agent));
+        }
         let v1::Hello {
             agent,
             region,
@@ -180,7 +187,7 @@ impl Session {
         &self,
         newcomer: Newcomer,
         control: &mut ControlOut,
-        receive: RecvStream,
+        receive: Incoming,
     ) -> Ending {
         let registration = &newcomer.registration;
         let (agent, session) = (registration.agent.clone(), self.id);
@@ -188,7 +195,12 @@ impl Session {
         let seat = self
             .ingest
             .roster
-            .join(registration.clone(), session, newcomer.takes_orders, remote)
+            .join(
+                registration.clone(),
+                session,
+                newcomer.takes_orders,
+                (remote, self.connection.transport()),
+            )
             .await;
         let ending = match seat {
             Some(seat) => self.seated(newcomer, seat, control, receive).await,
@@ -213,7 +225,7 @@ impl Session {
         newcomer: Newcomer,
         seat: Seat,
         control: &mut ControlOut,
-        receive: RecvStream,
+        receive: Incoming,
     ) -> Ending {
         let Newcomer {
             registration,
@@ -290,7 +302,7 @@ impl Session {
 }
 
 /// Only a hello is made room for: nobody has said yet who this is.
-async fn read_hello(receive: &mut RecvStream) -> Result<v1::Hello, Ending> {
+async fn read_hello(receive: &mut Incoming) -> Result<v1::Hello, Ending> {
     let header = frames::header(receive).await?;
     if header.message_type != frame::number::HELLO {
         return Err(Refusal::malformed("the first message must be a hello").into());

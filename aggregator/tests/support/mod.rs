@@ -218,6 +218,18 @@ impl Installation {
         certificate: Option<Certificate>,
         alpn: &[u8],
     ) -> Result<Connection, ConnectionError> {
+        let tls = self.client_tls(certificate, alpn);
+        let local = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let endpoint = Endpoint::client(local.parse().unwrap()).unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        soon(endpoint.connect_with(config, to, "localhost").unwrap()).await
+    }
+
+    pub fn client_tls(
+        &self,
+        certificate: Option<Certificate>,
+        alpn: &[u8],
+    ) -> rustls::ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate.clone()).unwrap();
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
@@ -231,10 +243,7 @@ impl Installation {
             None => tls.with_no_client_auth(),
         };
         tls.alpn_protocols = vec![alpn.to_vec()];
-        let local = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
-        let endpoint = Endpoint::client(local.parse().unwrap()).unwrap();
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        soon(endpoint.connect_with(config, to, "localhost").unwrap()).await
+        tls
     }
 
     /// An agent that has said hello and was welcomed.

@@ -710,6 +710,9 @@ pub struct Agent {
     pub detail: String,
     /// When its session began; `null` while it has none.
     pub connected_since: Option<Time>,
+    /// What carries its session: `quic`, or `tls` where UDP does not get through; `null` while it has none.
+    #[serde(default)]
+    pub transport: Option<String>,
     /// When its last report arrived; `null` before the first.
     pub last_report_at: Option<Time>,
     /// How long ago that was, milliseconds.
@@ -745,8 +748,23 @@ pub struct AgentAccount {
     pub strays: u64,
     /// Batches waiting to be acknowledged.
     pub batches_waiting: u64,
-    /// Batches given up because the memory for waiting ones was full.
+    /// Batches given up because there was no room for them, or because they were too old.
     pub batches_dropped: u64,
+    /// Batches that aggregators refused for their window: too old, or in the future.
+    #[serde(default)]
+    pub batches_refused: u64,
+    /// Batches that were merged into longer windows because there was no room for them.
+    #[serde(default)]
+    pub batches_coarsened: u64,
+    /// Batches waiting on the agent's disk.
+    #[serde(default)]
+    pub batches_on_disk: u64,
+    /// Places on the agent's disk that could not be read.
+    #[serde(default)]
+    pub spool_damaged: u64,
+    /// What is wrong with the agent's disk; empty if nothing is.
+    #[serde(default)]
+    pub spool_trouble: String,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
     /// CPU time used, microseconds.

@@ -44,6 +44,9 @@ pub fn agent(moment: &Moment<'_>, roster: &Roster, id: &AgentId) -> Option<Agent
         region_id: region.clone(),
         state,
         detail,
+        transport: member
+            .and_then(|member| member.session)
+            .map(|session| session.transport.as_str().to_owned()),
         connected_since: member
             .and_then(|member| member.session)
             .map(|session| session.since.into()),
@@ -109,6 +112,11 @@ fn account(member: &Member) -> Option<AgentAccount> {
         strays: status.strays,
         batches_waiting: status.batches_waiting,
         batches_dropped: status.batches_dropped,
+        batches_refused: status.batches_refused,
+        batches_coarsened: status.batches_coarsened,
+        batches_on_disk: status.batches_on_disk,
+        spool_damaged: status.spool_damaged,
+        spool_trouble: status.spool_trouble.clone(),
         resident_bytes: status.resident_bytes,
         cpu_us: status.cpu_us,
         stamps: status.stamps.clone(),
