@@ -18,7 +18,7 @@ use leeward_common::{
     },
 };
 use rustls::pki_types::ServerName;
-use support::{Installation, counter, path, soon};
+use support::{Installation, counter, now, path, soon};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -251,5 +251,30 @@ async fn an_agent_that_sends_too_fast_is_read_more_slowly_and_loses_nothing() {
     assert!(began.elapsed() >= Duration::from_millis(1_800));
     let held_back = "leeward_aggregator_messages_held_back_total{agent=\"iad-1\"}";
     assert!(counter(&running, held_back) > 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_finding_of_another_time_is_settled_as_refused() {
+    let installation = Installation::new();
+    let running = installation.start().await;
+    let mut agent = installation.agent(running.agents, "iad", "iad-1", 1).await;
+    let day = Duration::from_secs(25 * 3_600);
+    for (sequence, at) in [(0, now() - day), (1, now() + day)] {
+        let mut found = agent.finding(sequence, 1, &["192.0.2.1"]);
+        found.at = at;
+        agent.send_findings(&found).await;
+        let settled = loop {
+            if let FromAggregator::Durable(settled) = agent.hear().await {
+                break settled;
+            }
+        };
+        assert_eq!(settled.refused, [sequence]);
+        assert!(
+            settled.reason.contains("it was found"),
+            "{}",
+            settled.reason
+        );
+    }
     running.stop().await;
 }

@@ -20,7 +20,8 @@ use std::{
 use arc_swap::ArcSwap;
 use leeward_common::{
     id::AgentId,
-    report::{Path, Window},
+    report::Path,
+    time::Timestamp,
     wire::{
         batch,
         frame::{self, Header},
@@ -69,7 +70,7 @@ const TABLE_ANSWERS: usize = 16;
 /// Rows of all path tables of one boot epoch: 16 full tables. Beyond it the oldest tables make room.
 const TABLE_ROWS: usize = 16 * PATHS;
 
-/// How old and how far in the future a window may be.
+/// How old and how far in the future a window may be, and a finding.
 const WINDOW_PAST: Duration = Duration::from_secs(24 * 3600);
 const WINDOW_FUTURE: Duration = Duration::from_secs(5);
 
@@ -371,7 +372,9 @@ impl Conversation {
             boot_epoch: epoch.boot,
             permit,
         };
-        if let Err(reason) = self.check_window(key.window) {
+        if let Err(reason) =
+            self.check_time("its window begins", key.window.start, key.window.end())
+        {
             warn!(agent = %key.agent, sequence = key.sequence, reason, "batch refused");
             settle.with(key.sequence, Outcome::Refused(reason));
             return Ok(());
@@ -450,19 +453,21 @@ impl Conversation {
         })
     }
 
-    fn check_window(&self, window: Window) -> Result<(), String> {
+    /// Whether what an agent dates from `start` to `end` may count.
+    pub(super) fn check_time(
+        &self,
+        what: &str,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<(), String> {
         let now = self.ingest.clock.now();
-        if window.end() > now + WINDOW_FUTURE {
+        if end > now + WINDOW_FUTURE {
             return Err(format!(
-                "its window begins at {}, which is in the future; set the agent's clock",
-                window.start
+                "{what} at {start}, which is in the future; set the agent's clock"
             ));
         }
-        if window.start < now - WINDOW_PAST {
-            return Err(format!(
-                "its window begins at {}, which is more than a day ago",
-                window.start
-            ));
+        if start < now - WINDOW_PAST {
+            return Err(format!("{what} at {start}, which is more than a day ago"));
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ use rustls::{
 use tempfile::TempDir;
 
 pub mod daemon;
+pub mod network;
+pub mod real_agent;
 
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);

@@ -1,0 +1,318 @@
+//! Real agents and a real aggregator, both killed again and again, with a network between them that loses, repeats and disorders
+//! datagrams or lets none through: what was acknowledged is there, and there once. Loopback only.
+//!
+//! It goes on for LEEWARD_CRASH_SECONDS, 30 if that is not set.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    ops::ControlFlow,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use leeward_aggregator::store::{Read as _, key::Column, record::v1::Record, rocks::Rocks};
+use leeward_common::{
+    time::Timestamp,
+    wire::{batch, findings},
+};
+use rcgen::SanType;
+use support::{
+    Installation,
+    daemon::{Aggregator, TOKEN},
+    network::{Dice, Network, Weather},
+    now,
+    real_agent::{RealAgent, binary},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a killed agent may lose of the time before its end: what was in memory only. `write_after`, how often that is looked
+/// after, and a write on a machine that is busy.
+const IN_MEMORY: Duration = Duration::from_secs(3);
+
+const AGENTS: [(&str, &str); 3] = [("iad", "iad-1"), ("dub", "dub-1"), ("pdx", "pdx-1")];
+
+/// Windows of 200 ms with a probe every 50, so that there is much to lose.
+const PROBING: &str =
+    "[probing]\nkinds = ['icmp']\ninterval = '50ms'\nwindow = '200ms'\nexpiry = '1s'\n";
+
+/// An aggregator that can be reached over UDP through a network, and over TCP beside it.
+fn installation() -> (Installation, Network) {
+    let installation = Installation::new();
+    let own = installation
+        .authority
+        .issue_with("leeward://aggregator/main", |params| {
+            let address = SanType::IpAddress(Ipv4Addr::LOCALHOST.into());
+            params.subject_alt_names.push(address);
+        });
+    installation.write_agent(&own, "aggregator");
+    let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listen = free.local_addr().unwrap();
+    let network = Network::start(listen);
+    let policy = format!("{TOKEN}{PROBING}{}", support::POLICY);
+    installation.write_config(&listen.to_string(), "127.0.0.1:0", &policy);
+    let config = std::fs::read_to_string(installation.config_path()).unwrap();
+    let config = format!("listen_tcp = '{}'\n{config}", network.front);
+    installation.write("aggregator.toml", &config);
+    (installation, network)
+}
+
+fn agents(
+    installation: &Installation,
+    binary: &Path,
+    aggregator: SocketAddr,
+    uplink: [&str; 3],
+) -> [RealAgent; 3] {
+    let mut number = 0;
+    AGENTS.map(|who| {
+        number += 1;
+        let of = (binary, number);
+        let uplink = uplink[usize::from(number) - 1];
+        let mut agent = RealAgent::install(installation, of, who, aggregator, uplink);
+        agent.start();
+        agent
+    })
+}
+
+/// Waits until a condition holds.
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Batches and findings of an agent that this life of the aggregator has taken as new.
+fn taken(aggregator: &Aggregator, agent: &str) -> u64 {
+    let (status, page) = aggregator.ask("GET", "/metrics", "");
+    assert_eq!(status, 200);
+    let name =
+        format!("leeward_aggregator_batches_total{{agent=\"{agent}\",outcome=\"durable\"}} ");
+    let value = page.lines().find_map(|line| line.strip_prefix(&name));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+/// What the store has of one agent: how often each message, and when it ended, by boot epoch and sequence.
+type Stored = BTreeMap<u64, BTreeMap<u64, (u32, Timestamp)>>;
+
+fn stored(data: &Path) -> BTreeMap<String, Stored> {
+    let mut stored: BTreeMap<String, Stored> = BTreeMap::new();
+    let store = Rocks::open(data).unwrap();
+    let visit = &mut |_: &[u8], value: &[u8]| {
+        let (agent, boot_epoch, sequence, at) = match rmp_serde::from_slice(value).unwrap() {
+            Record::Batch(record) => {
+                let batch = batch::decode(&record.bytes).unwrap();
+                (batch.agent, batch.boot_epoch, batch.sequence, batch.until)
+            }
+            Record::Findings(record) => {
+                let found = findings::decode(&record.bytes).unwrap();
+                (found.agent, found.boot_epoch, found.sequence, found.at)
+            }
+            _ => return ControlFlow::Continue(()),
+        };
+        let of = stored.entry(agent.to_string()).or_default();
+        let epoch = of.entry(boot_epoch).or_default();
+        epoch.entry(sequence).or_insert((0, at)).0 += 1;
+        ControlFlow::Continue(())
+    };
+    store.scan(Column::Journal, &[], visit).unwrap();
+    stored
+}
+
+/// The end of what is there without a gap, or the first that is there, and whether anything is missing behind it.
+fn without_gap(epoch: &BTreeMap<u64, (u32, Timestamp)>) -> (Timestamp, bool) {
+    let whole = epoch
+        .iter()
+        .zip(0..)
+        .take_while(|&((&sequence, _), expected)| sequence == expected);
+    let whole: Vec<_> = whole.map(|((_, &(_, at)), _)| at).collect();
+    let first = epoch.values().map(|&(_, at)| at).min();
+    let end = whole.iter().max().copied().or(first).unwrap();
+    (end, whole.len() < epoch.len())
+}
+
+#[test]
+fn what_was_acknowledged_survives_every_kill_and_counts_once() {
+    let test = "what_was_acknowledged_survives_every_kill_and_counts_once";
+    let Some(binary) = binary(test) else { return };
+    let seconds = std::env::var("LEEWARD_CRASH_SECONDS");
+    let seconds = seconds
+        .ok()
+        .and_then(|given| given.parse().ok())
+        .unwrap_or(30);
+    let (installation, network) = installation();
+    let mut dice = Dice::new(u64::from(std::process::id()));
+    let mut aggregator = Some(Aggregator::start(&installation, None));
+    // The second agent is never killed: of it nothing at all may be missing. The third comes over TCP.
+    let mut agents = agents(
+        &installation,
+        &binary,
+        network.front,
+        [
+            "transport = 'quic'",
+            "transport = 'quic'",
+            "transport = 'tls'",
+        ],
+    );
+    network.set(Weather::Bad);
+    let mut acknowledged: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut killed: BTreeMap<&str, Vec<Timestamp>> = BTreeMap::new();
+    let mut aggregators_killed = 0;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(seconds) {
+        // Not for synchronisation: at a moment that nobody chose.
+        thread::sleep(Duration::from_millis(200 + dice.below(1_300)));
+        match dice.below(4) {
+            at @ (0 | 2) => {
+                let agent = &mut agents[at as usize];
+                agent.kill();
+                killed.entry(agent.agent).or_default().push(now());
+                agent.start();
+            }
+            _ => {
+                let mut dead = aggregator.take().unwrap();
+                for agent in &agents {
+                    *acknowledged.entry(agent.agent).or_default() += taken(&dead, agent.agent);
+                }
+                dead.child.kill().unwrap();
+                dead.child.wait().unwrap();
+                aggregators_killed += 1;
+                thread::sleep(Duration::from_millis(dice.below(1_000)));
+                aggregator = Some(Aggregator::start(&installation, None));
+            }
+        }
+    }
+    // At last all is well, and everything is delivered.
+    network.set(Weather::Fair);
+    for agent in &mut agents {
+        let figure = |name| agent.figure(name);
+        until("an empty spool", || {
+            [figure("batches_waiting"), figure("spool_batches")] == [Some(0), Some(0)]
+        });
+        assert_eq!(figure("batches_dropped_total"), Some(0), "{}", agent.agent);
+        assert_eq!(figure("batches_refused_total"), Some(0), "{}", agent.agent);
+    }
+    let over_tls = agents
+        .each_ref()
+        .map(|own| own.figure("aggregator_over_tls"));
+    assert_eq!(over_tls, [Some(0), Some(0), Some(1)]);
+    for agent in &mut agents {
+        assert!(agent.terminate().success());
+    }
+    let aggregator = aggregator.unwrap();
+    for agent in &agents {
+        *acknowledged.entry(agent.agent).or_default() += taken(&aggregator, agent.agent);
+    }
+    aggregator.terminate();
+
+    let stored = stored(&installation.data());
+    let mut story = Vec::new();
+    for agent in &agents {
+        let of = &stored[agent.agent];
+        let messages = of.values().map(BTreeMap::len).sum::<usize>() as u64;
+        let twice: Vec<_> = of
+            .iter()
+            .flat_map(|(epoch, own)| {
+                own.iter()
+                    .map(move |(sequence, &(times, _))| (epoch, sequence, times))
+            })
+            .filter(|&(.., times)| times > 1)
+            .collect();
+        assert!(twice.is_empty(), "{} counted twice: {twice:?}", agent.agent);
+        let acknowledged = acknowledged[agent.agent];
+        assert!(
+            messages >= acknowledged,
+            "{}: {acknowledged} acknowledged, {messages} stored",
+            agent.agent
+        );
+        // What is missing in a life was in memory when the agent was killed.
+        let no_kill = Vec::new();
+        let kills = killed.get(agent.agent).unwrap_or(&no_kill);
+        let mut lives_with_gaps = 0;
+        for (epoch, own) in of {
+            let (end, has_gap) = without_gap(own);
+            if !has_gap {
+                continue;
+            }
+            lives_with_gaps += 1;
+            let kill = kills.iter().find(|&&kill| kill >= end);
+            let kill = kill.unwrap_or_else(|| panic!("{}: {epoch} has a gap", agent.agent));
+            assert!(
+                kill.since(end) < IN_MEMORY,
+                "{}: {epoch} lacks what was older than {IN_MEMORY:?} when it was killed",
+                agent.agent
+            );
+        }
+        story.push(format!(
+            "{}: {messages} stored of {} lives, {acknowledged} seen to be acknowledged, 0 lost, 0 twice, {lives_with_gaps} lives with a gap at their end",
+            agent.agent,
+            of.len()
+        ));
+    }
+    let verify = Command::new(env!("CARGO_BIN_EXE_leeward-aggregator"))
+        .args(["store", "verify", "--data"])
+        .arg(installation.data())
+        .output()
+        .unwrap();
+    assert!(verify.status.success(), "{verify:?}");
+    let agents_killed: usize = killed.values().map(Vec::len).sum();
+    let [lost, repeated, overtaken] = network.harm();
+    assert!(agents_killed > 0 && aggregators_killed > 0 && lost > 0);
+    eprintln!(
+        "{} crashes: {agents_killed} of agents, {aggregators_killed} of the aggregator; datagrams: {lost} lost, {repeated} \
+         repeated, {overtaken} overtaken\n{}",
+        agents_killed + aggregators_killed,
+        story.join("\n")
+    );
+}
+
+#[test]
+fn where_udp_is_blocked_agents_come_over_tcp_and_go_back_when_it_is_not() {
+    let test = "where_udp_is_blocked_agents_come_over_tcp_and_go_back_when_it_is_not";
+    let Some(binary) = binary(test) else { return };
+    let (installation, network) = installation();
+    let aggregator = Aggregator::start(&installation, None);
+    let uplink = "retry_quic = '1s'";
+    let mut agents = agents(&installation, &binary, network.front, [uplink; 3]);
+    let carried = |by: &str| {
+        until(by, || {
+            let own = agents.iter().all(|agent| {
+                let over_tls = agent.figure("aggregator_over_tls");
+                let connected = agent.figure("aggregator_connected");
+                (over_tls, connected) == (Some(u64::from(by == "tls")), Some(1))
+            });
+            let told = agents.iter().all(|agent| {
+                let path = format!("/v1/agents/{}", agent.agent);
+                let (status, body) = aggregator.ask("GET", &path, "");
+                status == 200 && body.contains(&format!("\"transport\":\"{by}\""))
+            });
+            own && told
+        });
+    };
+    carried("quic");
+    network.set(Weather::Blocked);
+    carried("tls");
+    network.set(Weather::Fair);
+    carried("quic");
+    for agent in &mut agents {
+        assert_eq!(agent.figure("batches_dropped_total"), Some(0));
+        assert!(agent.terminate().success());
+    }
+    aggregator.terminate();
+    for (agent, of) in stored(&installation.data()) {
+        let [own] = of.values().collect::<Vec<_>>()[..] else {
+            panic!("{agent} has lived more than once")
+        };
+        assert!(!without_gap(own).1, "{agent}: {own:?}");
+        let twice: BTreeSet<_> = own.values().map(|&(times, _)| times).collect();
+        assert_eq!(twice, BTreeSet::from([1]), "{agent}");
+    }
+}
