@@ -3,7 +3,12 @@
 //! They have certificates of the installation's own authority, say hello, announce a table and send batches on
 //! streams of their own; what they wait for is what a real agent waits for, the word that a batch is durable.
 
-use std::{fs, net::SocketAddr, path::Path as FilePath, sync::Arc};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path as FilePath,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use leeward_common::{
@@ -16,13 +21,15 @@ use leeward_common::{
     },
 };
 use quinn::{
-    ClientConfig, Connection, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig,
+    ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime,
+    crypto::rustls::QuicClientConfig,
 };
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// The authority of an installation, which makes agents.
 #[derive(Debug)]
@@ -101,6 +108,23 @@ impl Authority {
             client: ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)),
         })
     }
+}
+
+/// A socket for many agents. Each of them has one of its own where it runs; so this one takes as much as all of them
+/// together are sent at once, as far as `net.core.rmem_max` lets it.
+///
+/// # Errors
+///
+/// Returns the error of the system.
+pub fn endpoint() -> anyhow::Result<Endpoint> {
+    const BUFFER_BYTES: usize = 4 << 20;
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(BUFFER_BYTES)?;
+    socket.set_send_buffer_size(BUFFER_BYTES)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    let (config, runtime) = (EndpointConfig::default(), Arc::new(TokioRuntime));
+    Ok(Endpoint::new(config, None, socket.into(), runtime)?)
 }
 
 impl Session {

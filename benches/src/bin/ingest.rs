@@ -5,16 +5,13 @@
 //! And whether what is live waits for what is not: the delay from sending a batch to its acknowledgement, while other
 //! agents send hours that they could not send before.
 
-use std::{
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use leeward_benches::{
     figure::{Figures, Target},
     installation::{Installation, Order},
-    load::{Authority, Session},
+    load::{self, Authority, Session},
     measure::{median, quantile},
     process, remote_write,
     samples::{Shape, batch, windows},
@@ -52,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
         ..Order::default()
     })?;
     let authority = Authority::read(&installation.pki())?;
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let endpoint = load::endpoint()?;
     let bed = Bed {
         installation: &installation,
         authority: &authority,

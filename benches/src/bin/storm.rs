@@ -2,7 +2,8 @@
 //! machine, and what memory each costs the aggregator.
 
 use std::{
-    net::Ipv4Addr,
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,19 +11,58 @@ use anyhow::{Context as _, ensure};
 use leeward_benches::{
     figure::{Figures, Target},
     installation::{Installation, Order},
-    load::{Authority, Identity, Session},
+    load::{self, Authority, Identity, Session},
     measure::median,
     process,
 };
 use quinn::Endpoint;
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 const AGENTS: u32 = 2_000;
+/// How many connect at once, beside all of them: agents wait for a random time before they come back.
+const AT_ONCE: usize = 64;
 const ROUNDS: u64 = 3;
 const REGIONS: [&str; 4] = ["virginia", "oregon", "ireland", "frankfurt"];
 
 /// A busy machine needs longer, and says so.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// CPU time of the aggregator and of this process so far, seconds.
+fn spent(aggregator: u32) -> anyhow::Result<[f64; 2]> {
+    let [theirs, own] = [aggregator, std::process::id()].map(process::cpu);
+    Ok([theirs?.as_secs_f64(), own?.as_secs_f64()])
+}
+
+fn cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
+}
+
+/// Opens a session for each agent, so many at once.
+async fn connect(
+    endpoint: &Endpoint,
+    to: SocketAddr,
+    identities: &[Identity],
+    boot_epoch: u64,
+    at_once: usize,
+) -> anyhow::Result<Vec<Session>> {
+    let places = Arc::new(Semaphore::new(at_once));
+    let mut work = JoinSet::new();
+    for identity in identities {
+        let (endpoint, identity, places) = (endpoint.clone(), identity.clone(), places.clone());
+        work.spawn(async move {
+            let _place = places.acquire().await?;
+            // As an agent does: again, when it was not heard.
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                match Session::open(&endpoint, to, &identity, boot_epoch).await {
+                    Err(_) if Instant::now() < deadline => {}
+                    done => return done,
+                }
+            }
+        });
+    }
+    work.join_all().await.into_iter().collect()
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -34,53 +74,58 @@ async fn main() -> anyhow::Result<()> {
     let authority = Authority::read(&installation.pki())?;
     let identity = |at: u32| authority.agent(REGIONS[at as usize % 4], &format!("agent{at}"));
     let identities: Vec<Identity> = (0..AGENTS).map(identity).collect::<anyhow::Result<_>>()?;
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let endpoint = load::endpoint()?;
     let aggregator = installation.aggregator();
     let before = process::resident(aggregator)?;
-    let (mut took, mut cpu, mut each) = (Vec::new(), Vec::new(), 0.0);
-    for boot_epoch in 1..=ROUNDS {
-        let (began, spent) = (Instant::now(), process::cpu(aggregator)?);
-        let mut work = JoinSet::new();
-        for identity in &identities {
-            let (endpoint, to) = (endpoint.clone(), installation.listen());
-            let identity = identity.clone();
-            work.spawn(async move {
-                // As an agent does: again, when it was not heard.
-                let deadline = Instant::now() + PATIENCE;
-                loop {
-                    match Session::open(&endpoint, to, &identity, boot_epoch).await {
-                        Err(_) if Instant::now() < deadline => {}
-                        done => return done,
-                    }
-                }
-            });
+    let mut each = 0.0;
+    let mut boot_epoch = 0;
+    for at_once in [AT_ONCE, AGENTS as usize] {
+        let mut storms = Vec::new();
+        for _ in 0..ROUNDS {
+            boot_epoch += 1;
+            let began = (Instant::now(), spent(aggregator)?);
+            let sessions = connect(
+                &endpoint,
+                installation.listen(),
+                &identities,
+                boot_epoch,
+                at_once,
+            )
+            .await?;
+            let ended = spent(aggregator)?;
+            storms.push([
+                began.0.elapsed().as_secs_f64(),
+                ended[0] - began.1[0],
+                ended[1] - began.1[1],
+            ]);
+            ensure!(sessions.len() == AGENTS as usize, "somebody is missing");
+            if boot_epoch == 1 {
+                let more = process::resident(aggregator)?.saturating_sub(before);
+                each = more as f64 / f64::from(AGENTS) / 1024.0;
+            }
+            for session in &sessions {
+                session.connection.close(0u32.into(), b"again");
+            }
+            endpoint.wait_idle().await;
         }
-        let sessions: Vec<Session> = work
-            .join_all()
-            .await
-            .into_iter()
-            .collect::<anyhow::Result<_>>()?;
-        took.push(began.elapsed().as_secs_f64());
-        cpu.push((process::cpu(aggregator)? - spent).as_secs_f64() * 1e3 / f64::from(AGENTS));
-        ensure!(sessions.len() == AGENTS as usize, "somebody is missing");
-        if boot_epoch == 1 {
-            let more = process::resident(aggregator)?.saturating_sub(before);
-            each = more as f64 / f64::from(AGENTS) / 1024.0;
-        }
-        for session in &sessions {
-            session.connection.close(0u32.into(), b"again");
-        }
-        endpoint.wait_idle().await;
+        let of = |what: usize| {
+            let all = storms.iter().map(|storm| storm[what]).collect();
+            median(all).context("no rounds")
+        };
+        let how = match at_once == AGENTS as usize {
+            true => "all at once".to_owned(),
+            false => format!("{at_once} at a time"),
+        };
+        // Both ends share the processors, so it cannot take less than this.
+        let least = (of(1)? + of(2)?) / cores();
+        let name = format!("{AGENTS} agents connected, {how}, both ends on this machine");
+        let figure = figures.figure(name, of(0)?, "s");
+        let figure = figure.beside("CPU time of both / cores", least);
+        figures.push(figure.target(Target::AtMost(2.0)));
+        let name = format!("aggregator's CPU for each, {how}");
+        let figure = figures.figure(name, of(1)? * 1e3 / f64::from(AGENTS), "ms");
+        figures.push(figure.beside("of the load generator", of(2)? * 1e3 / f64::from(AGENTS)));
     }
-    let name = format!("{AGENTS} agents connected, both ends on this machine");
-    let figure = figures.figure(name, median(took).context("no rounds")?, "s");
-    figures.push(figure.target(Target::AtMost(2.0)));
-    let figure = figures.figure(
-        "aggregator's CPU for each",
-        median(cpu).context("no rounds")?,
-        "ms",
-    );
-    figures.push(figure);
     let figure = figures.figure("aggregator's memory for each, all in", each, "KiB");
     figures.push(figure.target(Target::AtMost(64.0)));
     figures.print();
