@@ -169,7 +169,10 @@ fn what_was_acknowledged_survives_every_kill_and_counts_once() {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         // Not for synchronisation: at a moment that nobody chose.
-        thread::sleep(Duration::from_millis(200 + dice.below(1_300)));
+        thread::sleep(Duration::from_millis(200 + dice.below(1_000)));
+        // What was stored before a kill, and what not, is then known to nobody but the store.
+        network.set(Weather::Storm);
+        thread::sleep(Duration::from_millis(300 + dice.below(900)));
         match dice.below(4) {
             at @ (0 | 2) => {
                 let agent = &mut agents[at as usize];
@@ -189,6 +192,7 @@ fn what_was_acknowledged_survives_every_kill_and_counts_once() {
                 aggregator = Some(Aggregator::start(&installation, None));
             }
         }
+        network.set(Weather::Bad);
     }
     // At last all is well, and everything is delivered.
     network.set(Weather::Fair);

@@ -36,6 +36,8 @@ pub enum Weather {
     Fair,
     /// Of a hundred five are lost, five arrive twice, and ten after the one that follows.
     Bad,
+    /// Half of what agents send is lost, and no answer arrives: what was stored is not known to be.
+    Storm,
     /// None arrives.
     Blocked,
 }
@@ -137,7 +139,7 @@ impl Shared {
         let pause = Some(Duration::from_millis(20));
         front.set_read_timeout(pause).unwrap();
         let mut backs: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)> = HashMap::new();
-        let mut way = Way::new(1);
+        let mut way = Way::new(1, Direction::Forward);
         let mut bytes = vec![0; 65_536];
         while !self.stopping.load(Relaxed) {
             let Some((length, agent)) = receive(front, &mut bytes) else {
@@ -159,7 +161,7 @@ impl Shared {
     }
 
     fn answer(&self, back: &UdpSocket, front: &Arc<UdpSocket>, agent: SocketAddr) {
-        let mut way = Way::new(u64::from(agent.port()));
+        let mut way = Way::new(u64::from(agent.port()), Direction::Back);
         let mut bytes = vec![0; 65_536];
         while !self.stopping.load(Relaxed) {
             if let Some((length, _)) = receive(back, &mut bytes) {
@@ -172,17 +174,26 @@ impl Shared {
 /// From where to whom.
 type Course = (Arc<UdpSocket>, SocketAddr);
 
+/// From agents, or to them.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Direction {
+    Forward,
+    Back,
+}
+
 /// One direction.
 struct Way {
     dice: Dice,
+    direction: Direction,
     /// Arrives after the next.
     held: Option<(Vec<u8>, Course)>,
 }
 
 impl Way {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, direction: Direction) -> Self {
         Self {
             dice: Dice::new(seed),
+            direction,
             held: None,
         }
     }
@@ -195,7 +206,8 @@ impl Way {
         let fate = match weather {
             Weather::Fair => 99,
             Weather::Bad => self.dice.below(100),
-            Weather::Blocked => return,
+            Weather::Storm if self.direction == Direction::Forward => 50 * self.dice.below(2),
+            Weather::Storm | Weather::Blocked => return,
         };
         match fate {
             0..5 => drop(shared.lost.fetch_add(1, Relaxed)),
