@@ -136,6 +136,11 @@ pub enum Reason {
         /// Why not, in words.
         because: String,
     },
+    /// Routers withdrew the prefix that the old selection is reached by, and show no other way.
+    Withdrawn {
+        /// Which prefix, who withdrew it and when, in words.
+        because: String,
+    },
 }
 
 impl Reason {
@@ -154,6 +159,7 @@ impl Reason {
             Self::Override { .. } => "override",
             Self::ServiceLevel { .. } => "service_level",
             Self::NotReady { .. } => "not_ready",
+            Self::Withdrawn { .. } => "withdrawn",
         }
     }
 }

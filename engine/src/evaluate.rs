@@ -24,6 +24,7 @@ use crate::{
     policy::Policy,
     predict::Predictions,
     readiness::Readiness,
+    routing::RoutingEvidence,
     select::{self, Appraisal, Picture, Ranking, Request},
     selection::{Move, Rules, STORM_SPAN, Selection},
     signal::ActiveSignal,
@@ -91,6 +92,14 @@ impl State {
             let intents = Arc::clone(&self.intents);
             self.all_due |= Arc::make_mut(&mut self.checks).forget(at, &intents);
         }
+        let rules = &policy.routing;
+        if self
+            .routing
+            .next_expiry(rules)
+            .is_some_and(|until| until <= at)
+        {
+            self.all_due |= Arc::make_mut(&mut self.routing).expire(at, rules);
+        }
         let mut decisions = Vec::new();
         self.evaluate_regions(at, &mut decisions);
         let looked = self.evaluate_services(at, &mut decisions);
@@ -115,6 +124,7 @@ impl State {
             self.signals.next_expiry(),
             self.intents.next_expiry(),
             self.checks.next_expiry(),
+            self.routing.next_expiry(&self.policy.routing),
         ];
         let retries = self.retry_at.values().copied();
         let wakes = self.selections.values().filter_map(Selection::wake_at);
@@ -335,6 +345,7 @@ impl State {
             predictions: Arc::clone(&self.predictions),
             signals: Arc::clone(self.signals.active()),
             checks: Arc::clone(&self.checks),
+            routing: Arc::clone(&self.routing),
             intents: Arc::clone(&self.intents),
             capacity: Arc::clone(&self.capacity),
             readiness: Arc::clone(&self.readiness),
@@ -352,6 +363,7 @@ struct Parts {
     predictions: Arc<Predictions>,
     signals: Arc<Vec<ActiveSignal>>,
     checks: Arc<Checks>,
+    routing: Arc<RoutingEvidence>,
     intents: Arc<Intents>,
     capacity: Arc<Capacity>,
     readiness: Arc<Readiness>,
@@ -368,6 +380,7 @@ impl Parts {
             predictions: &self.predictions,
             signals: &self.signals,
             checks: &self.checks,
+            routing: &self.routing,
             intents: &self.intents,
             capacity: &self.capacity,
             readiness: &self.readiness,

@@ -15,7 +15,9 @@
 //! 8. Room: [`RefusalCode::NoRoom`] (*).
 //! 9. Residency and labels: [`RefusalCode::LabelMissing`], [`RefusalCode::LabelForbidden`].
 //! 10. Shared risk (*): [`RefusalCode::SharedRisk`], only while another candidate passes all other gates.
-//! 11. [`RefusalCode::Suppressed`]: it was moved to and from too often lately.
+//! 11. Routing: [`RefusalCode::Withdrawn`], only while another candidate passes all other gates: what routers tell leaves
+//!     nobody with nothing.
+//! 12. [`RefusalCode::Suppressed`]: it was moved to and from too often lately.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,6 +84,8 @@ pub enum RefusalCode {
     LabelForbidden,
     /// It shares a risk with a region that is failing.
     SharedRisk,
+    /// The prefix that it is reached by is withdrawn, and routers show no other way.
+    Withdrawn,
     /// It was moved to and from too often lately.
     Suppressed,
 }
@@ -109,6 +113,7 @@ impl RefusalCode {
             Self::LabelMissing => "label_missing",
             Self::LabelForbidden => "label_forbidden",
             Self::SharedRisk => "shared_risk",
+            Self::Withdrawn => "withdrawn",
             Self::Suppressed => "suppressed",
         }
     }

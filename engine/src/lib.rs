@@ -13,7 +13,8 @@
 //! - [`baseline`], [`weight`]: geography and capacity; the live quality of a link.
 //! - [`signal`]: measurements that others inject.
 //! - [`checks`]: what agents of other regions found when they asked a service for an answer.
-//! - [`found`]: what agents found out beside their windows, such as routes; nothing is decided upon it.
+//! - [`found`]: what agents found out beside their windows, such as routes; nothing is decided upon it but what
+//!   [`routing`] makes of what routers tell: weights within bounds, and a gate.
 //! - [`gate`], [`select`]: what a candidate must pass; then its score.
 //! - [`capacity`], [`readiness`]: what regions offer and what is taken of it; who could run where today.
 //! - [`placement`]: where services go together when regions fail.
@@ -51,6 +52,7 @@ pub mod predict;
 pub mod readiness;
 mod restraint;
 pub mod route;
+pub mod routing;
 pub mod scenario;
 pub mod scoreboard;
 pub mod select;

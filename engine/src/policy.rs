@@ -24,7 +24,8 @@ pub(crate) use sections::known_region;
 
 pub use sections::{
     CapacitySection, DoubtSection, EvidenceSection, FailoverSection, PolicySection, ProbingSection,
-    RegionSection, Sections, SignalSourceSection, SteadinessSection, TargetSection, WeightsSection,
+    RegionSection, RoutingSection, Sections, SignalSourceSection, SteadinessSection, TargetSection,
+    WeightsSection,
 };
 
 pub use written::{Difference, SECTIONS, only_sections};
@@ -55,6 +56,9 @@ pub struct Policy {
     /// How far regions may be filled.
     #[serde(default)]
     pub capacity: CapacityRules,
+    /// How far what routers tell counts.
+    #[serde(default)]
+    pub routing: RoutingRules,
 }
 
 /// A place that can serve.
@@ -258,6 +262,24 @@ impl Default for CapacityRules {
     }
 }
 
+/// How far what routers tell counts ([`crate::routing`]).
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RoutingRules {
+    /// For how long after it was told, unless it is told anew.
+    pub lasts: Duration,
+    /// The most that it may divide a network weight by, at least 1; 1 switches that off.
+    pub max_factor: f64,
+    /// Whether a region is left, and not gone to, when the prefix that it is reached by is withdrawn and no other route is
+    /// shown.
+    pub leave: bool,
+}
+
+impl Default for RoutingRules {
+    fn default() -> Self {
+        defaults::routing()
+    }
+}
+
 /// What holds where the config says nothing.
 pub mod defaults {
     use std::time::Duration;
@@ -330,6 +352,17 @@ pub mod defaults {
             bandwidth_scale_bps: 100e6,
             bandwidth: 1.0,
             floor: 1e-6,
+        }
+    }
+
+    /// Defaults of [`super::RoutingRules`]. It takes two minutes on average until a withdrawal is everywhere; after five
+    /// probes have had every chance to show what is true.
+    #[must_use]
+    pub const fn routing() -> super::RoutingRules {
+        super::RoutingRules {
+            lasts: Duration::from_secs(300),
+            max_factor: 2.0,
+            leave: true,
         }
     }
 

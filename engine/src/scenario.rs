@@ -24,6 +24,16 @@
 //! to = "virginia"
 //! delay = "40ms"
 //!
+//! [[prefix]]                       # a region is reached by it …
+//! prefix = "198.51.100.0/24"
+//! region = "oregon"
+//!
+//! [[feed]]                         # … and a router tells an agent of its route there, which it has from the start
+//! id = "transit-1"
+//! agent = "virginia-1"
+//! source = "10.0.0.1"
+//! path = "64501 64500"
+//!
 //! [[service]]                      # there from the start, in the API's form with an id beside it
 //! id = "shop"
 //! home = "virginia"
@@ -74,7 +84,10 @@
 //! What an event can do beside `set` and `clear`: `region_down` and `region_up`; `agent_stop` and `agent_start`;
 //! `uplink_down` and `uplink_up` (what agents measure does not reach the aggregator); `clock = { agent, ahead }` or
 //! `behind`; `aggregator_restart = true`; `check_fails = { service, region }` with `check`, `from` (a list of regions)
-//! and `outcome` if it is not every check, for everybody, by its status, and `check_passes` with the same; `signal`; `put_service`, `put_offer`, `put_override` with a table as above;
+//! and `outcome` if it is not every check, for everybody, by its status, and `check_passes` with the same; `signal`;
+//! `routing = { feeds, prefixes, change }`, where `change` is `withdrawn`, `returned`, `exploring`, `origin` or `unstable` with
+//! a `value` (how many paths, which system, which figure of merit), `stuck`, or befalls the feeds themselves: `lost`, `up`,
+//! `loaded`, `fabricating`; `put_service`, `put_offer`, `put_override` with a table as above;
 //! `remove_service`, `remove_offer`, `lift_override` with an id.
 
 use std::{
@@ -84,6 +97,7 @@ use std::{
 
 use leeward_common::{
     api::v1::{Defined, Time},
+    bgp::Prefix,
     check::Outcome,
     id::{AgentId, CheckId, OfferId, OverrideId, RegionId, ServiceId},
     time::Timestamp,
@@ -100,10 +114,13 @@ mod expect;
 mod judge;
 mod network;
 mod raw;
+mod routing;
 
 pub(crate) use expect::state_word;
 pub use expect::{Expectation, Expected};
 pub use judge::{Moved, Record, Verdict, judge};
+pub use routing::{Feed, RoutingAction, RoutingChange};
+
 pub use network::{Flow, LinkChange, LinkState, Network, REORDER_BY, Roads};
 
 /// A world, its timeline, and what is expected.
@@ -123,6 +140,10 @@ pub struct Scenario {
     pub agents: BTreeMap<RegionId, u32>,
     /// Every directed link between two regions at the start.
     pub links: BTreeMap<Link, LinkState>,
+    /// What routers tell agents, by the names that events use.
+    pub feeds: BTreeMap<String, Feed>,
+    /// The prefixes that these feeds show, and the regions that are reached by them.
+    pub prefixes: BTreeMap<Prefix, RegionId>,
     /// The timeline, in order.
     pub events: Vec<Event>,
     /// What is expected.
@@ -193,6 +214,8 @@ pub enum Action {
     Signal(SignalAction),
     /// A check of a service fails, or passes again.
     Check(CheckAction),
+    /// Routers tell of something.
+    Routing(RoutingAction),
     /// Somebody changes a service, an offer or an override.
     Intent(Intent),
 }
@@ -383,6 +406,7 @@ impl std::fmt::Display for Action {
             Self::AggregatorRestart => write!(f, "the aggregator is killed and starts again"),
             Self::Signal(signal) => write!(f, "signal from {}", signal.source),
             Self::Check(check) => write!(f, "{check}"),
+            Self::Routing(routing) => write!(f, "{routing}"),
             Self::Intent(intent) => write!(f, "{intent}"),
         }
     }

@@ -25,12 +25,13 @@ use crate::{
     gate,
     intent::{Intents, Owner, Service},
     overrides::{self, Rules},
-    policy::{Policy, Weights},
+    policy::{Policy, RoutingRules, Weights},
     predict::Predictions,
     readiness::{Limit, Readiness},
+    routing::{Observers, Outlook, RoutingEvidence},
     signal::{self, ActiveSignal},
     view::{Estimate, Estimates, Knowledge, Pair, PairView, RegionState, RegionView},
-    weight::{self, Addend, Sum},
+    weight::{self, Addend, Fact, Sum},
 };
 
 pub use crate::gate::{Refusal, RefusalCode};
@@ -52,6 +53,8 @@ pub struct Picture<'a> {
     pub signals: &'a [ActiveSignal],
     /// What agents found when they asked services for an answer.
     pub checks: &'a Checks,
+    /// What routers tell against regions.
+    pub routing: &'a RoutingEvidence,
     /// Services, capacity and overrides.
     pub intents: &'a Intents,
     /// What each region offers, and what is taken of it.
@@ -251,6 +254,8 @@ pub enum Term {
     Bandwidth,
     /// Network: evidence that nobody renewed is worth less.
     Staleness,
+    /// Network: what routers tell against the region; never above 0.
+    Routing,
     /// Network: all signals of one source.
     Signal(leeward_common::id::SourceId),
 }
@@ -269,6 +274,7 @@ impl Term {
             Self::Loss => "loss".to_owned(),
             Self::Bandwidth => "bandwidth".to_owned(),
             Self::Staleness => "missing evidence".to_owned(),
+            Self::Routing => "routing".to_owned(),
             Self::Signal(source) => format!("signals of {source}"),
         }
     }
@@ -345,6 +351,10 @@ pub(crate) struct Appraisal {
     seen_from: Option<RegionId>,
     /// Whether its round-trip time is expected and not measured.
     pub(crate) predicted: bool,
+    /// What routers tell against it, as part of the network weight.
+    routing: Option<Addend>,
+    /// That no way to it is left, as routers tell.
+    withdrawn: Option<Refusal>,
 }
 
 /// Appraises candidates and puts them in order: those that may be selected first, best first; then by id.
@@ -371,6 +381,8 @@ pub(crate) fn appraise(
         .iter()
         .map(|candidate| appraise_one(picture, request, mesh, &rules, perspective, candidate))
         .collect();
+    let withdrawn = |own: &Appraisal| own.withdrawn.clone();
+    refuse_while_others_pass(&mut appraisals, withdrawn, |_| false);
     spread_risk(picture, request, &mut appraisals);
     appraisals.sort_by(|a, b| {
         let refused = |own: &Appraisal| own.refusal.is_some();
@@ -385,25 +397,32 @@ pub(crate) fn appraise(
     (perspective, appraisals)
 }
 
-/// Refuses who shares a risk with a region that is failing, while others pass all gates.
+/// Refuses who shares a risk with a region that is failing, while others pass all gates; who is there stays.
 fn spread_risk(picture: &Picture<'_>, request: &Request<'_>, appraisals: &mut [Appraisal]) {
     let failing = gate::failing(picture, request);
     if failing.is_empty() {
         return;
     }
     let risk = |own: &Appraisal| gate::shared_risk(picture, &failing, &own.region);
-    if !appraisals
-        .iter()
-        .any(|own| own.refusal.is_none() && risk(own).is_none())
-    {
+    let stays = |own: &Appraisal| {
+        let mut current = request.current.iter();
+        current.any(|share| share.region == own.region)
+    };
+    refuse_while_others_pass(appraisals, risk, stays);
+}
+
+/// Refuses those whom something speaks against, but who is spared, while others pass all gates whom nothing speaks against.
+fn refuse_while_others_pass(
+    appraisals: &mut [Appraisal],
+    against: impl Fn(&Appraisal) -> Option<Refusal>,
+    is_spared: impl Fn(&Appraisal) -> bool,
+) {
+    let passes = |own: &Appraisal| own.refusal.is_none() && against(own).is_none();
+    if !appraisals.iter().any(passes) {
         return;
     }
-    for own in appraisals {
-        let stays = request
-            .current
-            .iter()
-            .any(|share| share.region == own.region);
-        if !stays && let Some(refusal) = risk(own) {
+    for own in appraisals.iter_mut().filter(|own| !is_spared(own)) {
+        if let Some(refusal) = against(own) {
             match own.refusal {
                 None => own.refusal = Some(refusal),
                 Some(_) => own.further.push(refusal),
@@ -456,6 +475,8 @@ fn appraise_one(
         pair: None,
         seen_from: None,
         predicted: false,
+        routing: None,
+        withdrawn: None,
     };
     let policy = picture.policy;
     if let (Some(home), Some(region)) = (policy.regions.get(primary), policy.regions.get(candidate))
@@ -487,6 +508,10 @@ fn appraise_one(
         own.pair = Some(observed.pair);
         own.network = observed.network;
     }
+    own.heed(
+        routing(picture, request, perspective, candidate),
+        &policy.routing,
+    );
     let sight = gate::Sight {
         region: candidate,
         pair: own.pair.as_deref(),
@@ -498,6 +523,26 @@ fn appraise_one(
     own.further = refusals.collect();
     (own.doubts, own.broken) = (found.doubts, found.broken);
     own
+}
+
+/// What routers tell against a candidate, as heard where it is judged from.
+fn routing(
+    picture: &Picture<'_>,
+    request: &Request<'_>,
+    perspective: Perspective,
+    candidate: &RegionId,
+) -> Outlook {
+    let clients = request.described.map(|service| service.clients.keys());
+    let clients: BTreeSet<_> = clients.into_iter().flatten().collect();
+    let from = match perspective {
+        Perspective::Primary => Observers::Region(request.primary),
+        Perspective::Survivors => Observers::AllBut(Some(request.primary)),
+        Perspective::Clients if clients.is_empty() => Observers::AllBut(None),
+        Perspective::Clients => Observers::Regions(&clients),
+    };
+    picture
+        .routing
+        .outlook(&picture.policy.routing, from, candidate)
 }
 
 /// A candidate as seen from one region.
@@ -626,6 +671,27 @@ fn seen_by_others(
 }
 
 impl Appraisal {
+    /// What routers tell lowers its weight, and may be a reason not to select it.
+    fn heed(&mut self, outlook: Outlook, rules: &RoutingRules) {
+        let log_value = outlook.log_value(rules);
+        self.withdrawn = outlook.withdrawn.map(|detail| Refusal {
+            code: RefusalCode::Withdrawn,
+            detail,
+        });
+        if let Some(network) = &mut self.network
+            && log_value < 0.0
+        {
+            let addend = Addend::exact(Term::Routing, log_value, Fact::Routing(outlook.words));
+            network.push(addend.clone());
+            self.routing = Some(addend);
+        }
+    }
+
+    /// What of the score's logarithm is what routers tell; never above 0.
+    pub(crate) fn log_routing(&self) -> f64 {
+        self.routing.as_ref().map_or(0.0, |own| own.log_value)
+    }
+
     /// All gates that it does not pass, in their order.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = &Refusal> + Clone {
         self.refusal.iter().chain(&self.further)
@@ -661,6 +727,7 @@ impl Appraisal {
         let (policy, signals) = (picture.policy, picture.signals);
         signal::pull(policy, signals, observer, &self.region, &mut network);
         let addends = self.baseline.addends().iter().chain(network.addends());
+        let addends = addends.chain(&self.routing);
         Some(addends.map(|addend| addend.log_value).sum())
     }
 

@@ -31,6 +31,9 @@
 //! Who has won by the first way has not if it was by loss which in the newest windows is less beyond doubt: that trouble
 //! has passed, and nobody is saved by a move now.
 //!
+//! What routers tell against the selected region is no lead by itself: it counts where probes find the challenger better
+//! too ([`crate::routing`]).
+//!
 //! Who has won must still pass the restraints of [`crate::restraint`] and the hold; each that refuses is a
 //! [`Waiting`]. None of this applies to leaving a region that cannot serve.
 
@@ -357,6 +360,17 @@ impl Selection {
                 };
                 self.leave_after(now, rules, best, confirming, reason)
             }
+            // Routers raise false alarms: what restrains other moves restrains these.
+            RefusalCode::Withdrawn => {
+                let at_once = Waiting {
+                    code: WaitingCode::Confirming,
+                    to: Some(best?.region.clone()),
+                    detail: refusal.detail.clone(),
+                    until: Some(now),
+                };
+                let because = refusal.detail.clone();
+                self.leave_after(now, rules, best?, at_once, Reason::Withdrawn { because })
+            }
             // These are asked of who comes, not of who is there.
             RefusalCode::Unchecked
             | RefusalCode::ReplicaBehind
@@ -398,17 +412,20 @@ impl Selection {
             .iter()
             .filter(|challenger| challenger.region != incumbent.region);
         let mut before = std::mem::take(&mut self.leads);
-        let mut wanted = None;
+        let (mut wanted, mut routed_lead) = (None, None);
         for challenger in others.filter(|challenger| challenger.refusal.is_none()) {
             let Some(score) = challenger.log_score() else {
                 continue;
             };
-            let lead = score - own;
             let doubt = doubt(rules.steadiness, challenger, incumbent);
+            let (lead, routed) = lead(rules, score - own, incumbent.log_routing(), doubt);
             let was = before.remove(&challenger.region).unwrap_or_default();
             let is = was.go_on(now, rules, lead, doubt);
             if is != Lead::default() {
                 self.leads.insert(challenger.region.clone(), is);
+            }
+            if let Some(routed) = routed.filter(|_| routed_lead.is_none()) {
+                routed_lead = Some((challenger.region.clone(), routed));
             }
             if wanted.is_some() || lead <= 0.0 {
                 continue;
@@ -418,6 +435,17 @@ impl Selection {
                 Err(Some(waiting)) => self.wait(waiting),
                 Err(None) => {}
             }
+        }
+        if let (None, Some((to, lead))) = (&wanted, routed_lead) {
+            self.wait(Waiting {
+                code: WaitingCode::Routing,
+                to: Some(to),
+                detail: format!(
+                    "{:.2} times the score, but only by what routers tell",
+                    lead.exp()
+                ),
+                until: None,
+            });
         }
         let (challenger, lead) = wanted?;
         let margin = lead.exp();
@@ -598,6 +626,23 @@ impl Patience {
             at: now,
         }
     }
+}
+
+/// The lead that counts, and the one that does not because it is only by what routers tell.
+///
+/// What they tell of the selected region counts if probes find the challenger better too, beyond doubt and by no less than
+/// what is enough to win patiently. Else it is left out: routing alone hastens a move, and is no reason for one.
+fn lead(rules: &Rules<'_>, lead: f64, log_routing: f64, doubt: f64) -> (f64, Option<f64>) {
+    let steadiness = rules.steadiness;
+    let thin = thin(rules, steadiness.confirm);
+    let by_probes = lead + log_routing;
+    if log_routing == 0.0
+        || by_probes - doubt * thin > needed(steadiness, steadiness.failback_margin)
+    {
+        return (lead, None);
+    }
+    let is_clear = lead - doubt * thin > needed(steadiness, steadiness.margin);
+    (by_probes, is_clear.then_some(lead))
 }
 
 /// By how much what holds for a period is surer than what holds in an evaluation: it was measured as often anew.

@@ -15,6 +15,7 @@ use crate::{input::Input, scenario::Scenario};
 mod checks;
 pub mod live;
 mod path;
+mod routers;
 mod transcript;
 mod world;
 

@@ -27,6 +27,7 @@ use crate::{
     predict::Predictions,
     readiness::{Readiness, ReadinessChange},
     restraint::Budget,
+    routing::RoutingEvidence,
     selection::Selection,
     signal::Signals,
     view::{AgentView, FailStatic, Notice, RegionState, RegionView, View, Vote},
@@ -64,6 +65,9 @@ pub struct State {
     pub(crate) checks: Arc<Checks>,
     #[serde(default)]
     pub(crate) found: Arc<Found>,
+    /// What of it is evidence.
+    #[serde(default)]
+    pub(crate) routing: Arc<RoutingEvidence>,
     pub(crate) regions: Arc<BTreeMap<RegionId, RegionView>>,
     pub(crate) exclusions: Exclusions,
     pub(crate) predictions: Arc<Predictions>,
@@ -135,6 +139,7 @@ impl State {
             signals: Signals::default(),
             checks: Arc::default(),
             found: Arc::default(),
+            routing: Arc::default(),
             regions: Arc::default(),
             exclusions: Exclusions::default(),
             predictions: Arc::default(),
@@ -253,6 +258,11 @@ impl State {
 
     pub(crate) fn on_connected(&mut self, now: Timestamp, connected: &AgentConnected) {
         self.on_input(now);
+        let known = self.agents.get(&connected.agent);
+        if known.is_some_and(|known| known.boot_epoch != connected.boot_epoch) {
+            let routing = Arc::make_mut(&mut self.routing);
+            self.all_due |= routing.forget_agent(&connected.agent);
+        }
         let agent = self.agent(&connected.agent, &connected.region);
         agent.region = connected.region.clone();
         agent.connected_at = Some(now);
@@ -287,10 +297,18 @@ impl State {
     pub(crate) fn on_findings(&mut self, now: Timestamp, findings: &Findings) {
         self.on_input(now);
         Arc::make_mut(&mut self.found).on_findings(now, findings);
+        let (agent, region) = (&findings.agent, &findings.region);
         for finding in &findings.findings {
-            if let Finding::Bandwidth(bandwidth) = finding {
-                self.graph
-                    .on_bandwidth(now, &findings.agent, &findings.region, bandwidth);
+            match finding {
+                Finding::Bandwidth(bandwidth) => {
+                    self.graph.on_bandwidth(now, agent, region, bandwidth);
+                }
+                Finding::Routing(told) => {
+                    let evidence = Arc::make_mut(&mut self.routing);
+                    let rules = &self.policy.routing;
+                    self.all_due |= evidence.on_routing(now, rules, agent, region, told);
+                }
+                _ => {}
             }
         }
     }
@@ -369,6 +387,7 @@ impl State {
             signals: Arc::clone(self.signals.active()),
             checks: Arc::clone(&self.checks),
             found: Arc::clone(&self.found),
+            routing: Arc::clone(&self.routing),
             capacity: Arc::clone(&self.capacity),
             readiness: Arc::clone(&self.readiness),
             readiness_changes: Arc::clone(&self.readiness_changes),

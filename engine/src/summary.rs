@@ -95,6 +95,9 @@ fn why_moved(from: &RegionId, to: &RegionId, reason: &Reason, ranking: &Ranking)
             format!("{from} does not keep the limits that it needs, {to} does: {because}")
         }
         Reason::NotReady { because } => format!("{from} is not ready for it: {because}"),
+        Reason::Withdrawn { because } => {
+            format!("routers show no way to {from}: {because}")
+        }
         Reason::Ineligible { because } => format!("{from} may not be selected: {because}"),
         _ => why_not(from, ranking),
     }
@@ -124,6 +127,7 @@ const fn word(code: crate::select::RefusalCode) -> &'static str {
         Code::NoRoom => "full",
         Code::LabelMissing | Code::LabelForbidden => "not permitted",
         Code::SharedRisk => "at risk with another",
+        Code::Withdrawn => "withdrawn",
         Code::Suppressed => "suppressed",
     }
 }

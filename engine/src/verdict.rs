@@ -104,6 +104,7 @@ pub fn verdict(view: &View, now: Timestamp) -> Verdict {
     }
     findings.extend(selections::selections(view, is_blind));
     if !is_blind {
+        findings.extend(troubles::withdrawn(view));
         findings.extend(troubles::faults(view));
         findings.extend(troubles::silent(view));
     }

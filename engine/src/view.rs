@@ -29,6 +29,7 @@ use crate::{
     policy::Policy,
     predict::Predictions,
     readiness::{Readiness, ReadinessChange},
+    routing::RoutingEvidence,
     select::{Picture, Ranking, Request},
     signal::ActiveSignal,
     waiting::{Hesitation, Waiting},
@@ -101,6 +102,8 @@ pub struct View {
     pub checks: Arc<Checks>,
     /// What agents found out beside their windows.
     pub found: Arc<Found>,
+    /// What of that is evidence: what routers tell against regions.
+    pub routing: Arc<RoutingEvidence>,
     /// By which shares each service runs where.
     pub running: Arc<BTreeMap<ServiceId, Vec<Share>>>,
     /// What each region offers, and what is taken of it.
@@ -132,6 +135,7 @@ impl View {
             predictions: &self.predictions,
             signals: &self.signals,
             checks: &self.checks,
+            routing: &self.routing,
             intents: &self.intents,
             capacity: &self.capacity,
             readiness: &self.readiness,

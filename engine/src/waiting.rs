@@ -37,7 +37,10 @@ impl Waiting {
             WaitingCode::Silence => {
                 format!("{stays}{until} and then goes to {there}, unless {here} is heard of: {why}")
             }
-            WaitingCode::Doubt | WaitingCode::Subsiding | WaitingCode::FailbackManual => {
+            WaitingCode::Doubt
+            | WaitingCode::Routing
+            | WaitingCode::Subsiding
+            | WaitingCode::FailbackManual => {
                 format!("{stays} although {there} has {why}")
             }
             WaitingCode::Confirming => {
@@ -64,6 +67,8 @@ pub enum WaitingCode {
     Silence,
     /// A challenger leads, but by less than the doubt about both.
     Doubt,
+    /// A challenger leads only by what routers tell of the selected region, and that alone is no reason to leave.
+    Routing,
     /// A challenger leads by loss that the selected region had, and has no more.
     Subsiding,
     /// A challenger leads beyond doubt, but not for long enough.
@@ -90,6 +95,7 @@ impl WaitingCode {
             Self::CutOff => "cut_off",
             Self::Silence => "silence",
             Self::Doubt => "doubt",
+            Self::Routing => "routing",
             Self::Subsiding => "subsiding",
             Self::Confirming => "confirming",
             Self::Patience => "patience",

@@ -73,6 +73,8 @@ pub enum Fact {
     UnknownBps(f64),
     /// How much of the time until evidence is stale has passed without any, 0..=1.
     Staleness(f64),
+    /// What routers tell, in words.
+    Routing(Vec<String>),
     /// What a source said, in words, and whether its bound cut it short.
     Signals {
         /// What it said.
@@ -266,6 +268,10 @@ impl Addend {
                     percent(*share)
                 )
             }
+            Fact::Routing(words) => match words.as_slice() {
+                [one, two, _, ..] => format!("{one}; {two}; and {} more", words.len() - 2),
+                words => words.join("; "),
+            },
             Fact::Signals { words, bounded } => {
                 let bound = match bounded {
                     true => " (cut to the bound of its source)",

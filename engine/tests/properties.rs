@@ -67,6 +67,7 @@ fn policy() -> Policy {
             ..defaults::steadiness()
         },
         capacity: Default::default(),
+        routing: Default::default(),
     }
 }
 

@@ -256,7 +256,8 @@ impl Lab<'_> {
                 | Action::UplinkUp(_)
                 | Action::Clock { .. }
                 // The lab's hosts run no services that could answer.
-                | Action::Check(_) => {}
+                | Action::Check(_)
+                | Action::Routing(_) => {}
             }
         }
         Ok(())

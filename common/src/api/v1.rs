@@ -362,7 +362,7 @@ pub struct Reason {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Contribution {
     /// What it stands for: `distance`, `capacity`, `configured`, `latency_p50`, `latency_p99`, `jitter`, `loss`,
-    /// `bandwidth`, `staleness` or `signal`.
+    /// `bandwidth`, `staleness`, `routing` or `signal`.
     pub term: String,
     /// The source, where the term is `signal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::{
     CapacityRules, Doubt, Evidence, Failback, Failover, OutsideTarget, Policy, Probing, Region,
-    SignalSource, Steadiness, Weights, defaults,
+    RoutingRules, SignalSource, Steadiness, Weights, defaults,
 };
 
 /// All sections of a policy, as written.
@@ -107,6 +107,8 @@ pub struct PolicySection {
     pub steadiness: SteadinessSection,
     /// `[policy.capacity]`
     pub capacity: CapacitySection,
+    /// `[policy.routing]`
+    pub routing: RoutingSection,
 }
 
 /// `[policy.evidence]`; see [`Evidence`].
@@ -184,6 +186,16 @@ pub struct CapacitySection {
     pub reserve: Option<Spanned<f64>>,
 }
 
+/// `[policy.routing]`; see [`RoutingRules`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of `RoutingRules`")]
+pub struct RoutingSection {
+    pub lasts: Option<Spanned<Span>>,
+    pub max_factor: Option<Spanned<f64>>,
+    pub leave: Option<bool>,
+}
+
 /// `[[target]]`: an address of nobody's agent that agents probe too.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -245,6 +257,7 @@ impl Sections {
                     0.0..=0.99,
                 )?,
             },
+            routing: check.routing(self.policy.routing)?,
             regions,
             probing,
         })
@@ -513,6 +526,15 @@ impl Check<'_> {
                 standard.forget_after,
                 Duration::ZERO..=DAY * 366,
             )?,
+        })
+    }
+
+    fn routing(&self, section: RoutingSection) -> Result<RoutingRules, ConfigError> {
+        let standard = defaults::routing();
+        Ok(RoutingRules {
+            lasts: self.span(section.lasts, standard.lasts, MS * 1000..=DAY)?,
+            max_factor: self.number(section.max_factor, standard.max_factor, 1.0..=1e6)?,
+            leave: section.leave.unwrap_or(standard.leave),
         })
     }
 

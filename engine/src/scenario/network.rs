@@ -152,6 +152,7 @@ impl Network {
             | Action::AggregatorRestart
             | Action::Signal(_)
             | Action::Check(_)
+            | Action::Routing(_)
             | Action::Intent(_) => {}
         }
     }

@@ -21,9 +21,11 @@ use crate::{
 
 mod expect;
 mod intents;
+mod routing;
 
 use expect::RawExpect;
 use intents::{Named, RawCheck, RawDefined};
+use routing::{RawFeed, RawPrefix, RawRouting, Routers};
 
 /// A region may have this many agents: each is a host of the lab.
 const MAX_AGENTS: u32 = 16;
@@ -61,6 +63,10 @@ struct RawScenario {
     signal_source: Vec<SignalSourceSection>,
     #[serde(default)]
     link: Vec<Spanned<RawLink>>,
+    #[serde(default)]
+    prefix: Vec<RawPrefix>,
+    #[serde(default)]
+    feed: Vec<RawFeed>,
     #[serde(default)]
     service: Vec<RawDefined>,
     #[serde(default)]
@@ -124,6 +130,7 @@ struct RawEvent {
     #[serde(default)]
     aggregator_restart: bool,
     signal: Option<Spanned<RawSignal>>,
+    routing: Option<Spanned<RawRouting>>,
     check_fails: Option<Spanned<RawCheck>>,
     check_passes: Option<Spanned<RawCheck>>,
     put_service: Option<RawDefined>,
@@ -230,6 +237,8 @@ pub(super) fn read(document: &Document<'_>) -> Result<Scenario, ConfigError> {
         policy,
         agents,
         links: BTreeMap::new(),
+        feeds: BTreeMap::new(),
+        prefixes: BTreeMap::new(),
         events: Vec::new(),
         expectations: Vec::new(),
     };
@@ -240,8 +249,11 @@ pub(super) fn read(document: &Document<'_>) -> Result<Scenario, ConfigError> {
         duration,
         links: BTreeMap::new(),
         named,
+        routers: Routers::default(),
     };
     reader.links(raw.link)?;
+    reader.routers = reader.routers(raw.feed, raw.prefix)?;
+    (scenario.feeds, scenario.prefixes) = reader.routers.clone();
     scenario.links.clone_from(&reader.links);
     let actions = reader.intents(raw.service, raw.offer, raw.overriding)?;
     let mut events = vec![(quiet(Duration::ZERO, actions), None)];
@@ -393,6 +405,7 @@ struct Reader<'a> {
     duration: Duration,
     links: BTreeMap<Link, LinkState>,
     named: Named,
+    routers: Routers,
 }
 
 impl Reader<'_> {
@@ -482,6 +495,9 @@ impl Reader<'_> {
         actions.extend(self.faults(&raw)?);
         if let Some(signal) = raw.signal.take() {
             actions.push(Action::Signal(self.signal(signal)?));
+        }
+        if let Some(routing) = &raw.routing {
+            actions.push(self.routing(routing, &self.routers)?);
         }
         actions.extend(self.changes(&mut raw)?);
         if actions.is_empty() && ramp.is_none() && raw.say.is_none() {

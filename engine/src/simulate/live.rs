@@ -187,6 +187,8 @@ fn scenario(view: &View, what_if: &WhatIf) -> Scenario {
         policy: (*view.policy).clone(),
         agents,
         links: links(view),
+        feeds: BTreeMap::new(),
+        prefixes: BTreeMap::new(),
         events: what_if.events.clone(),
         expectations: Vec::new(),
     }

@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use leeward_common::{
+    bgp::Routing,
+    finding::Finding,
     id::{AgentId, RegionId, TargetId},
     report::{LocalHealth, Path, Window},
     time::Timestamp,
@@ -12,9 +14,10 @@ use super::{
     REPORT_DELAY, START,
     checks::Asking,
     path::{Timeline, VirtualPath},
+    routers::Routers,
 };
 use crate::{
-    input::{AgentConnected, CheckResults, Input, Reports, Signal},
+    input::{AgentConnected, CheckResults, Findings, Input, Reports, Signal},
     scenario::{Action, Network, Scenario, SignalAction},
 };
 
@@ -33,6 +36,7 @@ pub(super) struct World<'a> {
     network: Network,
     timeline: Timeline,
     asking: Asking,
+    routers: Routers,
     /// The agents, each with its region.
     ids: BTreeMap<AgentId, RegionId>,
     agents: BTreeMap<AgentId, VirtualAgent>,
@@ -82,6 +86,7 @@ impl<'a> World<'a> {
             agents: ids.iter().map(agent).collect(),
             timeline,
             asking,
+            routers: Routers::new(scenario),
             next_event: 0,
             window_end: START + scenario.policy.probing.window,
             inputs: BTreeMap::new(),
@@ -92,6 +97,9 @@ impl<'a> World<'a> {
             world.tell_connected(START, id);
         }
         world.plan_checks(START);
+        for (agent, routing) in world.routers.first() {
+            world.tell_routing(START, &agent, routing);
+        }
         world
     }
 
@@ -234,6 +242,11 @@ impl<'a> World<'a> {
                         agent.ahead_us = *ahead_us;
                     }
                 }
+                Action::Routing(routing) => {
+                    for (agent, told) in self.routers.happen(at, routing) {
+                        self.tell_routing(at, &agent, told);
+                    }
+                }
                 Action::Check(check) => self.asking.on_action(check),
                 Action::Intent(intent) => {
                     let change = intent.change(START);
@@ -246,6 +259,19 @@ impl<'a> World<'a> {
                 Action::Set { .. } | Action::Clear { .. } => {}
             }
         }
+    }
+
+    /// What an agent hears of routers is told at once; one that does not reach the aggregator tells nothing.
+    fn tell_routing(&mut self, at: Timestamp, id: &AgentId, routing: Routing) {
+        let Some(agent) = self.agents.get(id).filter(|agent| agent.is_heard()) else {
+            return;
+        };
+        let findings = Findings {
+            agent: id.clone(),
+            region: agent.region.clone(),
+            findings: vec![Finding::Routing(Box::new(routing))],
+        };
+        self.tell(at + REPORT_DELAY, Input::Findings(findings));
     }
 
     fn plan_checks(&mut self, now: Timestamp) {
@@ -263,9 +289,7 @@ impl<'a> World<'a> {
         let Some((id, took, result)) = self.asking.ask(&self.network, &self.ids) else {
             return;
         };
-        let heard =
-            |agent: &&VirtualAgent| agent.running && agent.connected && agent.cut_since.is_none();
-        let Some(agent) = self.agents.get(&id).filter(heard) else {
+        let Some(agent) = self.agents.get(&id).filter(|agent| agent.is_heard()) else {
             return;
         };
         let results = CheckResults {
@@ -351,10 +375,19 @@ impl<'a> World<'a> {
         if agent.cut_since.is_none() {
             self.tell_connected(at, id);
         }
+        if self.scenario.feeds.values().any(|feed| feed.agent == *id) {
+            let routing = self.routers.restart(at, id);
+            self.tell_routing(at, id, routing);
+        }
     }
 }
 
 impl VirtualAgent {
+    /// Whether it runs and reaches the aggregator.
+    const fn is_heard(&self) -> bool {
+        self.running && self.connected && self.cut_since.is_none()
+    }
+
     /// Gives reports out, or keeps them while there is nobody to give them to.
     fn report(&mut self, reports: Reports) -> Option<Reports> {
         if self.cut_since.is_none() && self.connected {

@@ -133,7 +133,7 @@ fn selection(
     // A lead that may as well be none is no news: it comes and goes.
     if matches!(
         waiting.code,
-        WaitingCode::CutOff | WaitingCode::Doubt | WaitingCode::Subsiding
+        WaitingCode::CutOff | WaitingCode::Doubt | WaitingCode::Routing | WaitingCode::Subsiding
     ) {
         return None;
     }

@@ -12,6 +12,7 @@ use crate::{
     fault::{Fault, FaultKind, Place},
     intent::Owner,
     overrides,
+    routing::Observers,
     view::{Pair, RegionState, SelectionView, View, Vote},
     weight::percent,
 };
@@ -115,6 +116,26 @@ fn selections(view: &View) -> impl Iterator<Item = (Owner, &Arc<SelectionView>)>
     let regions = regions.map(|(id, own)| (Owner::Region(id.clone()), own));
     let services = view.services.iter();
     regions.chain(services.map(|(id, own)| (Owner::Service(id.clone()), own)))
+}
+
+/// Regions to which routers show no way, as all others hear it together; one that is down is told of anyway.
+pub(super) fn withdrawn(view: &View) -> Vec<Finding> {
+    let up = view.regions.iter();
+    let up = up.filter(|(_, own)| own.state != RegionState::Down);
+    up.filter_map(|(region, _)| {
+        let rules = &view.policy.routing;
+        let outlook = view.routing.outlook(rules, Observers::AllBut(None), region);
+        let why = outlook.withdrawn?;
+        let what = format!("routers show no way to {region}: {why}");
+        Some(Finding {
+            place: region.to_string(),
+            why,
+            action: "selections leave it where another may be selected".to_owned(),
+            since: outlook.since,
+            ..Finding::of(Severity::Degraded, what)
+        })
+    })
+    .collect()
 }
 
 /// Everything at fault that is no region that is down.

@@ -67,6 +67,7 @@ pub fn policy(regions: &[&str]) -> Policy {
         doubt: defaults::doubt(),
         steadiness: defaults::steadiness(),
         capacity: Default::default(),
+        routing: Default::default(),
     }
 }
 

@@ -352,6 +352,7 @@ fn term(term: &Term) -> (&'static str, Option<SourceId>) {
         Term::Loss => ("loss", None),
         Term::Bandwidth => ("bandwidth", None),
         Term::Staleness => ("staleness", None),
+        Term::Routing => ("routing", None),
         Term::Signal(source) => ("signal", Some(source.clone())),
     }
 }
@@ -428,7 +429,9 @@ pub(super) fn reason(reason: &decision::Reason) -> (Option<f64>, Reason) {
         Why::Override {
             rule, who, until, ..
         } => (None, format!("{}, says {who} until {until}", rule.words())),
-        Why::ServiceLevel { because } | Why::NotReady { because } => (None, because.clone()),
+        Why::ServiceLevel { because } | Why::NotReady { because } | Why::Withdrawn { because } => {
+            (None, because.clone())
+        }
     };
     let code = reason.code().to_owned();
     (margin, Reason { code, detail })

@@ -183,7 +183,7 @@ pub(super) fn action(
             | WaitingCode::Budget
             | WaitingCode::Storm,
         ) => Action::Hold,
-        Some(WaitingCode::Doubt | WaitingCode::Subsiding) => Action::None,
+        Some(WaitingCode::Doubt | WaitingCode::Routing | WaitingCode::Subsiding) => Action::None,
         None if must_leave => Action::Switch,
         None => Action::None,
     }

@@ -1,0 +1,332 @@
+//! From what routers say to a score: the agent's own observer and a real engine.
+//!
+//! Whatever befalls feeds, no score moves; and a withdrawal that is meant moves one.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use leeward_agent::bgp::{
+    observer::Observer,
+    peer::{Down, Event, Feed, View, end_of_table},
+    update::{AsPath, Attributes, Family, Nlri, Update},
+    watch::{Watched, Watchlist},
+};
+use leeward_common::{bgp::Routing, finding::Finding, id::RegionId, time::Timestamp};
+use leeward_engine::{
+    Engine,
+    effect::Effect,
+    input::{Findings, Input},
+    scenario::Scenario,
+    select::Ranking,
+    simulate,
+};
+use proptest::prelude::*;
+
+const WORLD: &str = r#"
+name = "a world that is well"
+seed = 1
+duration = "3s"
+
+[[region]]
+id = "a"
+latitude = 0.0
+longitude = 0.0
+
+[[region]]
+id = "b"
+latitude = 0.0
+longitude = 10.0
+
+[[region]]
+id = "c"
+latitude = 0.0
+longitude = 20.0
+
+[[link]]
+between = ["a", "b"]
+rtt = "20ms"
+
+[[link]]
+between = ["a", "c"]
+rtt = "30ms"
+
+[[link]]
+between = ["b", "c"]
+rtt = "20ms"
+"#;
+
+/// What `b` and `c` are reached by; nobody announces the last two.
+const WATCHED: [(&str, &str); 4] = [
+    ("198.51.100.0/24", "b"),
+    ("203.0.113.0/24", "c"),
+    ("192.0.2.0/25", "b"),
+    ("192.0.2.128/25", "b"),
+];
+
+const STEP: Duration = Duration::from_millis(50);
+
+/// What befalls a feed.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// Its session, or the router that it comes from, is lost.
+    Lost,
+    /// Its session comes up, and its table is transferred: with other paths, and with withdrawals before its end.
+    Restarted { whole: bool, withdrawing: bool },
+    /// Its session comes up with an empty table.
+    Empty,
+    /// It is asked for its table once more.
+    Repeated,
+    /// It withdraws what it never announced.
+    Fabricating { times: u8 },
+    /// Nothing, for so many seconds; a window ends.
+    Quiet(u16),
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    prop_oneof![
+        Just(Trouble::Lost),
+        any::<(bool, bool)>()
+            .prop_map(|(whole, withdrawing)| Trouble::Restarted { whole, withdrawing }),
+        Just(Trouble::Empty),
+        Just(Trouble::Repeated),
+        (1u8..6).prop_map(|times| Trouble::Fabricating { times }),
+        (1u16..700).prop_map(Trouble::Quiet),
+    ]
+}
+
+fn feed(n: usize) -> Feed {
+    let source = [10, 0, 0, 1 + n as u8].into();
+    let view = [
+        View::Session,
+        View::PostPolicy,
+        View::PrePolicy,
+        View::LocRib,
+    ][n];
+    Feed::session(source).viewed(view)
+}
+
+fn nlri(place: usize) -> Nlri {
+    Nlri {
+        prefix: WATCHED[place].0.parse().unwrap(),
+        path_id: 0,
+    }
+}
+
+fn announce(path: &[u32]) -> Event {
+    Event::Update(Update {
+        announced: vec![nlri(0), nlri(1)],
+        attributes: Arc::new(Attributes {
+            path: AsPath::sequence(path),
+            ..Attributes::default()
+        }),
+        ..Update::default()
+    })
+}
+
+fn withdraw(places: &[usize]) -> Event {
+    Event::Update(Update {
+        withdrawn: places.iter().map(|place| nlri(*place)).collect(),
+        ..Update::default()
+    })
+}
+
+/// An agent of region `a` with four feeds, and an engine that it tells what it hears.
+struct Rig {
+    observer: Observer,
+    engine: Engine,
+    /// The engine's time; the agent's clock is `heard`.
+    now: Timestamp,
+    heard: Timestamp,
+    window: Timestamp,
+    up: [bool; 4],
+    decisions: usize,
+}
+
+impl Rig {
+    fn new(settled: &(Engine, Timestamp)) -> Self {
+        let mut watchlist = Watchlist::default();
+        for (prefix, region) in WATCHED {
+            let watched = Watched {
+                prefix: prefix.parse().unwrap(),
+                region: region.parse().unwrap(),
+                origins: BTreeSet::new(),
+            };
+            watchlist.add(watched).unwrap();
+        }
+        let (engine, now) = settled.clone();
+        let mut rig = Self {
+            observer: Observer::new(watchlist),
+            engine,
+            now,
+            heard: now,
+            window: now,
+            up: [true; 4],
+            decisions: 0,
+        };
+        for n in 0..4 {
+            rig.table(n, &[64_501 + n as u32, 64_500], true);
+        }
+        rig.pass(60);
+        rig.tell();
+        rig
+    }
+
+    fn on(&mut self, n: usize, event: &Event) {
+        self.heard = self.heard + Duration::from_millis(1);
+        self.observer.on(self.heard, &feed(n), event);
+    }
+
+    fn table(&mut self, n: usize, path: &[u32], ends: bool) {
+        self.on(n, &Event::Up { system: path[0] });
+        self.on(n, &announce(path));
+        if ends {
+            self.on(n, &end_of_table(Family::V4));
+        }
+    }
+
+    fn pass(&mut self, secs: u16) {
+        for _ in 0..secs.div_ceil(10) {
+            self.heard = self.heard + Duration::from_secs(10);
+            self.observer.pass(self.heard);
+        }
+    }
+
+    fn befall(&mut self, n: usize, trouble: Trouble) {
+        match trouble {
+            Trouble::Lost => {
+                self.on(n, &Event::Down(Down::SourceLost));
+                self.up[n] = false;
+            }
+            Trouble::Restarted { whole, withdrawing } => {
+                self.on(n, &Event::Up { system: 64_501 });
+                self.on(n, &announce(&[64_501, 64_999, 64_998, 64_500]));
+                if withdrawing {
+                    self.on(n, &withdraw(&[0, 1]));
+                    self.on(n, &announce(&[64_501, 64_997, 64_500]));
+                }
+                if whole {
+                    self.on(n, &end_of_table(Family::V4));
+                }
+                self.up[n] = true;
+            }
+            Trouble::Empty => {
+                self.on(n, &Event::Up { system: 64_501 });
+                self.on(n, &end_of_table(Family::V4));
+                self.up[n] = true;
+            }
+            // An agent knows what it was told; only a session that is up can repeat it.
+            Trouble::Repeated if self.up[n] => {
+                self.on(n, &Event::Up { system: 64_501 });
+                for _ in 0..3 {
+                    self.on(n, &announce(&[64_501, 64_500]));
+                }
+            }
+            Trouble::Fabricating { times } if self.up[n] => {
+                for time in 0..times {
+                    self.on(n, &withdraw(&[2 + usize::from(time % 2)]));
+                }
+            }
+            Trouble::Repeated | Trouble::Fabricating { .. } => {}
+            Trouble::Quiet(secs) => {
+                self.pass(secs);
+                let windows = self.observer.close_window(self.heard, self.window);
+                self.window = self.heard;
+                let feeds = self.observer.feeds();
+                self.hand_on(Routing {
+                    windows,
+                    feeds,
+                    ..Routing::default()
+                });
+            }
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        let events = self.observer.take_events();
+        self.hand_on(Routing {
+            events,
+            ..Routing::default()
+        });
+    }
+
+    fn hand_on(&mut self, routing: Routing) {
+        let findings = Findings {
+            agent: "a-1".parse().unwrap(),
+            region: "a".parse().unwrap(),
+            findings: vec![Finding::Routing(Box::new(routing))],
+        };
+        self.step(&Input::Findings(findings));
+    }
+
+    fn step(&mut self, input: &Input) {
+        let effects = self.engine.step(self.now, input);
+        let decided = effects.into_iter().filter_map(Effect::decision);
+        self.decisions += decided.count();
+    }
+
+    /// The next evaluation.
+    fn evaluate(&mut self) -> Ranking {
+        self.now = self.now + STEP;
+        self.step(&Input::Tick);
+        let a: RegionId = "a".parse().unwrap();
+        self.engine.view().ranking(&a)
+    }
+}
+
+/// An engine that has seen a world that is well, and when.
+fn settled() -> (Engine, Timestamp) {
+    let scenario = Scenario::parse("world.toml", WORLD).unwrap();
+    let mut engine = Engine::new(scenario.policy.clone());
+    let mut now = Timestamp::EPOCH;
+    simulate::run_with(&scenario, |at, input| {
+        engine.step(at, input);
+        now = at;
+    });
+    (engine, now)
+}
+
+#[test]
+fn in_ten_thousand_cases_of_trouble_no_score_moves() {
+    const STEPS: usize = 6;
+    let settled = settled();
+    // What the scores are while nothing happens: evidence grows old by itself.
+    let mut quiet = Rig::new(&settled);
+    let scores: Vec<Ranking> = (0..STEPS).map(|_| quiet.evaluate()).collect();
+    assert!(scores[0].candidates.iter().all(|own| own.eligible));
+    let config = ProptestConfig {
+        cases: 10_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let troubles = prop::collection::vec((0usize..4, trouble()), 1..=STEPS);
+    proptest!(config, |(troubles in troubles)| {
+        let mut rig = Rig::new(&settled);
+        for ((n, trouble), as_ever) in troubles.into_iter().zip(&scores) {
+            rig.befall(n, trouble);
+            prop_assert_eq!(&rig.evaluate(), as_ever, "after {:?} of feed {}", trouble, n);
+        }
+        prop_assert_eq!(rig.decisions, 0);
+    });
+}
+
+#[test]
+fn a_withdrawal_by_every_feed_moves_the_selection_and_by_one_moves_nothing() {
+    let mut rig = Rig::new(&settled());
+    for n in 0..4 {
+        assert_eq!(rig.decisions, 0, "of {n} feeds");
+        rig.on(n, &withdraw(&[0]));
+        rig.tell();
+        rig.evaluate();
+    }
+    let view = rig.engine.view();
+    let mut decisions = view.decisions.iter().rev();
+    let decision = decisions.find(|own| own.primary.as_str() == "a").unwrap();
+    assert_eq!(decision.reason.code(), "withdrawn");
+    assert!(
+        decision.summary.contains("198.51.100.0/24"),
+        "{}",
+        decision.summary
+    );
+}

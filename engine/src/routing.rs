@@ -1,0 +1,641 @@
+//! Routing as evidence: what routers tell lowers weights within bounds, and ends a selection only when no way is left.
+//!
+//! Routing shows some failures before probes can, and it raises more false alarms than any probe. So it never
+//! raises a weight; it lowers one by [`RoutingRules::max_factor`] at most; it expires; and nobody is left for it unless the
+//! prefix by which a region is reached is *withdrawn*: feeds that can be believed took their last route to it away, and
+//! nobody who judges shows another. Seen over one link (from one region to another) one feed of that region is
+//! enough: these are the routers that packets of this link go through. Seen from several regions, or when the region
+//! itself hears no routers, two feeds must agree.
+//!
+//! What befalls a feed is no evidence. Agents tell ([`leeward_common::bgp::Standing`]) whether a feed can be believed, and:
+//!
+//! ```text
+//!   withdrawn ──▶ evidence ──▶ lowers the weight; with no route left, the gate `withdrawn`
+//!                    │
+//!                    └──▶ forgotten: a route is there again · the feed is lost, loads its table or is untrusted ·
+//!                         the agent began anew · `lasts` has passed since the agent heard of it
+//! ```
+//!
+//! A route that somebody shows counts until that very feed withdraws it. So a feed that is lost takes no route away, and
+//! neither does one that is stuck: only withdrawals, told as events, make evidence; windows only ever end it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use leeward_common::{
+    bgp::{Change, FeedChange, Prefix, PrefixWindow, Routing, RoutingEvent, Sight, Standing, What},
+    id::{AgentId, RegionId},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{policy::RoutingRules, verdict::words::time_of_day};
+
+/// The most prefixes of all agents together of which it is remembered that somebody shows a route, and the most that
+/// there is evidence about. What goes beyond is not remembered, which moves nothing.
+pub const MAX_ACCOUNTS: usize = 16_384;
+
+/// The most feeds of one agent that are told apart for one prefix; one more that withdraws it changes nothing.
+pub const MAX_FEEDS: usize = 64;
+
+/// The RFC 2439 figure of merit at which instability counts in full: two withdrawals within half a minute, and the value
+/// at which routers with common settings suppress a route.
+pub const FULL_PENALTY: f64 = 2_000.0;
+
+/// So many successively longer paths of one feed count in full.
+const FULL_EXPLORATION: f64 = 8.0;
+
+/// What routers tell against regions.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct RoutingEvidence {
+    /// What there is evidence about: by the region that is reached, its prefix, and the agent who hears of it.
+    against: BTreeMap<RegionId, BTreeMap<Prefix, BTreeMap<AgentId, Account>>>,
+    /// Who hears of what, and shows a route to it.
+    seen: BTreeMap<Prefix, BTreeMap<AgentId, Seen>>,
+    /// Counted up with whatever is said against anybody or no longer.
+    #[serde(skip)]
+    changes: u64,
+}
+
+/// What one agent hears against one prefix.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Account {
+    /// The agent's region.
+    observer: RegionId,
+    /// Who withdrew their last route, by the feed's name.
+    withdrawals: BTreeMap<String, Withdrawal>,
+    /// How many feeds showed another route then, stuck ones included.
+    others: u32,
+    signs: BTreeMap<Sign, Noted>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Withdrawal {
+    at: Timestamp,
+    source: IpAddr,
+    path: String,
+}
+
+/// What an agent who hears of a prefix knows of routes to it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Seen {
+    observer: RegionId,
+    /// Whether one was shown last, and not withdrawn since.
+    shows: bool,
+    /// Since when its feeds show none although none was withdrawn; `None` while they do.
+    lost_at: Option<Timestamp>,
+}
+
+/// What an agent tells of routes to a prefix.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Sees {
+    /// There is one.
+    Route,
+    /// There is none, for whatever reason.
+    Nothing,
+    /// The last one was withdrawn.
+    Withdrawal,
+}
+
+/// What is odd about a prefix that still has routes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Sign {
+    Instability,
+    Exploration,
+    Origin,
+    MoreSpecific,
+    Blackhole,
+    Shutdown,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Noted {
+    at: Timestamp,
+    /// 0..=1; 1 counts in full.
+    severity: f64,
+    words: String,
+}
+
+/// From where a region is judged.
+#[derive(Clone, Copy, Debug)]
+pub enum Observers<'a> {
+    /// One region: over the link from there.
+    Region(&'a RegionId),
+    /// All of these together.
+    Regions(&'a BTreeSet<&'a RegionId>),
+    /// All but this one, if any.
+    AllBut(Option<&'a RegionId>),
+}
+
+impl Observers<'_> {
+    fn are(&self, observer: &RegionId) -> bool {
+        match self {
+            Self::Region(own) => *own == observer,
+            Self::Regions(all) => all.contains(observer),
+            Self::AllBut(out) => *out != Some(observer),
+        }
+    }
+}
+
+/// What routers tell against one region.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outlook {
+    /// That no way to it is left, in words: which prefix, who withdrew it when, who heard that.
+    pub withdrawn: Option<String>,
+    /// Since when; `None` unless it is withdrawn.
+    pub since: Option<Timestamp>,
+    /// How much there is against it, 0..=1.
+    pub severity: f64,
+    /// What that is, in words, prefix by prefix.
+    pub words: Vec<String>,
+}
+
+impl Outlook {
+    /// What it adds to the logarithm of a weight; never above 0.
+    #[must_use]
+    pub fn log_value(&self, rules: &RoutingRules) -> f64 {
+        -self.severity.clamp(0.0, 1.0) * rules.max_factor.max(1.0).ln()
+    }
+}
+
+impl RoutingEvidence {
+    /// Takes in what an agent tells. True if the evidence is another one since.
+    pub(crate) fn on_routing(
+        &mut self,
+        now: Timestamp,
+        rules: &RoutingRules,
+        agent: &AgentId,
+        observer: &RegionId,
+        routing: &Routing,
+    ) -> bool {
+        let before = self.changes;
+        for event in &routing.events {
+            self.on_event(now, rules, agent, observer, event);
+        }
+        for feed in &routing.feeds {
+            if feed.standing != Standing::Believed {
+                self.forget_feed(agent, &feed.feed);
+            }
+        }
+        for window in &routing.windows {
+            self.on_window(now, agent, observer, window);
+        }
+        self.changes != before
+    }
+
+    fn on_event(
+        &mut self,
+        now: Timestamp,
+        rules: &RoutingRules,
+        agent: &AgentId,
+        observer: &RegionId,
+        event: &RoutingEvent,
+    ) {
+        let (prefix, region, change, sight) = match &event.what {
+            What::Feed(FeedChange::Loaded | FeedChange::Limited { .. }) => return,
+            What::Feed(_) => return self.forget_feed(agent, &event.feed),
+            What::Prefix {
+                prefix,
+                region,
+                change,
+                sight,
+            } => (prefix, region, change, sight),
+        };
+        let sees = match (change, sight.visible.saturating_add(sight.stuck)) {
+            (Change::Withdrawn { .. }, 0) => Sees::Withdrawal,
+            _ => Sees::Route,
+        };
+        self.see(now, prefix, agent, observer, sees);
+        // Told late, after the agent was cut off: what it was like then is no evidence about now.
+        let is_news = now.since(event.at) < rules.lasts;
+        let place = (region, prefix, agent);
+        let sign = match change {
+            Change::Withdrawn { path } if is_news => {
+                let withdrawal = Withdrawal {
+                    at: now,
+                    source: event.source,
+                    path: path.clone(),
+                };
+                return self.withdraw(place, observer, sight, &event.feed, withdrawal);
+            }
+            Change::Returned { .. } => {
+                self.change(place, |own| drop(own.withdrawals.remove(&event.feed)));
+                return;
+            }
+            _ if !is_news => return,
+            Change::Withdrawn { .. } => return,
+            Change::Exploring { paths, .. } => (
+                Sign::Exploration,
+                f64::from(*paths) / FULL_EXPLORATION,
+                format!("{paths} successively longer paths"),
+            ),
+            Change::OriginChanged { from, to } => (
+                Sign::Origin,
+                1.0,
+                format!(
+                    "its origin changed from {} to {}",
+                    system(*from),
+                    system(*to)
+                ),
+            ),
+            Change::MoreSpecific(part) => (
+                Sign::MoreSpecific,
+                1.0,
+                format!(
+                    "{} came up within it, from {}",
+                    part.prefix,
+                    system(part.origin)
+                ),
+            ),
+        };
+        let (sign, severity, what) = sign;
+        let words = format!("{what}, by {} at {}", event.source, time_of_day(now));
+        self.note(now, place, observer, sign, severity, words);
+    }
+
+    fn on_window(
+        &mut self,
+        now: Timestamp,
+        agent: &AgentId,
+        observer: &RegionId,
+        window: &PrefixWindow,
+    ) {
+        let sight = &window.sight;
+        let sees = match sight.visible.saturating_add(sight.stuck) {
+            0 => Sees::Nothing,
+            _ => Sees::Route,
+        };
+        self.see(now, &window.prefix, agent, observer, sees);
+        let place = (&window.region, &window.prefix, agent);
+        if sight.gone == 0 {
+            self.change(place, |own| own.withdrawals.clear());
+        }
+        let penalty = window.penalty_fast;
+        let signs = [
+            (
+                Sign::Instability,
+                f64::from(penalty) / FULL_PENALTY,
+                format!("unstable, with a figure of merit of {penalty}"),
+            ),
+            (
+                Sign::Blackhole,
+                f64::from(u8::from(window.blackholed)),
+                "its packets are asked to be thrown away (BLACKHOLE)".to_owned(),
+            ),
+            (
+                Sign::Shutdown,
+                f64::from(u8::from(window.shutting_down)),
+                "its shutdown is announced (GRACEFUL_SHUTDOWN)".to_owned(),
+            ),
+        ];
+        for (sign, severity, words) in signs {
+            match severity > 0.0 {
+                true => self.note(now, place, observer, sign, severity, words),
+                false => self.change(place, |own| drop(own.signs.remove(&sign))),
+            }
+        }
+    }
+
+    fn withdraw(
+        &mut self,
+        place: (&RegionId, &Prefix, &AgentId),
+        observer: &RegionId,
+        sight: &Sight,
+        feed: &str,
+        withdrawal: Withdrawal,
+    ) {
+        let others = sight.visible.saturating_add(sight.stuck);
+        if let Some(own) = self.account(place, observer) {
+            own.others = others;
+            if own.withdrawals.len() < MAX_FEEDS || own.withdrawals.contains_key(feed) {
+                own.withdrawals.insert(feed.to_owned(), withdrawal);
+            }
+        }
+    }
+
+    fn note(
+        &mut self,
+        at: Timestamp,
+        place: (&RegionId, &Prefix, &AgentId),
+        observer: &RegionId,
+        sign: Sign,
+        severity: f64,
+        words: String,
+    ) {
+        let severity = severity.clamp(0.0, 1.0);
+        if let Some(own) = self.account(place, observer) {
+            let noted = Noted {
+                at,
+                severity,
+                words,
+            };
+            own.signs.insert(sign, noted);
+        }
+    }
+
+    /// What the agent knows of routes. That it shows none any more takes none away until it was withdrawn.
+    fn see(
+        &mut self,
+        now: Timestamp,
+        prefix: &Prefix,
+        agent: &AgentId,
+        observer: &RegionId,
+        sees: Sees,
+    ) {
+        let known = self
+            .seen
+            .get(prefix)
+            .is_some_and(|of| of.contains_key(agent));
+        if !known && self.seen.values().map(BTreeMap::len).sum::<usize>() >= MAX_ACCOUNTS {
+            return;
+        }
+        let of = self.seen.entry(*prefix).or_default();
+        let own = of.entry(agent.clone()).or_insert_with(|| Seen {
+            observer: observer.clone(),
+            shows: false,
+            lost_at: None,
+        });
+        match sees {
+            Sees::Route => (own.shows, own.lost_at) = (true, None),
+            Sees::Nothing => _ = own.lost_at.get_or_insert(now),
+            Sees::Withdrawal => (own.shows, own.lost_at) = (false, None),
+        }
+    }
+
+    /// The account of an agent about a prefix, a new one if there is room.
+    fn account(
+        &mut self,
+        (region, prefix, agent): (&RegionId, &Prefix, &AgentId),
+        observer: &RegionId,
+    ) -> Option<&mut Account> {
+        let of_region = self.against.get(region).and_then(|of| of.get(prefix));
+        let is_known = of_region.is_some_and(|of| of.contains_key(agent));
+        if !is_known && self.len() >= MAX_ACCOUNTS {
+            return None;
+        }
+        self.changes += 1;
+        let of = self.against.entry(region.clone()).or_default();
+        let of = of.entry(*prefix).or_default();
+        Some(of.entry(agent.clone()).or_insert_with(|| Account {
+            observer: observer.clone(),
+            withdrawals: BTreeMap::new(),
+            others: 0,
+            signs: BTreeMap::new(),
+        }))
+    }
+
+    /// How many accounts there are.
+    fn len(&self) -> usize {
+        let of_prefixes = self.against.values().flat_map(BTreeMap::values);
+        of_prefixes.map(BTreeMap::len).sum()
+    }
+
+    /// Changes an account, if there is one.
+    fn change(
+        &mut self,
+        (region, prefix, agent): (&RegionId, &Prefix, &AgentId),
+        change: impl FnOnce(&mut Account),
+    ) {
+        let Some(of_region) = self.against.get_mut(region) else {
+            return;
+        };
+        let Some(of_prefix) = of_region.get_mut(prefix) else {
+            return;
+        };
+        let Some(own) = of_prefix.get_mut(agent) else {
+            return;
+        };
+        change(own);
+        self.changes += 1;
+        if own.is_empty() {
+            of_prefix.remove(agent);
+        }
+        if of_prefix.is_empty() {
+            of_region.remove(prefix);
+        }
+        if of_region.is_empty() {
+            self.against.remove(region);
+        }
+    }
+
+    /// A feed can no longer be believed: what it withdrew is not known any more, and what made a prefix look odd may have
+    /// been it.
+    fn forget_feed(&mut self, agent: &AgentId, feed: &str) {
+        self.changes += 1;
+        self.retain(|of, own| {
+            if of == agent {
+                own.withdrawals.remove(feed);
+                own.signs.clear();
+            }
+            true
+        });
+    }
+
+    /// The agent began anew: what it heard before is gone with its sessions. True if there was evidence.
+    pub(crate) fn forget_agent(&mut self, agent: &AgentId) -> bool {
+        self.seen.retain(|_, of| {
+            of.remove(agent);
+            !of.is_empty()
+        });
+        self.retain(|of, _| of != agent)
+    }
+
+    /// Forgets what is too old. True if there was any such evidence.
+    pub(crate) fn expire(&mut self, now: Timestamp, rules: &RoutingRules) -> bool {
+        let is_fresh = |at: Timestamp| at + rules.lasts > now;
+        if self.next_expiry(rules).is_none_or(|at| at > now) {
+            return false;
+        }
+        self.seen.retain(|_, of| {
+            of.retain(|_, seen| seen.lost_at.is_none_or(is_fresh));
+            !of.is_empty()
+        });
+        let mut expired = false;
+        self.retain(|_, own| {
+            let before = own.withdrawals.len() + own.signs.len();
+            own.withdrawals.retain(|_, own| is_fresh(own.at));
+            own.signs.retain(|_, own| is_fresh(own.at));
+            expired |= own.withdrawals.len() + own.signs.len() < before;
+            true
+        });
+        expired
+    }
+
+    /// When the next thing expires.
+    pub(crate) fn next_expiry(&self, rules: &RoutingRules) -> Option<Timestamp> {
+        let seen = self.seen.values().flat_map(BTreeMap::values);
+        let told = self.accounts().flat_map(Account::times);
+        let first = told.chain(seen.filter_map(|seen| seen.lost_at)).min();
+        first.map(|at| at + rules.lasts)
+    }
+
+    fn accounts(&self) -> impl Iterator<Item = &Account> {
+        let of_prefixes = self.against.values().flat_map(BTreeMap::values);
+        of_prefixes.flat_map(BTreeMap::values)
+    }
+
+    /// Keeps what is to be kept and says anything. True if anything was given up.
+    fn retain(&mut self, mut keep: impl FnMut(&AgentId, &mut Account) -> bool) -> bool {
+        let before = self.len();
+        self.against.retain(|_, of| {
+            of.retain(|_, of| {
+                of.retain(|agent, own| keep(agent, own) && !own.is_empty());
+                !of.is_empty()
+            });
+            !of.is_empty()
+        });
+        self.len() < before
+    }
+
+    /// What routers tell against a region as it is judged from somewhere. What the region itself hears of its own prefixes
+    /// says nothing.
+    #[must_use]
+    pub fn outlook(&self, rules: &RoutingRules, from: Observers<'_>, region: &RegionId) -> Outlook {
+        let mut outlook = Outlook::default();
+        let Some(prefixes) = self.against.get(region) else {
+            return outlook;
+        };
+        for (prefix, accounts) in prefixes {
+            self.judge(rules, from, region, (prefix, accounts), &mut outlook);
+        }
+        outlook
+    }
+
+    fn judge(
+        &self,
+        rules: &RoutingRules,
+        from: Observers<'_>,
+        region: &RegionId,
+        (prefix, accounts): (&Prefix, &BTreeMap<AgentId, Account>),
+        outlook: &mut Outlook,
+    ) {
+        let seen = self.seen.get(prefix);
+        let hearing = || seen.into_iter().flatten();
+        // Who hears routers over there judges for itself; for all others the whole world does.
+        let is_own = |observer: &RegionId| from.are(observer) && observer != region;
+        let has_own = accounts.values().any(|own| is_own(&own.observer))
+            || hearing().any(|(_, seen)| is_own(&seen.observer));
+        let counts = |observer: &RegionId| match has_own {
+            true => is_own(observer),
+            false => observer != region,
+        };
+        let mut accounts: Vec<_> = accounts.iter().collect();
+        accounts.retain(|(_, own)| counts(&own.observer));
+        let withdrawing = accounts
+            .iter()
+            .filter(|(_, own)| !own.withdrawals.is_empty());
+        let is_withdrawing = |agent: &AgentId| withdrawing.clone().any(|(own, _)| *own == agent);
+        let feeds: usize = withdrawing
+            .clone()
+            .map(|(_, own)| own.withdrawals.len())
+            .sum();
+        let others = withdrawing.clone().map(|(_, own)| own.others);
+        let others = others.fold(0, u32::saturating_add);
+        let hearing = hearing().filter(|(_, own)| counts(&own.observer));
+        let elsewhere = hearing.filter(|(agent, _)| !is_withdrawing(agent));
+        let showing = elsewhere.clone().filter(|(_, own)| own.shows).count();
+        let left = showing.saturating_add(others as usize);
+        if feeds > 0 {
+            // The mean over all agents who hear of it, so that nobody weighs more for hearing more feeds.
+            let agents = withdrawing.clone().count() + elsewhere.count();
+            let share: f64 = withdrawing.clone().map(|(_, own)| own.share()).sum();
+            outlook.severity = outlook.severity.max(share / agents as f64);
+            let words = withdrawn(prefix, &accounts, left);
+            let enough = match (has_own, from) {
+                (true, Observers::Region(_)) => 1,
+                _ => 2,
+            };
+            if left == 0 && feeds >= enough && rules.leave && outlook.withdrawn.is_none() {
+                outlook.withdrawn = Some(words.clone());
+                let at = accounts
+                    .iter()
+                    .flat_map(|(_, own)| own.withdrawals.values());
+                outlook.since = at.map(|own| own.at).max();
+            }
+            outlook.words.push(words);
+        }
+        for (_, own) in accounts {
+            for noted in own.signs.values() {
+                outlook.severity = outlook.severity.max(noted.severity);
+                outlook.words.push(format!("{prefix}: {}", noted.words));
+            }
+        }
+    }
+}
+
+impl Account {
+    /// Which share of the feeds that had a route withdrew it.
+    fn share(&self) -> f64 {
+        let gone = self.withdrawals.len() as f64;
+        gone / (gone + f64::from(self.others))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.withdrawals.is_empty() && self.signs.is_empty()
+    }
+
+    fn times(&self) -> impl Iterator<Item = Timestamp> {
+        let withdrawn = self.withdrawals.values().map(|own| own.at);
+        withdrawn.chain(self.signs.values().map(|own| own.at))
+    }
+}
+
+/// `198.51.100.0/24 was withdrawn by 10.0.0.2 at 03:12:07 UTC (its path was 64501 64500), as virginia-1 hears; no other route
+/// is left`.
+fn withdrawn(prefix: &Prefix, accounts: &[(&AgentId, &Account)], left: usize) -> String {
+    /// So many are named.
+    const NAMED: usize = 3;
+    let mut all: Vec<(Timestamp, &Withdrawal)> = Vec::new();
+    let mut agents = Vec::new();
+    for (agent, own) in accounts {
+        all.extend(own.withdrawals.values().map(|own| (own.at, own)));
+        if !own.withdrawals.is_empty() {
+            agents.push(agent.as_str());
+        }
+    }
+    all.sort_by_key(|(at, own)| (*at, own.source));
+    let path = |path: &str| match path {
+        "" => String::new(),
+        path => format!(" (its path was {path})"),
+    };
+    let words: Vec<_> = all
+        .iter()
+        .take(NAMED)
+        .map(|(at, own)| {
+            format!(
+                "by {} at {}{}",
+                own.source,
+                time_of_day(*at),
+                path(&own.path)
+            )
+        })
+        .collect();
+    let more = match all.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let hears = match agents.as_slice() {
+        [one] => format!("as {one} hears"),
+        all => format!("as {} agents hear", all.len()),
+    };
+    let rest = match left {
+        0 => "no other route is left".to_owned(),
+        1 => "one still shows a route".to_owned(),
+        left => format!("{left} still show a route"),
+    };
+    format!(
+        "{prefix} was withdrawn {}{more}, {hears}; {rest}",
+        words.join(", ")
+    )
+}
+
+fn system(system: Option<u32>) -> String {
+    system.map_or_else(|| "nobody".to_owned(), |system| format!("AS{system}"))
+}
+
+#[cfg(test)]
+#[path = "routing/tests.rs"]
+mod tests;

@@ -1,0 +1,410 @@
+//! What agents tell, and what is said against a region for it.
+
+use std::time::Duration;
+
+use leeward_common::bgp::{Counts, FeedState};
+use proptest::prelude::*;
+
+use super::*;
+
+const PREFIX: &str = "198.51.100.0/24";
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_unix_us(secs * 1_000_000)
+}
+
+fn region(id: &str) -> RegionId {
+    id.parse().unwrap()
+}
+
+fn agent(n: usize) -> (AgentId, RegionId) {
+    let region = ["a", "a", "c"][n];
+    (
+        format!("{region}-{n}").parse().unwrap(),
+        self::region(region),
+    )
+}
+
+fn sight(visible: u32, gone: u32, stuck: u32) -> Sight {
+    Sight {
+        visible,
+        gone,
+        gone_sources: gone,
+        stuck,
+    }
+}
+
+fn event(secs: u64, feed: u8, what: What) -> Routing {
+    Routing {
+        events: vec![RoutingEvent {
+            at: at(secs),
+            feed: format!("feed {feed}"),
+            source: [10, 0, 0, feed].into(),
+            what,
+        }],
+        ..Routing::default()
+    }
+}
+
+fn prefix(secs: u64, feed: u8, change: Change, sight: Sight) -> Routing {
+    let what = What::Prefix {
+        prefix: PREFIX.parse().unwrap(),
+        region: region("b"),
+        change,
+        sight,
+    };
+    event(secs, feed, what)
+}
+
+fn withdrawn(secs: u64, feed: u8, sight: Sight) -> Routing {
+    let path = "64501 64500".to_owned();
+    prefix(secs, feed, Change::Withdrawn { path }, sight)
+}
+
+fn returned(secs: u64, feed: u8, sight: Sight) -> Routing {
+    let path = "64501 64500".to_owned();
+    prefix(secs, feed, Change::Returned { path }, sight)
+}
+
+fn window(sight: Sight, penalty: u32) -> Routing {
+    let window = PrefixWindow {
+        prefix: PREFIX.parse().unwrap(),
+        region: region("b"),
+        start: at(0),
+        span_us: 10_000_000,
+        counts: Counts::default(),
+        longer_max: 0,
+        edit_distance_max: 0,
+        exploration_max: 0,
+        penalty_fast: penalty,
+        penalty_slow: penalty,
+        origins: Vec::new(),
+        more_specifics: Vec::new(),
+        blackholed: false,
+        shutting_down: false,
+        sight,
+    };
+    Routing {
+        windows: vec![window],
+        ..Routing::default()
+    }
+}
+
+fn feed(feed: u8, standing: Standing) -> Routing {
+    let state = FeedState {
+        feed: format!("feed {feed}"),
+        source: [10, 0, 0, feed].into(),
+        system: 64_501,
+        standing,
+        since: at(0),
+        updates: 0,
+        announced: 0,
+        withdrawn: 0,
+        fabricated: 0,
+    };
+    Routing {
+        feeds: vec![state],
+        ..Routing::default()
+    }
+}
+
+fn tell(evidence: &mut RoutingEvidence, secs: u64, from: usize, routing: &Routing) -> bool {
+    let (agent, observer) = agent(from);
+    evidence.on_routing(
+        at(secs),
+        &RoutingRules::default(),
+        &agent,
+        &observer,
+        routing,
+    )
+}
+
+fn told(reports: &[(u64, usize, Routing)]) -> RoutingEvidence {
+    let mut evidence = RoutingEvidence::default();
+    for (secs, from, routing) in reports {
+        tell(&mut evidence, *secs, *from, routing);
+    }
+    evidence
+}
+
+/// As region `a` sees region `b`, over their link.
+fn from_a(evidence: &RoutingEvidence) -> Outlook {
+    let a = region("a");
+    evidence.outlook(
+        &RoutingRules::default(),
+        Observers::Region(&a),
+        &region("b"),
+    )
+}
+
+#[test]
+fn one_feed_over_the_link_that_shows_no_other_route_is_enough() {
+    let outlook = from_a(&told(&[(10, 0, withdrawn(10, 1, sight(0, 1, 0)))]));
+    let words = "198.51.100.0/24 was withdrawn by 10.0.0.1 at 00:00:10 UTC (its path was 64501 64500), as a-0 hears; \
+                 no other route is left";
+    assert_eq!(outlook.withdrawn.as_deref(), Some(words));
+    assert_eq!((outlook.since, outlook.severity), (Some(at(10)), 1.0));
+}
+
+#[test]
+fn a_feed_that_shows_another_route_lowers_the_weight_and_forces_nothing() {
+    let outlook = from_a(&told(&[(10, 0, withdrawn(10, 1, sight(1, 1, 0)))]));
+    assert_eq!((outlook.withdrawn, outlook.severity), (None, 0.5));
+    assert!(
+        outlook.words[0].ends_with("one still shows a route"),
+        "{:?}",
+        outlook.words
+    );
+}
+
+#[test]
+fn another_agent_of_the_region_that_shows_a_route_is_another_way() {
+    let other = (5, 1, window(sight(1, 0, 0), 0));
+    let outlook = from_a(&told(&[other, (10, 0, withdrawn(10, 1, sight(0, 1, 0)))]));
+    assert_eq!((outlook.withdrawn, outlook.severity), (None, 0.5));
+}
+
+#[test]
+fn of_regions_that_hear_no_routers_two_feeds_elsewhere_must_agree() {
+    let one = (10, 2, withdrawn(10, 1, sight(0, 1, 0)));
+    let other = (11, 2, withdrawn(11, 2, sight(0, 2, 0)));
+    assert_eq!(from_a(&told(std::slice::from_ref(&one))).withdrawn, None);
+    assert!(from_a(&told(&[one, other])).withdrawn.is_some());
+}
+
+#[test]
+fn who_hears_routers_is_not_told_by_others_what_they_show() {
+    let own = (5, 0, window(sight(2, 0, 0), 0));
+    let one = (10, 2, withdrawn(10, 1, sight(0, 1, 0)));
+    let other = (11, 2, withdrawn(11, 2, sight(0, 2, 0)));
+    assert_eq!(from_a(&told(&[own, one, other])), Outlook::default());
+}
+
+#[test]
+fn a_stuck_route_is_a_route_and_becoming_stuck_is_no_withdrawal() {
+    let stuck = told(&[
+        (10, 0, withdrawn(10, 1, sight(1, 1, 0))),
+        (20, 0, window(sight(0, 1, 1), 0)),
+    ]);
+    assert_eq!(from_a(&stuck).withdrawn, None);
+    let stuck = told(&[(10, 0, withdrawn(10, 1, sight(0, 1, 1)))]);
+    assert_eq!(from_a(&stuck).withdrawn, None);
+}
+
+#[test]
+fn what_a_feed_withdrew_is_forgotten_with_its_trust() {
+    let down = || {
+        let (why, watched) = (String::new(), 1);
+        What::Feed(FeedChange::Down { why, watched })
+    };
+    let fabricated = 3;
+    let troubles = [
+        event(20, 1, down()),
+        event(20, 1, What::Feed(FeedChange::Up)),
+        event(20, 1, What::Feed(FeedChange::Untrusted { fabricated })),
+        feed(1, Standing::Lost),
+        feed(1, Standing::Loading),
+        feed(1, Standing::Untrusted),
+        returned(20, 1, sight(1, 0, 0)),
+        window(sight(0, 0, 0), 0),
+    ];
+    for trouble in troubles {
+        let mut evidence = told(&[(10, 0, withdrawn(10, 1, sight(0, 1, 0)))]);
+        assert!(from_a(&evidence).withdrawn.is_some());
+        assert!(tell(&mut evidence, 20, 0, &trouble), "{trouble:?}");
+        assert_eq!(from_a(&evidence), Outlook::default(), "{trouble:?}");
+    }
+}
+
+#[test]
+fn another_feeds_loss_takes_no_route_away() {
+    let mut evidence = told(&[(10, 0, withdrawn(10, 1, sight(1, 1, 0)))]);
+    let before = from_a(&evidence);
+    let down = FeedChange::Down {
+        why: String::new(),
+        watched: 1,
+    };
+    tell(&mut evidence, 20, 0, &event(20, 2, What::Feed(down)));
+    tell(&mut evidence, 21, 0, &window(sight(0, 1, 0), 0));
+    assert_eq!(from_a(&evidence), before);
+}
+
+#[test]
+fn evidence_ends_after_its_time_and_with_the_agents_start() {
+    let rules = RoutingRules::default();
+    let new = || told(&[(10, 0, withdrawn(10, 1, sight(0, 1, 0)))]);
+    let mut evidence = new();
+    let end = at(10) + rules.lasts;
+    assert_eq!(evidence.next_expiry(&rules), Some(end));
+    assert!(!evidence.expire(end - Duration::from_micros(1), &rules));
+    assert!(evidence.expire(end, &rules));
+    assert_eq!(from_a(&evidence), Outlook::default());
+    let mut evidence = new();
+    assert!(evidence.forget_agent(&agent(0).0));
+    assert_eq!(from_a(&evidence), Outlook::default());
+}
+
+#[test]
+fn what_an_agent_heard_long_ago_is_no_evidence_when_it_is_told_at_last() {
+    let late = told(&[(1_000, 0, withdrawn(10, 1, sight(0, 1, 0)))]);
+    assert_eq!(from_a(&late), Outlook::default());
+}
+
+#[test]
+fn what_a_region_hears_of_itself_says_nothing() {
+    let mut evidence = RoutingEvidence::default();
+    let (agent, rules) = ("b-0".parse().unwrap(), RoutingRules::default());
+    let routing = withdrawn(10, 1, sight(0, 1, 0));
+    evidence.on_routing(at(10), &rules, &agent, &region("b"), &routing);
+    let all = evidence.outlook(&rules, Observers::AllBut(None), &region("b"));
+    assert_eq!(all, Outlook::default());
+}
+
+#[test]
+fn instability_lowers_within_the_bound_and_is_never_a_gate() {
+    let rules = RoutingRules::default();
+    for (penalty, severity) in [(500, 0.25), (2_000, 1.0), (12_000, 1.0)] {
+        let outlook = from_a(&told(&[(10, 0, window(sight(1, 0, 0), penalty))]));
+        assert_eq!((&outlook.withdrawn, outlook.severity), (&None, severity));
+        assert_eq!(outlook.log_value(&rules), -severity * 2.0_f64.ln());
+    }
+    let exploring = Change::Exploring {
+        paths: 2,
+        path: String::new(),
+    };
+    let mut evidence = told(&[(10, 0, prefix(10, 1, exploring, sight(2, 0, 0)))]);
+    assert_eq!(from_a(&evidence).severity, 0.25);
+    let (from, to) = (Some(64_500), Some(64_666));
+    let origin = prefix(11, 1, Change::OriginChanged { from, to }, sight(2, 0, 0));
+    tell(&mut evidence, 11, 0, &origin);
+    let outlook = from_a(&evidence);
+    assert_eq!((outlook.withdrawn, outlook.severity), (None, 1.0));
+    let words = outlook.words.join("; ");
+    assert!(
+        words.contains("from AS64500 to AS64666, by 10.0.0.1"),
+        "{words}"
+    );
+}
+
+#[test]
+fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
+    let mut evidence = RoutingEvidence::default();
+    for n in 0..MAX_ACCOUNTS + 10 {
+        let mut routing = withdrawn(10, 1, sight(0, 1, 0));
+        let What::Prefix { prefix, .. } = &mut routing.events[0].what else {
+            continue;
+        };
+        let address = std::net::Ipv4Addr::from_bits((n as u32) << 8);
+        *prefix = Prefix::new(address.into(), 24).unwrap();
+        tell(&mut evidence, 10, 0, &routing);
+    }
+    assert_eq!(evidence.len(), MAX_ACCOUNTS);
+    let mut evidence = RoutingEvidence::default();
+    for n in 0..MAX_FEEDS + 10 {
+        let mut routing = withdrawn(10, 1, sight(0, 1, 0));
+        routing.events[0].feed = n.to_string();
+        tell(&mut evidence, 10, 0, &routing);
+    }
+    let feeds: usize = evidence.accounts().map(|own| own.withdrawals.len()).sum();
+    assert_eq!(feeds, MAX_FEEDS);
+}
+
+/// Anything that three agents may tell.
+fn anything() -> impl Strategy<Value = (u64, usize, Routing)> {
+    let sights = (0u32..3, 0u32..3, 0u32..2).prop_map(|(a, b, c)| sight(a, b, c));
+    let of = (0u8..4, sights, 0u32..4_000, 0u8..9);
+    (0u64..400, 0usize..3, of).prop_map(|(secs, from, (number, sight, penalty, kind))| {
+        let path = String::new();
+        let paths = penalty / 500;
+        let routing = match kind {
+            0..=3 => withdrawn(secs, number, sight),
+            4 => returned(secs, number, sight),
+            5 => prefix(secs, number, Change::Exploring { paths, path }, sight),
+            6 => window(sight, penalty),
+            _ => trouble(secs, number, kind, sight),
+        };
+        (secs, from, routing)
+    })
+}
+
+/// What befalls a feed: it says nothing of any prefix.
+fn trouble(secs: u64, number: u8, kind: u8, sight: Sight) -> Routing {
+    let (why, watched, fabricated) = (String::new(), 1, 3);
+    match kind % 8 {
+        0 => event(secs, number, What::Feed(FeedChange::Down { why, watched })),
+        1 => event(secs, number, What::Feed(FeedChange::Up)),
+        2 => event(secs, number, What::Feed(FeedChange::Loaded)),
+        3 => event(
+            secs,
+            number,
+            What::Feed(FeedChange::Untrusted { fabricated }),
+        ),
+        4 => feed(number, Standing::Lost),
+        5 => feed(number, Standing::Loading),
+        6 => feed(number, Standing::Untrusted),
+        _ => window(sight, 0),
+    }
+}
+
+fn troubles() -> impl Strategy<Value = (usize, Routing)> {
+    let sights = (0u32..3, 0u32..3, 0u32..2).prop_map(|(a, b, c)| sight(a, b, c));
+    (0usize..3, 0u8..4, 0u8..8, sights)
+        .prop_map(|(from, number, kind, sight)| (from, trouble(400, number, kind, sight)))
+}
+
+fn outlooks(evidence: &RoutingEvidence) -> Vec<Outlook> {
+    let (a, b, c) = (region("a"), region("b"), region("c"));
+    let both = BTreeSet::from([&a, &c]);
+    let from = [
+        Observers::Region(&a),
+        Observers::Region(&c),
+        Observers::Regions(&both),
+        Observers::AllBut(None),
+        Observers::AllBut(Some(&a)),
+    ];
+    let rules = RoutingRules::default();
+    from.map(|from| evidence.outlook(&rules, from, &b)).into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Where nothing was withdrawn nothing is said against anybody.
+    #[test]
+    fn feeds_that_fail_and_come_back_say_nothing(troubles in prop::collection::vec(troubles(), 0..20)) {
+        let mut evidence = RoutingEvidence::default();
+        for (from, trouble) in &troubles {
+            tell(&mut evidence, 400, *from, trouble);
+            prop_assert!(outlooks(&evidence).into_iter().all(|own| own == Outlook::default()));
+        }
+    }
+
+    /// Whatever is known, trouble of feeds makes no region look worse.
+    #[test]
+    fn trouble_of_feeds_is_never_held_against_a_region(
+        mut told in prop::collection::vec(anything(), 0..20), troubles in prop::collection::vec(troubles(), 1..6)
+    ) {
+        told.sort_by_key(|(secs, ..)| *secs);
+        let mut evidence = self::told(&told);
+        for (from, trouble) in &troubles {
+            let before = outlooks(&evidence);
+            tell(&mut evidence, 400, *from, trouble);
+            for (before, after) in before.iter().zip(outlooks(&evidence)) {
+                prop_assert!(after.severity <= before.severity, "{before:?} became {after:?}");
+                prop_assert!(after.withdrawn.is_none() || before.withdrawn.is_some(), "{before:?} became {after:?}");
+            }
+        }
+    }
+
+    /// What routers tell divides a weight by the bound at most, and never multiplies it.
+    #[test]
+    fn no_weight_is_raised_and_none_falls_below_the_bound(
+        told in prop::collection::vec(anything(), 0..20), max_factor in 0.5f64..10.0
+    ) {
+        let rules = RoutingRules { max_factor, ..RoutingRules::default() };
+        for outlook in outlooks(&self::told(&told)) {
+            let factor = outlook.log_value(&rules).exp();
+            prop_assert!(factor <= 1.0 && factor >= 1.0 / max_factor.max(1.0) - 1e-12, "{factor}");
+        }
+    }
+}
