@@ -66,7 +66,7 @@ struct Account {
     observer: RegionId,
     /// Who withdrew their last route, by the feed's name.
     withdrawals: BTreeMap<String, Withdrawal>,
-    /// How many feeds showed another route then, stuck ones included.
+    /// How many feeds showed another route then, or have since, stuck ones included.
     others: u32,
     signs: BTreeMap<Sign, Noted>,
 }
@@ -204,7 +204,8 @@ impl RoutingEvidence {
                 sight,
             } => (prefix, region, change, sight),
         };
-        let sees = match (change, sight.visible.saturating_add(sight.stuck)) {
+        let shown = sight.visible.saturating_add(sight.stuck);
+        let sees = match (change, shown) {
             (Change::Withdrawn { .. }, 0) => Sees::Withdrawal,
             _ => Sees::Route,
         };
@@ -222,7 +223,10 @@ impl RoutingEvidence {
                 return self.withdraw(place, observer, sight, &event.feed, withdrawal);
             }
             Change::Returned { .. } => {
-                self.change(place, |own| drop(own.withdrawals.remove(&event.feed)));
+                self.change(place, |own| {
+                    own.withdrawals.remove(&event.feed);
+                    own.others = own.others.max(shown);
+                });
                 return;
             }
             _ if !is_news => return,
@@ -264,15 +268,19 @@ impl RoutingEvidence {
         window: &PrefixWindow,
     ) {
         let sight = &window.sight;
-        let sees = match sight.visible.saturating_add(sight.stuck) {
+        let shown = sight.visible.saturating_add(sight.stuck);
+        let sees = match shown {
             0 => Sees::Nothing,
             _ => Sees::Route,
         };
         self.see(now, &window.prefix, agent, observer, sees);
         let place = (&window.region, &window.prefix, agent);
-        if sight.gone == 0 {
-            self.change(place, |own| own.withdrawals.clear());
-        }
+        self.change(place, |own| {
+            own.others = own.others.max(shown);
+            if sight.gone == 0 {
+                own.withdrawals.clear();
+            }
+        });
         let penalty = window.penalty_fast;
         let signs = [
             (

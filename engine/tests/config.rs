@@ -134,6 +134,14 @@ fn every_wrong_value_is_named_with_its_place_and_what_to_write() {
             "16:14: agent oregon-2 does not exist; agents are oregon-1, virginia-1",
         ),
         (
+            "[policy.routing]\nmax_factor = 0.5",
+            "15:14: 0.5 is out of range; write 1 to 1000000",
+        ),
+        (
+            "[[event]]\nat = \"1s\"\nrouting = { feeds = [\"r\"], change = \"lost\" }",
+            "feed r is not defined; add a [[feed]]",
+        ),
+        (
             "[[event]]\nat = \"1s\"\nsignal = { source = \"s\", region = \"oregon\", metric = \"health\", value = 1.0, ttl = \"1s\" }",
             "signal source s is not defined; add a [[signal_source]]",
         ),

@@ -158,6 +158,24 @@ fn a_feed_that_shows_another_route_lowers_the_weight_and_forces_nothing() {
 }
 
 #[test]
+fn a_route_that_comes_back_is_a_way_although_another_stays_withdrawn() {
+    let both = || {
+        told(&[
+            (10, 0, withdrawn(10, 1, sight(1, 1, 0))),
+            (11, 0, withdrawn(11, 2, sight(0, 2, 0))),
+        ])
+    };
+    for back in [returned(12, 1, sight(1, 1, 0)), window(sight(1, 1, 0), 0)] {
+        let mut evidence = both();
+        assert!(from_a(&evidence).withdrawn.is_some());
+        tell(&mut evidence, 12, 0, &back);
+        let outlook = from_a(&evidence);
+        assert_eq!(outlook.withdrawn, None, "{back:?}");
+        assert!(outlook.severity < 1.0, "{outlook:?}");
+    }
+}
+
+#[test]
 fn another_agent_of_the_region_that_shows_a_route_is_another_way() {
     let other = (5, 1, window(sight(1, 0, 0), 0));
     let outlook = from_a(&told(&[other, (10, 0, withdrawn(10, 1, sight(0, 1, 0)))]));
