@@ -375,6 +375,19 @@ fn routing() -> Routing {
     }
 }
 
+/// These never change either.
+#[test]
+fn golden_bytes_of_routing() {
+    let findings = findings(vec![Finding::Routing(Box::new(routing()))]);
+    let payload = include_bytes!("golden/routing.msgpack");
+    let frame = frame(&findings);
+    assert_eq!(
+        frame[HEADER_BYTES..].escape_ascii().to_string(),
+        payload.escape_ascii().to_string()
+    );
+    assert_eq!(decode(payload).unwrap(), findings);
+}
+
 #[test]
 fn a_report_of_routing_is_read_as_it_was_written_and_checked() {
     let report = |routing: Routing| findings(vec![Finding::Routing(Box::new(routing))]);
