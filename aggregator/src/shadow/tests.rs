@@ -107,7 +107,7 @@ fn a_shadow_policy_is_read_with_the_config_and_refused_with_its_place() {
     );
     assert!(error(&text).contains("cannot be read"));
     std::fs::write(&file, "[policy]\nevaluate = 1").unwrap();
-    assert!(error(&text).ends_with("shadow.toml:2:1: unknown field `evaluate`, expected one of `evaluate_every`, `evidence`, `doubt`, `weights`, `steadiness`, `capacity`"), "{}", error(&text));
+    assert!(error(&text).ends_with("shadow.toml:2:1: unknown field `evaluate`, expected one of `evaluate_every`, `evidence`, `doubt`, `weights`, `steadiness`, `capacity`, `routing`"), "{}", error(&text));
     std::fs::write(&file, region.replace("iad", "fra")).unwrap();
     let refused = error(&text);
     assert!(
