@@ -167,6 +167,16 @@ impl World {
     }
 
     fn die(&mut self) {
+        // What was in memory only may be gone; what may have been written is there.
+        for message in self.life.spool.waiting.values() {
+            if message.location.is_none() {
+                let mut at = message.start;
+                while at < message.end {
+                    self.killed.insert(at);
+                    at = at + SECOND;
+                }
+            }
+        }
         self.dropped += self.life.spool.counts().dropped;
         self.boot_epoch += 1;
         self.stalled = false;
@@ -188,16 +198,6 @@ impl World {
             // Nobody hears of what comes of it.
             self.life.log.carry_out(command);
         }
-        // What was in memory only may be gone; what may have been written is there.
-        for message in self.life.spool.waiting.values() {
-            if message.location.is_none() {
-                let mut at = message.start;
-                while at < message.end {
-                    self.killed.insert(at);
-                    at = at + SECOND;
-                }
-            }
-        }
         self.die();
     }
 
@@ -206,15 +206,6 @@ impl World {
         self.life.spool.flush();
         self.life.now += 6 * SECOND;
         self.life.settle_disk();
-        for message in self.life.spool.waiting.values() {
-            if message.location.is_none() {
-                let mut at = message.start;
-                while at < message.end {
-                    self.killed.insert(at);
-                    at = at + SECOND;
-                }
-            }
-        }
         self.die();
     }
 
