@@ -3,20 +3,17 @@
 
 use std::{path::Path, process::Command};
 
+mod support;
+
+use support::{LAB, can_run};
+
 #[test]
 fn agents_and_a_witness_in_the_network_agree_on_every_path() {
-    let root = std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
-    if !root {
-        assert!(
-            std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),
-            "the lab needs root"
-        );
-        eprintln!("SKIPPED: agents beside a witness: needs root");
+    if !can_run("agents_and_a_witness_in_the_network_agree_on_every_path") {
         return;
     }
     let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("worlds/accuracy.toml");
-    let output = Command::new(env!("CARGO_BIN_EXE_leeward-lab"))
+    let output = Command::new(LAB)
         .args(["accuracy", "--for", "12"])
         .arg(world)
         .output()

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-const LAB: &str = env!("CARGO_BIN_EXE_leeward-lab");
+mod support;
+
+use support::{LAB, can_run};
 
 /// What the link of `worlds/questions.toml` carries, bits per second.
 const RATE_BPS: f64 = 20e6;
@@ -84,14 +86,7 @@ impl Drop for Lab {
 
 #[test]
 fn traces_bandwidth_and_flows_are_asked_for_and_come_back() {
-    let root = std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
-    if !root {
-        assert!(
-            std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),
-            "the lab needs root"
-        );
-        eprintln!("SKIPPED: questions to agents in the lab: needs root");
+    if !can_run("traces_bandwidth_and_flows_are_asked_for_and_come_back") {
         return;
     }
     let lab = Lab::start();

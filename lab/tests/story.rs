@@ -19,34 +19,14 @@ use leeward_engine::{
     simulate,
 };
 
-const LAB: &str = env!("CARGO_BIN_EXE_leeward-lab");
+mod support;
+
+use support::{LAB, can_run};
 
 fn scenario_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../scenarios")
         .join(name)
-}
-
-/// Whether the lab can run here. Says aloud why not; where `LEEWARD_LAB_REQUIRED` is set that is a failure.
-fn can_run(test: &str) -> bool {
-    let root = fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
-    let beside = Path::new(LAB).parent().unwrap();
-    let missing = ["leeward", "leeward-agent", "leeward-aggregator"]
-        .into_iter()
-        .find(|name| !beside.join(name).is_file());
-    let reason = match missing {
-        _ if !root => "needs root".to_owned(),
-        _ if !Path::new("/dev/net/tun").exists() => "needs /dev/net/tun".to_owned(),
-        Some(name) => format!("needs {name}; build it with cargo build --bins"),
-        None => return true,
-    };
-    assert!(
-        std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),
-        "{test} cannot run: {reason}"
-    );
-    eprintln!("SKIPPED: {test}: {reason}");
-    false
 }
 
 /// How many labs of one test run at once: the hosts of one keep two cores busy, and a world that is late is another world.

@@ -1,0 +1,28 @@
+//! Whether the lab can run here.
+
+use std::{fs, path::Path};
+
+/// The lab's binary.
+pub const LAB: &str = env!("CARGO_BIN_EXE_leeward-lab");
+
+/// Whether the lab can run here. Says aloud why not; where `LEEWARD_LAB_REQUIRED` is set that is a failure.
+pub fn can_run(test: &str) -> bool {
+    let root = fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
+    let beside = Path::new(LAB).parent().expect("a directory");
+    let missing = ["leeward", "leeward-agent", "leeward-aggregator"]
+        .into_iter()
+        .find(|name| !beside.join(name).is_file());
+    let reason = match missing {
+        _ if !root => "needs root".to_owned(),
+        _ if !Path::new("/dev/net/tun").exists() => "needs /dev/net/tun".to_owned(),
+        Some(name) => format!("needs {name}; build it with cargo build --bins"),
+        None => return true,
+    };
+    assert!(
+        std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),
+        "{test} cannot run: {reason}"
+    );
+    eprintln!("SKIPPED: {test}: {reason}");
+    false
+}
