@@ -27,6 +27,10 @@ const SPAN_NS: u64 = 200_000_000;
 /// Waiting in queues for less than this is no reason to slow down, for more than the other one is (RFC 9097 table 1).
 const WAIT_LOW_NS: u64 = 30_000_000;
 const WAIT_HIGH_NS: u64 = 90_000_000;
+/// Up to this share of lost packets is what a bad link loses at any rate, and no reason to slow down: a rate that fell with
+/// each of those losses would end far below what the link carries. Ten packets of 50 ms, the limit of RFC 9097 table 1, are
+/// the same share at 20 Mbit/s; at higher rates it would forbid any loss at all.
+const LOST_MAX: f64 = 0.1;
 
 /// What a reply told.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,7 +116,7 @@ impl Load {
     }
 
     fn adapt(&mut self, lost: f64, waited_ns: u64, came_bps: f64) {
-        let is_full = lost > 0.01 || waited_ns > WAIT_HIGH_NS;
+        let is_full = lost > LOST_MAX || waited_ns > WAIT_HIGH_NS;
         let factor = match (is_full, self.was_full) {
             (true, _) => (0.95 * came_bps / self.bps).clamp(0.5, 0.95),
             (false, _) if waited_ns > WAIT_LOW_NS => 1.0,
@@ -177,6 +181,11 @@ mod tests {
 
     /// Two seconds through a queue of 100 ms before a link of `bps`, `away_ns` away; a reply for every 16th packet or so.
     fn play(bps: f64, most_bps: u64, away_ns: u64) -> (Load, u64) {
+        play_losing(bps, most_bps, away_ns, 0.0)
+    }
+
+    /// The same, where so many of the packets are lost whatever the rate, evenly spread.
+    fn play_losing(bps: f64, most_bps: u64, away_ns: u64, loss: f64) -> (Load, u64) {
         let mut load = Load::new(most_bps);
         let (mut now, mut free, mut count, mut request) = (0u64, 0u64, 0u32, 0u32);
         let mut replies: std::collections::VecDeque<(u64, Told)> = Default::default();
@@ -186,7 +195,8 @@ mod tests {
                 let (at, told) = replies.pop_front().unwrap();
                 load.on_told(at, told);
             }
-            if free.saturating_sub(now) < 100_000_000 {
+            let is_lost = (f64::from(request) * loss).fract() + loss >= 1.0;
+            if !is_lost && free.saturating_sub(now) < 100_000_000 {
                 free = free.max(now) + packet_ns;
                 // Now and then, not in step with what the queue drops.
                 if request.wrapping_mul(2_654_435_761) >> 28 == 0 {
@@ -217,6 +227,19 @@ mod tests {
                 "{bps}: {goodput:?}"
             );
             assert_eq!(goodput.doubt, None, "{bps}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_loses_at_any_rate_still_shows_what_it_carries() {
+        for (bps, loss) in [(5e6, 0.03), (20e6, 0.03), (20e6, 0.08), (400e6, 0.03)] {
+            let (load, bytes) = play_losing(bps, 1_000_000_000, 5_000_000, loss);
+            let goodput = load.goodput(bytes).unwrap();
+            assert!(
+                (goodput.bps as f64 / bps - 1.0).abs() < 0.1,
+                "{bps}, loses {loss}: {goodput:?}"
+            );
+            assert_eq!(goodput.doubt, None, "{bps}, loses {loss}");
         }
     }
 
