@@ -7,8 +7,10 @@
 //! - [`reflecting`]: the UDP sockets of the STAMP reflector.
 //! - [`tracing`]: the sockets of traces.
 //! - [`clock`]: monotonic and wall clock read side by side, so that a step of the wall clock is noticed.
+//! - [`card`]: which network cards stamp packets themselves.
 //! - [`wake`]: sleeping until a packet, a moment or a call from another thread.
 
+pub mod card;
 pub mod clock;
 pub mod connecting;
 pub mod filter;

@@ -105,7 +105,7 @@ pub fn run(file: &Path, config: Config, credentials: Credentials) -> anyhow::Res
     for missing in sockets.missing() {
         warn!(%missing, "some probes are not possible");
     }
-    info!(modes = %Modes::of(&sockets), "sockets open");
+    info!(modes = %Modes::of(&sockets), cards = ?sockets.cards(), "sockets open");
     if !sockets.is_privileged(Family::V4) {
         warn!(
             "without CAP_NET_RAW nobody tells of ICMP errors, and SYN probes have no flows; systemd grants it by AmbientCapabilities=CAP_NET_RAW"

@@ -55,7 +55,7 @@ use crate::{
 };
 use answered::Answered;
 use directions::{Directions, Told, Unheard};
-use place::{NO_STAMP, Probe, State};
+use place::{Eras, NO_STAMP, Probe, State};
 
 pub use place::{Arrival, Departure};
 
@@ -81,8 +81,9 @@ struct Line {
     deadline: Deadline,
     listener: Listener,
     rotation: Rotation,
-    /// Of paths with a reflector, one for each flow: to the reflector they are sessions of their own.
-    directions: Box<[Directions]>,
+    /// Of paths with a reflector, one for each flow: to the reflector they are sessions of their own. Boxed twice, as most
+    /// paths have none.
+    directions: Option<Box<Box<[Directions]>>>,
 }
 
 /// What leaves, and whereto.
@@ -133,6 +134,9 @@ pub struct Tracker {
     lines: Vec<Line>,
     /// `depth` places for each line.
     probes: Vec<Probe>,
+    eras: Eras,
+    /// When a card stamped each of them as it left, nanoseconds of the card's clock, or 0; empty until a card does.
+    by_card: Vec<u64>,
     /// Slot to row; [`NO_ROW`] where a slot is free.
     rows: Vec<u32>,
     /// Rows by kind, address and port.
@@ -158,6 +162,8 @@ impl Tracker {
             depth: 1,
             lines: Vec::new(),
             probes: Vec::new(),
+            eras: Eras::default(),
+            by_card: Vec::new(),
             rows: Vec::new(),
             by_address: Vec::new(),
             overflowed_ns: Default::default(),
@@ -214,7 +220,7 @@ impl Tracker {
             let mut ring =
                 self.probes[from * self.depth as usize..][..self.depth as usize].to_vec();
             ring.retain(|probe| probe.state != State::Empty);
-            ring.sort_unstable_by_key(|probe| probe.mono_ns);
+            ring.sort_unstable_by_key(|probe| self.eras.mono_ns(probe));
             for probe in ring {
                 let place = &mut probes[place(depth, row, probe.sequence)];
                 if place.is_under_way() {
@@ -245,6 +251,8 @@ impl Tracker {
         self.by_address
             .sort_by_key(|&row| lines[row as usize].found_by());
         (self.depth, self.lines, self.probes) = (depth, lines, probes);
+        // For probes under way the kernel's stamps will do.
+        self.by_card = Vec::new();
     }
 
     /// Counts so far.
@@ -274,7 +282,7 @@ impl Tracker {
         } else {
             0
         };
-        let directions: usize = line.directions.iter().map(Directions::bytes).sum();
+        let directions: usize = line.directions().iter().map(Directions::bytes).sum();
         size_of::<Line>()
             + rows
             + size_of::<Report>()
@@ -315,11 +323,17 @@ impl Tracker {
         if sequence == 0 {
             line.listener = Listener::new(now.mono_ns / 1_000);
         }
-        let probe = &mut self.probes[place(self.depth, row, sequence)];
+        let place = place(self.depth, row, sequence);
+        self.eras.note(now);
+        let probe = &mut self.probes[place];
+        if let Some(card_ns) = self.by_card.get_mut(place) {
+            *card_ns = 0;
+        }
         if probe.is_under_way() {
             // The ring is deep enough for every probe within the expiry. What is displaced before is our own doing.
-            let class = if now.mono_ns.saturating_sub(probe.mono_ns) >= self.expiry_ns {
-                unanswered(&self.overflowed_ns, line, probe)
+            let left_ns = self.eras.mono_ns(probe);
+            let class = if now.mono_ns.saturating_sub(left_ns) >= self.expiry_ns {
+                unanswered(&self.overflowed_ns, line, left_ns)
             } else {
                 Class::LocalDrop
             };
@@ -331,7 +345,6 @@ impl Tracker {
         }
         let deadline = line.deadline.after(Duration::from_nanos(self.expiry_ns));
         *probe = Probe {
-            mono_ns: now.mono_ns,
             wall_ns: now.wall_ns,
             sequence,
             stamp_after_ns: NO_STAMP,
@@ -414,6 +427,15 @@ impl Tracker {
         Ok(())
     }
 
+    /// A card says when a probe left, by its own clock. What is not under way it does not change.
+    pub fn stamp_by_card(&mut self, slot: u32, sequence: u32, card_ns: u64) {
+        let Some(row) = self.row_of(slot) else { return };
+        if self.probe(row, sequence).is_some() {
+            self.by_card.resize(self.probes.len(), 0);
+            self.by_card[place(self.depth, row, sequence)] = card_ns;
+        }
+    }
+
     /// An ICMP message came.
     pub fn on_icmp(&mut self, from: IpAddr, answer: &icmp::Answer, arrival: Arrival) {
         match answer {
@@ -467,6 +489,7 @@ impl Tracker {
         let arrival = Arrival {
             mono_ns: now_ns,
             stamp_ns: rtt_ns.map(|rtt_ns| probe.wall_ns.saturating_add(rtt_ns)),
+            card_ns: None,
             clock_era: probe.clock_era,
         };
         if let Err(stray) = self.answered(row, sequence, answered, arrival) {
@@ -559,10 +582,11 @@ impl Tracker {
         let ring = &mut self.probes[row as usize * depth..][..depth];
         let (newest, oldest) = ring.split_at_mut(line.sequence as usize % depth);
         for probe in oldest.iter_mut().chain(newest) {
-            let age_ns = now_ns.saturating_sub(probe.mono_ns);
+            let left_ns = self.eras.mono_ns(probe);
+            let age_ns = now_ns.saturating_sub(left_ns);
             let deadline_ns = u64::from(probe.deadline_us) * 1_000;
             if probe.state == State::Open && age_ns < deadline_ns {
-                next_ns = next_ns.min(probe.mono_ns + deadline_ns);
+                next_ns = next_ns.min(left_ns + deadline_ns);
             } else if probe.state == State::Open {
                 probe.state = State::Overdue;
                 self.tally.overdue(row);
@@ -570,7 +594,7 @@ impl Tracker {
             }
             if probe.state == State::Overdue && age_ns >= self.expiry_ns {
                 probe.state = State::Empty;
-                let class = unanswered(&self.overflowed_ns, line, probe);
+                let class = unanswered(&self.overflowed_ns, line, left_ns);
                 let ended = (row, probe.sequence);
                 end(&mut self.counters, &mut self.tally, line, ended, class);
             }
@@ -609,7 +633,8 @@ impl Tracker {
         let number = self.tally.number();
         let place = place(self.depth, row, sequence);
         let (probe, line) = (&mut self.probes[place], &mut self.lines[row as usize]);
-        let age_ns = arrival.mono_ns.saturating_sub(probe.mono_ns);
+        let left_ns = self.eras.mono_ns(probe);
+        let age_ns = arrival.mono_ns.saturating_sub(left_ns);
         match probe.state {
             State::Empty => return Err(Stray::Expired),
             State::Done => return Err(Stray::Repeated),
@@ -646,7 +671,8 @@ impl Tracker {
             );
             return Ok(());
         }
-        let measured = probe.rtt(arrival);
+        let by_card = self.by_card.get(place).copied().filter(|&ns| ns > 0);
+        let measured = probe.rtt(arrival, left_ns, by_card);
         let (rtt_ns, told) = match answered {
             Answered::Reflected(reflected) => reflected.told(probe, arrival, measured),
             _ => (measured.map(|(rtt_ns, _)| rtt_ns), None),
@@ -677,7 +703,7 @@ impl Tracker {
         };
         let rtt_us = u32::try_from((rtt_ns + 500) / 1_000).unwrap_or(u32::MAX);
         line.deadline.on_rtt(rtt_us.max(1));
-        line.listener.on_answer((probe.mono_ns + rtt_ns) / 1_000);
+        line.listener.on_answer((left_ns + rtt_ns) / 1_000);
         let late = rtt_ns > u64::from(probe.deadline_us) * 1_000;
         if late && probe.state == State::Open {
             self.tally.overdue(row);
@@ -714,7 +740,7 @@ impl Tracker {
 
     fn probe(&self, row: u32, sequence: u32) -> Option<&Probe> {
         let probe = self.probes.get(place(self.depth, row, sequence))?;
-        (probe.sequence == sequence && probe.mono_ns != 0).then_some(probe)
+        (probe.sequence == sequence && probe.wall_ns != 0).then_some(probe)
     }
 
     fn probe_mut(&mut self, row: u32, sequence: u32) -> Option<&mut Probe> {
@@ -744,36 +770,41 @@ impl Line {
             deadline: Deadline::default(),
             listener: Listener::default(),
             rotation,
-            directions: (0..sessions).map(|_| directions()).collect(),
+            directions: (sessions > 0)
+                .then(|| Box::new((0..sessions).map(|_| directions()).collect())),
         }
     }
 
     fn resized(&self, depth: u32) -> Self {
         let depth = self.rotation.depth(depth);
-        let resized = self.directions.iter().map(|own| own.resized(depth));
+        let resize = |own: &Directions| own.resized(depth);
+        let directions = self.directions.as_ref();
+        let directions = directions.map(|all| Box::new(all.iter().map(resize).collect()));
         Self {
-            directions: resized.collect(),
+            directions,
             ..self.clone()
         }
     }
 
+    fn directions(&self) -> &[Directions] {
+        self.directions.as_ref().map_or(&[], |all| all)
+    }
+
     /// What is known of the directions of a probe's flow, and the probe's number within it; of paths with a reflector.
     fn session(&mut self, sequence: u32) -> Option<(&mut Directions, u32)> {
-        if self.directions.is_empty() {
-            return None;
-        }
+        let directions = self.directions.as_mut()?;
         let Turn { flow, nth } = self.rotation.turn(sequence);
-        self.directions
+        directions
             .get_mut(usize::from(flow))
             .map(|directions| (directions, nth))
     }
 
     fn standing(&self, now_us: u64) -> Standing {
-        let pending = || self.directions.iter().map(Directions::pending).sum();
+        let pending = || self.directions().iter().map(Directions::pending).sum();
         Standing {
             open: self.open,
             silence: self.listener.silence(now_us),
-            lost_pending: (!self.directions.is_empty()).then(pending),
+            lost_pending: self.directions.is_some().then(pending),
         }
     }
 
@@ -826,10 +857,10 @@ fn end(
     counters.classes[class as usize] += 1;
 }
 
-/// The class of a probe that was not answered before its expiry: lost, unless this host may have dropped the answer.
-fn unanswered(overflowed_ns: &OverflowedNs, line: &Line, probe: &Probe) -> Class {
+/// The class of a probe that left then and was not answered before its expiry: lost, unless this host may have dropped the answer.
+fn unanswered(overflowed_ns: &OverflowedNs, line: &Line, left_ns: u64) -> Class {
     let overflowed = overflowed_ns[line.kind as usize][Family::of(&line.address) as usize];
-    if overflowed.is_some_and(|at| at >= probe.mono_ns) {
+    if overflowed.is_some_and(|at| at >= left_ns) {
         Class::LocalDrop
     } else {
         Class::Lost

@@ -82,6 +82,8 @@ pub struct Received<'a> {
     pub ttl: Option<u8>,
     /// When it came off the device, nanoseconds of the wall clock; `None` if the kernel did not say.
     pub stamp_ns: Option<u64>,
+    /// When it came over the wire, nanoseconds of the card's own clock; `None` if no card said so.
+    pub card_ns: Option<u64>,
 }
 
 /// The kernel's word on a packet that we sent.
@@ -93,6 +95,15 @@ pub struct Sent {
     pub stamp_ns: u64,
 }
 
+/// A card's word on a packet that we sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SentByCard {
+    /// As in [`Sent`].
+    pub id: u32,
+    /// When it went over the wire, nanoseconds of the card's own clock.
+    pub card_ns: u64,
+}
+
 #[derive(Clone, Copy)]
 struct Meta {
     length: usize,
@@ -100,6 +111,7 @@ struct Meta {
     to: Option<IpAddr>,
     ttl: Option<u8>,
     stamp_ns: Option<u64>,
+    card_ns: Option<u64>,
     sent_id: Option<u32>,
 }
 
@@ -211,6 +223,7 @@ impl Inbox {
                     to: meta.to,
                     ttl: meta.ttl,
                     stamp_ns: meta.stamp_ns,
+                    card_ns: meta.card_ns,
                 })
             })
     }
@@ -221,6 +234,16 @@ impl Inbox {
             Some(Sent {
                 id: meta.sent_id?,
                 stamp_ns: meta.stamp_ns?,
+            })
+        })
+    }
+
+    /// The transmit stamps of cards among them.
+    pub fn sent_by_card(&self) -> impl Iterator<Item = SentByCard> {
+        self.metas.iter().filter_map(|meta| {
+            Some(SentByCard {
+                id: meta.sent_id?,
+                card_ns: meta.card_ns?,
             })
         })
     }
@@ -238,17 +261,16 @@ impl Inbox {
             to: None,
             ttl: None,
             stamp_ns: None,
+            card_ns: None,
             sent_id: None,
         };
         let mut next = first_control(&header.msg_hdr);
         while let Some(control) = next {
             match (control.level, control.kind) {
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => {
-                    // Software stamp, an unused one, and the card's own; only the first is asked for.
-                    let stamp = control
-                        .read::<libc::timespec>()
-                        .map(|time| timespec_ns(&time));
-                    meta.stamp_ns = stamp.filter(|&ns| ns > 0);
+                    (meta.stamp_ns, meta.card_ns) = control
+                        .read::<Stamps>()
+                        .map_or((None, None), |stamps| stamps.software_and_card());
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                     self.overflow = control.read::<u32>().or(self.overflow);
@@ -359,9 +381,23 @@ impl ControlMessage {
     }
 }
 
+/// `struct scm_timestamping`: the kernel's stamp, one that is no longer used, and the card's. Those that there are not are 0.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Stamps([libc::timespec; 3]);
+
+impl Stamps {
+    fn software_and_card(&self) -> (Option<u64>, Option<u64>) {
+        let [software, _, card] = self
+            .0
+            .map(|time| Some(timespec_ns(&time)).filter(|&ns| ns > 0));
+        (software, card)
+    }
+}
+
 /// Types of which any bytes are a valid value.
 trait PlainOldData: Copy {}
-impl PlainOldData for libc::timespec {}
+impl PlainOldData for Stamps {}
 impl PlainOldData for u32 {}
 impl PlainOldData for libc::sock_extended_err {}
 impl PlainOldData for libc::in_pktinfo {}
@@ -439,5 +475,33 @@ fn address_of(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<
             Some(SocketAddrV6::new(address, port, 0, name.sin6_scope_id).into())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_message_tells_the_kernels_stamp_from_the_cards() {
+        let time = |tv_sec, tv_nsec| libc::timespec { tv_sec, tv_nsec };
+        let none = time(0, 0);
+        for (times, stamps) in [
+            ([time(2, 7), none, none], (Some(2_000_000_007), None)),
+            ([none, none, time(1, 9)], (None, Some(1_000_000_009))),
+            (
+                [time(2, 7), time(5, 5), time(1, 9)],
+                (Some(2_000_000_007), Some(1_000_000_009)),
+            ),
+            ([none; 3], (None, None)),
+        ] {
+            // SAFETY: all-zero is a valid msghdr and a valid mmsghdr: null pointers with zero lengths.
+            let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+            let mut control = Control([0; CONTROL_BYTES]);
+            let kind = (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING);
+            control.put(&mut header.msg_hdr, kind, Stamps(times));
+            let meta = Inbox::default().read_meta(0, &header);
+            assert_eq!((meta.stamp_ns, meta.card_ns), stamps);
+        }
     }
 }

@@ -22,7 +22,7 @@ use std::{
 use leeward_common::report::ProbeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{connecting::Connector, filter, tracing::TraceSockets};
+use super::{card, connecting::Connector, filter, tracing::TraceSockets};
 use crate::{
     flow,
     probe::icmp::{v4, v6},
@@ -108,6 +108,8 @@ pub struct Channel {
     pub mode: Mode,
     /// Whether the kernel takes a flow label with each packet.
     pub takes_labels: bool,
+    /// Whether stamps of cards are asked for beside the kernel's.
+    pub by_card: bool,
     /// The receive buffer that the kernel granted, bytes.
     pub receive_buffer_bytes: usize,
 }
@@ -122,6 +124,7 @@ impl AsRawFd for Channel {
 #[derive(Debug, Default)]
 pub struct Sockets {
     channels: Vec<Channel>,
+    cards: Vec<String>,
     connectors: Vec<Connector>,
     missing: Vec<Missing>,
     tracing: TraceSockets,
@@ -150,9 +153,28 @@ impl Sockets {
         if sockets.channels.is_empty() && sockets.connectors.is_empty() {
             return Err(OpenError(sockets.missing));
         }
+        sockets.ask_cards();
         let stamp_ports = [Family::V4, Family::V6].map(|family| sockets.stamp_ports(family));
         sockets.tracing = TraceSockets::open(config, stamp_ports);
         Ok(sockets)
+    }
+
+    /// Asks for the stamps of cards, where this host has such that give them.
+    fn ask_cards(&mut self) {
+        self.cards = card::stamping();
+        if self.cards.is_empty() {
+            return;
+        }
+        for channel in &mut self.channels {
+            let asked = enable_stamps(channel.socket.as_raw_fd(), By::KernelAndCard);
+            channel.by_card = asked.is_ok();
+        }
+    }
+
+    /// The network cards whose own stamps are used, by name.
+    #[must_use]
+    pub fn cards(&self) -> &[String] {
+        &self.cards
     }
 
     /// The best mode that the kernel allows.
@@ -277,6 +299,7 @@ impl Channel {
             kind,
             family,
             mode,
+            by_card: false,
             receive_buffer_bytes,
         })
     }
@@ -339,6 +362,7 @@ impl Channel {
             kind,
             family,
             mode: Mode::Raw,
+            by_card: false,
             receive_buffer_bytes,
         })
     }
@@ -358,7 +382,12 @@ impl Channel {
     ///
     /// Returns the kernel's refusal.
     pub fn restart_stamps(&self) -> io::Result<()> {
-        restart_stamps(&self.socket)
+        let by = if self.by_card {
+            By::KernelAndCard
+        } else {
+            By::Kernel
+        };
+        restart(&self.socket, by)
     }
 }
 
@@ -370,8 +399,12 @@ pub(super) fn takes_labels(socket: &Socket, family: Family) -> bool {
 }
 
 pub(super) fn restart_stamps(socket: &Socket) -> io::Result<()> {
+    restart(socket, By::Kernel)
+}
+
+fn restart(socket: &Socket, by: By) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &0u32)?;
-    enable_stamps(socket.as_raw_fd())
+    enable_stamps(socket.as_raw_fd(), by)
 }
 
 /// A raw socket for packets of a kind that nothing passes into yet.
@@ -408,7 +441,7 @@ pub(super) const fn any(family: Family) -> IpAddr {
 pub(super) fn prepare(socket: &Socket) -> io::Result<usize> {
     let receive_buffer_bytes = grow_receive_buffer(socket)?;
     set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &1i32)?;
-    enable_stamps(socket.as_raw_fd())?;
+    enable_stamps(socket.as_raw_fd(), By::Kernel)?;
     Ok(receive_buffer_bytes)
 }
 
@@ -416,9 +449,27 @@ pub(super) fn prepare(socket: &Socket) -> io::Result<usize> {
 const ICMP_FILTER: libc::c_int = 1;
 const ICMP6_FILTER: libc::c_int = 1;
 
-/// Software stamps in both directions, counted per socket, without a copy of the packet.
-fn enable_stamps(fd: RawFd) -> io::Result<()> {
-    let flags: u32 = libc::SOF_TIMESTAMPING_RX_SOFTWARE
+/// Who stamps packets.
+#[derive(Clone, Copy)]
+enum By {
+    Kernel,
+    /// Of a packet that leaves each sends a message of its own.
+    KernelAndCard,
+}
+
+/// Stamps in both directions, counted per socket, without a copy of the packet.
+fn enable_stamps(fd: RawFd, by: By) -> io::Result<()> {
+    let card = match by {
+        By::Kernel => 0,
+        By::KernelAndCard => {
+            libc::SOF_TIMESTAMPING_RX_HARDWARE
+                | libc::SOF_TIMESTAMPING_TX_HARDWARE
+                | libc::SOF_TIMESTAMPING_RAW_HARDWARE
+                | libc::SOF_TIMESTAMPING_OPT_TX_SWHW
+        }
+    };
+    let flags: u32 = card
+        | libc::SOF_TIMESTAMPING_RX_SOFTWARE
         | libc::SOF_TIMESTAMPING_TX_SOFTWARE
         | libc::SOF_TIMESTAMPING_SOFTWARE
         | libc::SOF_TIMESTAMPING_OPT_ID

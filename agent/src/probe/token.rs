@@ -103,7 +103,7 @@ impl TokenKey {
     #[must_use]
     pub fn rotation(&self, slot: u32, flows: u8) -> Rotation {
         let seed = [b"rota".as_slice(), &slot.to_le_bytes()].concat();
-        Rotation::new(self.hash(&seed), flows)
+        Rotation::new(self.hash(&seed) as u32, flows)
     }
 
     /// The STAMP session id of a path: unlike for every path of a process, never 0, and not to be guessed.

@@ -14,11 +14,13 @@ pub enum StampSource {
     KernelRx,
     /// Both from user space: what is left when the kernel gives no stamps.
     User,
+    /// Both from the clock of the network card, as the packets passed the wire.
+    Card,
 }
 
 impl StampSource {
     /// Every source, in the order of [`Counters::stamps`].
-    pub const ALL: [Self; 3] = [Self::KernelBoth, Self::KernelRx, Self::User];
+    pub const ALL: [Self; 4] = [Self::KernelBoth, Self::KernelRx, Self::User, Self::Card];
 
     /// The name used in metrics and status.
     #[must_use]
@@ -27,6 +29,7 @@ impl StampSource {
             Self::KernelBoth => "kernel_both",
             Self::KernelRx => "kernel_rx",
             Self::User => "user",
+            Self::Card => "card",
         }
     }
 }
@@ -96,7 +99,7 @@ pub struct Counters {
     /// Probes still under way when a plan removed their path; they end in no class.
     pub abandoned: u64,
     /// Round-trip times by the source of their stamps, in the order of [`StampSource::ALL`].
-    pub stamps: [u64; 3],
+    pub stamps: [u64; StampSource::ALL.len()],
     /// Transmit stamps that fitted no probe or lay before their probe's send; not used.
     pub tx_stamps_unfit: u64,
     /// Packets that answered no probe, in the order of [`Stray::ALL`].

@@ -96,6 +96,8 @@ impl Clock {
 #[derive(Clone, Copy, Debug)]
 struct Awaited {
     id: u32,
+    /// Whether the kernel's stamp has come; that of a card comes beside it.
+    told: bool,
     /// Slot and sequence of the probe; `None` of a packet that is none, whose stamp nobody wants.
     probe: Option<(u32, u32)>,
 }
@@ -401,9 +403,15 @@ impl Port {
             self.awaited = vec![None; STAMPS_AWAITED];
         }
         let id = self.sent;
-        self.awaited[id as usize % STAMPS_AWAITED] = Some(Awaited { id, probe });
+        self.awaited[id as usize % STAMPS_AWAITED] = Some(Awaited {
+            id,
+            told: false,
+            probe,
+        });
         self.sent = id.wrapping_add(1);
-        self.owed = self.owed.saturating_add(1);
+        self.owed = self
+            .owed
+            .saturating_add(1 + u32::from(self.channel.by_card));
         self.last_sent_ns = now_ns;
     }
 
@@ -456,6 +464,7 @@ impl Port {
                 let arrival = Arrival {
                     mono_ns: now.mono_ns,
                     stamp_ns: packet.stamp_ns,
+                    card_ns: packet.card_ns,
                     clock_era: clock.departure().clock_era,
                 };
                 let from = packet.from.ip();
@@ -527,9 +536,12 @@ impl Port {
             left -= count as u32;
             self.owed -= (count as u32).min(self.owed);
             for sent in stamps.sent() {
-                let place = self.awaited.get_mut(sent.id as usize % STAMPS_AWAITED);
-                let awaited =
-                    place.and_then(|place| place.take_if(|awaited| awaited.id == sent.id));
+                let awaited = awaited(&mut self.awaited, sent.id);
+                let awaited = awaited.filter(|awaited| !awaited.told);
+                let awaited = awaited.map(|awaited| {
+                    awaited.told = true;
+                    *awaited
+                });
                 let fits = awaited.is_some_and(|awaited| {
                     awaited.probe.is_none_or(|(slot, sequence)| {
                         tracker.stamp(slot, sequence, sent.stamp_ns).is_ok()
@@ -540,12 +552,25 @@ impl Port {
                     all = Fit::No;
                 }
             }
+            for sent in stamps.sent_by_card() {
+                let awaited = awaited(&mut self.awaited, sent.id);
+                if let Some((slot, sequence)) = awaited.and_then(|awaited| awaited.probe) {
+                    tracker.stamp_by_card(slot, sequence, sent.card_ns);
+                }
+            }
             if count < want {
                 break;
             }
         }
         all
     }
+}
+
+/// What the how-manieth packet of a socket was, if that is still known.
+fn awaited(all: &mut [Option<Awaited>], id: u32) -> Option<&mut Awaited> {
+    all.get_mut(id as usize % STAMPS_AWAITED)?
+        .as_mut()
+        .filter(|awaited| awaited.id == id)
 }
 
 /// A reply with the identifier that it would have if the kernel had not put in its own, which it has checked.

@@ -20,14 +20,49 @@ pub struct Arrival {
     pub mono_ns: u64,
     /// When the kernel stamped it, nanoseconds of the wall clock; `None` without a stamp.
     pub stamp_ns: Option<u64>,
+    /// When a card stamped it, nanoseconds of the card's own clock; `None` without such a stamp.
+    pub card_ns: Option<u64>,
     /// Counts the steps of the wall clock so far.
     pub clock_era: u8,
 }
 
-/// One probe's place.
+/// Between two steps of the wall clock both clocks run alike, so a probe keeps one of them. Wall clock less monotonic clock,
+/// nanoseconds, after so many steps; they wrap long after a probe's expiry.
+#[derive(Clone, Debug)]
+pub(super) struct Eras {
+    offsets_ns: Box<[i64; 256]>,
+    latest: Option<u8>,
+}
+
+impl Default for Eras {
+    fn default() -> Self {
+        Self {
+            offsets_ns: Box::new([0; 256]),
+            latest: None,
+        }
+    }
+}
+
+impl Eras {
+    /// Takes note of the clocks.
+    pub(super) fn note(&mut self, now: Departure) {
+        if self.latest.replace(now.clock_era) != Some(now.clock_era) {
+            let offset_ns = now.wall_ns.wrapping_sub(now.mono_ns) as i64;
+            self.offsets_ns[usize::from(now.clock_era)] = offset_ns;
+        }
+    }
+
+    /// When a probe left, nanoseconds of the monotonic clock.
+    pub(super) fn mono_ns(&self, probe: &Probe) -> u64 {
+        let offset_ns = self.offsets_ns[usize::from(probe.clock_era)];
+        probe.wall_ns.wrapping_sub(offset_ns as u64)
+    }
+}
+
+/// One probe's place. There are as many as probes can be under way, so each byte counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Probe {
-    pub(super) mono_ns: u64,
+    /// When it left by the wall clock; 0 of a place that no probe has had.
     pub(super) wall_ns: u64,
     pub(super) sequence: u32,
     /// Kernel's transmit stamp less `wall_ns`; [`NO_STAMP`] until there is one.
@@ -38,6 +73,11 @@ pub(super) struct Probe {
     pub(super) clock_era: u8,
     pub(super) state: State,
 }
+
+/// A card's clock that nobody sets runs this much faster or slower than the kernel's at most: 200 parts in a million.
+const CLOCKS_DIFFER: u64 = 5_000;
+/// The most that a packet waits within this host between its card's stamp and the kernel's, both ways together.
+const HOST_TAKES_NS: u64 = 5_000_000;
 
 pub(super) const NO_STAMP: u32 = u32::MAX;
 
@@ -71,12 +111,31 @@ impl Probe {
     }
 
     /// The round-trip time in nanoseconds and where its stamps came from; `None` when the wall clock stepped under it.
-    pub(super) fn rtt(&self, arrival: Arrival) -> Option<(u64, StampSource)> {
+    /// It left at `mono_ns` of the monotonic clock, and a card stamped it at `card_ns` as it did.
+    ///
+    /// The card's time is taken where it can be one: two cards may have two clocks, and what one of them takes away from
+    /// the kernel's time is queues and interrupts of this host.
+    pub(super) fn rtt(
+        &self,
+        arrival: Arrival,
+        mono_ns: u64,
+        card_ns: Option<u64>,
+    ) -> Option<(u64, StampSource)> {
+        let (kernels_ns, source) = self.kernels_rtt(arrival, mono_ns)?;
+        let cards_ns = card_ns
+            .zip(arrival.card_ns)
+            .and_then(|(left_ns, came_ns)| came_ns.checked_sub(left_ns));
+        let most_ns = kernels_ns + kernels_ns / CLOCKS_DIFFER + 1_000;
+        let least_ns = kernels_ns.saturating_sub(HOST_TAKES_NS);
+        match cards_ns.filter(|ns| (least_ns..=most_ns).contains(ns)) {
+            Some(cards_ns) if source != StampSource::User => Some((cards_ns, StampSource::Card)),
+            _ => Some((kernels_ns, source)),
+        }
+    }
+
+    fn kernels_rtt(&self, arrival: Arrival, mono_ns: u64) -> Option<(u64, StampSource)> {
         let Some(stamp_ns) = arrival.stamp_ns else {
-            return Some((
-                arrival.mono_ns.saturating_sub(self.mono_ns),
-                StampSource::User,
-            ));
+            return Some((arrival.mono_ns.saturating_sub(mono_ns), StampSource::User));
         };
         if self.clock_era != arrival.clock_era {
             return None;
