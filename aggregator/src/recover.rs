@@ -356,7 +356,8 @@ impl<'a> Reading<'a> {
 
     fn reports(&mut self, record: v1::Batch) -> Result<Reports, StoreError> {
         let malformed = |why: String| StoreError::Malformed { what: "batch", why };
-        let batch = batch::decode(&record.bytes).map_err(|error| malformed(error.to_string()))?;
+        let unread = batch::open(&record.bytes).map_err(|error| malformed(error.to_string()))?;
+        let batch = &unread.head().key;
         let epoch = Epoch {
             agent: batch.agent.clone(),
             boot: batch.boot_epoch,
@@ -371,7 +372,7 @@ impl<'a> Reading<'a> {
             }
         };
         let table = table.ok_or_else(|| malformed(format!("its path table {number} is gone")))?;
-        resolve(batch, record.region, &table).map_err(|error| malformed(error.to_string()))
+        resolve(unread, record.region, &table).map_err(|error| malformed(error.to_string()))
     }
 }
 
@@ -387,44 +388,54 @@ fn findings(record: v1::Batch) -> Result<Findings, StoreError> {
     })
 }
 
-/// A row beyond its table.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("row {row} is beyond path table {table}, which has {rows}")]
-pub struct NoSuchRow {
-    /// The row.
-    pub row: u32,
-    /// The table.
-    pub table: u32,
-    /// Its number of rows.
-    pub rows: usize,
+/// Why a batch cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unresolved {
+    /// Its bytes are none.
+    #[error(transparent)]
+    Wire(#[from] wire::WireError),
+    /// A row beyond its table.
+    #[error("row {row} is beyond path table {table}, which has {rows}")]
+    NoSuchRow {
+        /// The row.
+        row: u32,
+        /// The table.
+        table: u32,
+        /// Its number of rows.
+        rows: usize,
+    },
 }
 
 /// A batch as the engine reads it.
 ///
 /// # Errors
 ///
-/// Returns [`NoSuchRow`] when the batch refers to a row that its table does not have.
+/// Returns [`Unresolved`] when its rows are none, or refer to what its table does not have.
 pub fn resolve(
-    batch: batch::Batch,
+    unread: batch::Unread<'_>,
     region: leeward_common::id::RegionId,
     table: &[Path],
-) -> Result<Reports, NoSuchRow> {
-    let number = batch.table;
-    let path = |(row, report)| match table.get(row as usize) {
-        Some(path) => Ok((path.clone(), report)),
-        None => Err(NoSuchRow {
+) -> Result<Reports, Unresolved> {
+    let mut beyond = None;
+    let mut reports = Vec::with_capacity(unread.head().rows);
+    let batch::Head { key, health, .. } =
+        unread.rows(|row, report| match table.get(row as usize) {
+            Some(path) => reports.push((path.clone(), report.clone())),
+            None => beyond = Some(row),
+        })?;
+    if let Some(row) = beyond {
+        return Err(Unresolved::NoSuchRow {
             row,
-            table: number,
+            table: key.table,
             rows: table.len(),
-        }),
-    };
-    let reports = batch.rows.into_iter().map(path).collect::<Result<_, _>>()?;
+        });
+    }
     Ok(Reports {
-        agent: batch.agent,
+        agent: key.agent,
         region,
-        window: batch.window,
-        until: batch.until,
-        health: batch.health,
+        window: key.window,
+        until: key.until,
+        health,
         reports,
     })
 }

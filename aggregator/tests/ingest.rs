@@ -12,7 +12,7 @@ use leeward_common::{
     id::{AgentId, RegionId},
     wire::{
         frame,
-        v1::{AgentStatus, FromAgent, MeshApplied, RefuseCode},
+        v1::{AgentStatus, FromAgent, FromAggregator, MeshApplied, RefuseCode},
     },
 };
 use quinn::ConnectionError;
@@ -337,18 +337,6 @@ async fn what_is_wrong_with_a_batch_ends_its_session_only() {
             .contains("path table 9, which is not durable")
     );
 
-    let agent = pdx().await;
-    let mut batch = agent.batch(7, 1);
-    batch.rows[0].0 = 5;
-    agent.send_batch(&batch).await;
-    assert!(
-        agent
-            .refusal()
-            .await
-            .reason
-            .contains("row 5 is beyond path table 1")
-    );
-
     let mut agent = pdx().await;
     agent
         .say(&FromAgent::Paths(leeward_common::wire::v1::Paths {
@@ -366,6 +354,35 @@ async fn what_is_wrong_with_a_batch_ends_its_session_only() {
     );
 
     undisturbed(&mut dub, 1).await;
+    running.stop().await;
+}
+
+/// One batch that can never be read must not keep its agent from delivering the others, connection after connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_rows_are_none_is_settled_as_refused_and_the_session_goes_on() {
+    let installation = Installation::new();
+    let running = installation.start().await;
+    let [mut iad, _dub] = two_agents(&installation, &running).await;
+    let mut beyond = iad.batch(1, 1);
+    beyond.rows[0].0 = 5;
+    let mut torn = leeward_common::wire::batch::encode(&iad.batch(2, 1)).unwrap();
+    torn.push(1);
+    let sent = [leeward_common::wire::batch::encode(&beyond).unwrap(), torn];
+    let reasons = ["row 5 is beyond path table 1", "bits follow the last row"];
+    for (sequence, (bytes, reason)) in (1..).zip(sent.iter().zip(reasons)) {
+        iad.send_stream(&frame::frame_batch(bytes)).await;
+        let settled = loop {
+            if let FromAggregator::Durable(settled) = iad.hear().await {
+                break settled;
+            }
+        };
+        assert_eq!(
+            (settled.sequences, settled.refused),
+            (vec![sequence], vec![sequence])
+        );
+        assert!(settled.reason.contains(reason), "{}", settled.reason);
+    }
+    undisturbed(&mut iad, 3).await;
     running.stop().await;
 }
 

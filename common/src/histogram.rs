@@ -107,7 +107,7 @@ pub struct SchemaMismatch {
 }
 
 /// A sparse histogram; see the module's documentation.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(try_from = "Raw")]
 pub struct Histogram {
     schema: Schema,
@@ -150,6 +150,7 @@ impl Histogram {
     }
 
     /// Number of samples.
+    #[inline]
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|&(_, n)| u64::from(n)).sum()
@@ -158,6 +159,28 @@ impl Histogram {
     /// Forgets the samples and keeps the memory.
     pub fn clear(&mut self) {
         self.buckets.clear();
+    }
+
+    /// Forgets the samples, keeps the memory, and takes another schema.
+    pub(crate) fn restart(&mut self, schema: Schema) {
+        self.buckets.clear();
+        self.schema = schema;
+    }
+
+    /// Other samples in the same memory: buckets that the caller has checked, as [`Self::from_checked`] takes them. After an
+    /// error it is empty.
+    #[inline]
+    pub(crate) fn refill<T, E>(
+        &mut self,
+        fill: impl FnOnce(&mut Vec<(u16, u32)>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.buckets.clear();
+        let filled = fill(&mut self.buckets);
+        if filled.is_err() {
+            self.buckets.clear();
+        }
+        debug_assert!(are_valid(self.schema, &self.buckets));
+        filled
     }
 
     /// Adds one sample, in microseconds.

@@ -5,7 +5,7 @@
 //! - [`id`]: one newtype per noun, parsed once.
 //! - [`time`] and [`ratio`]: the units.
 //! - [`histogram`]: a sparse, exactly mergeable histogram of round-trip times.
-//! - [`report`]: what one path did in one window.
+//! - [`report`]: what one path did in one window; [`tally`]: many of them added up.
 //! - [`bgp`]: what routing did to a watched prefix.
 //! - [`deadline`]: when a missing reply becomes overdue.
 //! - [`check`]: what agents of other regions ask of a service, and what came of it.
@@ -33,6 +33,7 @@ pub mod id;
 pub mod ratio;
 pub mod report;
 pub mod silence;
+pub mod tally;
 pub mod time;
 pub mod varint;
 pub mod wire;

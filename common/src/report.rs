@@ -317,7 +317,7 @@ impl Counts {
 }
 
 /// What one path did in one window.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Report {
     /// What became of the probes.
     pub counts: Counts,
@@ -359,7 +359,7 @@ impl LocalHealth {
 }
 
 /// Round-trip times of a window (RFC 2681).
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Rtt {
     /// The distribution.
     pub histogram: Histogram,

@@ -307,18 +307,24 @@ impl Reading<'_> {
         record: &BatchAt<'_>,
         is_row: &dyn Fn(Position, Window, &[u8]) -> bool,
     ) -> Option<()> {
-        let batch = batch::decode(record.bytes).ok()?;
-        let paths = self.tables.paths(&batch, &self.link.from).ok()?;
-        let point = self.plan.point(batch.window.start)?;
+        let unread = batch::open(record.bytes).ok()?;
+        let window = unread.head().key.window;
+        let paths = self.tables.paths(unread.head(), &self.link.from).ok()?;
+        let point = self.plan.point(window.start)?;
         let link = Grain::Hour.link_key(Timestamp::EPOCH, &self.link.from, &self.link.to);
-        for (row, report) in &batch.rows {
-            let path = paths.get(*row as usize)?;
+        let mut beyond = false;
+        // Most rows are of other links; no report of theirs is made.
+        let read = unread.rows(|row, report| {
+            let Some(path) = paths.get(row as usize) else {
+                beyond = true;
+                return;
+            };
             let counts = path.starts_with(&link[4..]) && self.link.counts(path);
-            if counts && is_row(position, batch.window, path) {
+            if counts && is_row(position, window, path) {
                 self.add(point, |into| into.report(report));
             }
-        }
-        Some(())
+        });
+        (read.is_ok() && !beyond).then_some(())
     }
 
     fn add(&mut self, point: u64, add: impl FnOnce(&mut Sum)) {

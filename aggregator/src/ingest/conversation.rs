@@ -365,19 +365,24 @@ impl Conversation {
     ) -> Result<(), Ending> {
         let received = Instant::now();
         frame::parse_batch(header, &bytes).map_err(Refusal::from)?;
-        let key = batch::peek(&bytes).map_err(Refusal::from)?;
+        let unread = batch::open(&bytes).map_err(Refusal::from)?;
+        let key = unread.head().key.clone();
         let epoch = self.check_owner("batch", &key.agent, key.boot_epoch)?;
         let settle = Settle {
             session: self.settled.clone(),
             boot_epoch: epoch.boot,
             permit,
         };
+        // What can never count is settled: sent again it would be no better, and hold up what comes after it.
+        let refuse = |settle: Settle, reason: String| {
+            warn!(agent = %key.agent, sequence = key.sequence, reason, "batch refused");
+            settle.with(key.sequence, Outcome::Refused(reason));
+            Ok(())
+        };
         if let Err(reason) =
             self.check_time("its window begins", key.window.start, key.window.end())
         {
-            warn!(agent = %key.agent, sequence = key.sequence, reason, "batch refused");
-            settle.with(key.sequence, Outcome::Refused(reason));
-            return Ok(());
+            return refuse(settle, reason);
         }
         let tables = self.tables.load();
         let table = tables.get(&epoch.boot).and_then(|of| of.get(&key.table));
@@ -388,10 +393,11 @@ impl Conversation {
             );
             return Err(Refusal::malformed(reason).into());
         };
-        let decoded = batch::decode(&bytes).map_err(Refusal::from)?;
         let region = self.identity.region.clone();
-        let reports = resolve(decoded, region.clone(), &table)
-            .map_err(|error| Refusal::malformed(error.to_string()))?;
+        let reports = match resolve(unread, region.clone(), &table) {
+            Ok(reports) => reports,
+            Err(error) => return refuse(settle, error.to_string()),
+        };
         let label = self.label();
         self.ingest
             .metrics

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, rc::Rc, time::Duration};
 use leeward_common::{report::Window, time::Timestamp, wire::batch};
 
 use super::{
+    growing::Growing,
     sum::Sum,
     tables::{Paths, Tables},
 };
@@ -22,7 +23,7 @@ pub const LATE: Duration = Duration::from_secs(30);
 pub const EARLY: Duration = Duration::from_secs(10);
 
 /// The paths of a table, and the sum of each in one minute.
-type Rows = (Paths, Vec<Option<Sum>>);
+type Rows = (Paths, Vec<Option<Growing>>);
 
 /// Sums of a stretch of the journal.
 #[expect(missing_debug_implementations, reason = "a store has none")]
@@ -135,31 +136,44 @@ impl<'a> Fold<'a> {
 
     fn batch(&mut self, position: Position, record: &BatchAt<'_>) -> Result<(), StoreError> {
         let malformed = |why: String| StoreError::Malformed { what: "batch", why };
-        let batch = batch::decode(record.bytes).map_err(|error| malformed(error.to_string()))?;
+        let unread = batch::open(record.bytes).map_err(|error| malformed(error.to_string()))?;
+        let head = unread.head();
+        let (window, schema) = (head.key.window, head.schema);
         let region = record
             .region()
             .ok_or_else(|| malformed("its region is none".to_owned()))?;
-        if is_late(batch.window, position.time) {
+        let paths = self.tables.paths(head, &region)?;
+        let minute = window.start.floor(Grain::Minute.length());
+        let group = (minute, paths.as_ptr() as usize);
+        let (_, sums) = self.sums.entry(group).or_insert_with(|| {
+            self.count += paths.len();
+            let rows = paths.iter().map(|_| None).collect();
+            (Rc::clone(&paths), rows)
+        });
+        let (mut reports, mut beyond) = (0, false);
+        // The journal holds only what was read before it was written, so nothing is wrong with it behind a good head. If
+        // it were, the rows up to there would count.
+        let read = unread.rows(|row, report| match sums.get_mut(row as usize) {
+            Some(sum) => {
+                sum.get_or_insert_with(|| Growing::new(schema))
+                    .report(report);
+                reports += 1;
+            }
+            None => beyond = true,
+        });
+        self.reports += reports;
+        if is_late(window, position.time) {
             self.late.push(Late {
-                window: batch.window.start,
+                window: window.start,
                 position,
                 region: record.region_text().to_owned(),
             });
         }
-        let paths = self.tables.paths(&batch, &region)?;
-        let minute = batch.window.start.floor(Grain::Minute.length());
-        let group = (minute, paths.as_ptr() as usize);
-        let (_, sums) = self.sums.entry(group).or_insert_with(|| {
-            self.count += paths.len();
-            (Rc::clone(&paths), vec![None; paths.len()])
-        });
-        for (row, report) in &batch.rows {
-            let sum = &mut sums[*row as usize];
-            sum.get_or_insert_with(|| Sum::new(batch.schema))
-                .report(report);
+        read.map_err(|error| malformed(error.to_string()))?;
+        match beyond {
+            true => Err(malformed("a row is beyond its path table".to_owned())),
+            false => Ok(()),
         }
-        self.reports += batch.rows.len() as u64;
-        Ok(())
     }
 
     /// The sums of minutes, and those of hours from them.
@@ -169,10 +183,11 @@ impl<'a> Fold<'a> {
         for ((minute, _), (paths, rows)) in &self.sums {
             for (path, sum) in paths.iter().zip(rows) {
                 let Some(sum) = sum else { continue };
+                let sum = sum.sum();
                 for grain in Grain::ALL {
                     let key = (grain, grain.key(*minute, path));
                     let into = sums.entry(key);
-                    into.or_insert_with(|| Sum::new(sum.rtt.schema)).add(sum);
+                    into.or_insert_with(|| Sum::new(sum.rtt.schema)).add(&sum);
                 }
             }
         }

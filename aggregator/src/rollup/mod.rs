@@ -4,7 +4,7 @@
 //!  journal ──fold──▶ sums by minute and path ──step──▶ rows of minutes and hours, and the mark: how far
 //! ```
 //!
-//! - [`sum`]: reports added up [pure]; [`code`]: a sum as bytes [pure].
+//! - [`sum`]: reports added up, and [`growing`]: the same while they come [pure]; [`code`]: a sum as bytes [pure].
 //! - [`fold`]: a stretch of the journal as sums; [`tables`]: which paths its rows are.
 //! - [`step`]: sums into rows, in bounded writes. Each write holds the mark, so that after a crash between any two of them
 //!   the same stretch is folded once more and only what is missing is added.
@@ -15,6 +15,7 @@
 
 pub mod code;
 pub mod fold;
+pub mod growing;
 pub mod step;
 pub mod sum;
 pub mod tables;

@@ -8,6 +8,7 @@
 use leeward_common::{
     histogram::Schema,
     report::{Class, Report, Rtt},
+    tally::Tally,
 };
 
 /// The sum of reports.
@@ -99,10 +100,7 @@ impl Sum {
         self.overdue += u64::from(counts.overdue);
         self.rtt.record(&report.rtt);
         if let Some(told) = &counts.one_way {
-            let own = self.one_way.get_or_insert_default();
-            own.forward.add(&(&told.forward).into());
-            own.backward.add(&(&told.backward).into());
-            own.lost_unknown += u64::from(told.lost_unknown);
+            self.one_way.get_or_insert_default().add(&told.into());
         }
     }
 
@@ -116,10 +114,7 @@ impl Sum {
         self.overdue = self.overdue.saturating_add(other.overdue);
         self.rtt.add(&other.rtt);
         if let Some(told) = &other.one_way {
-            let own = self.one_way.get_or_insert_default();
-            own.forward.add(&told.forward);
-            own.backward.add(&told.backward);
-            own.lost_unknown = own.lost_unknown.saturating_add(told.lost_unknown);
+            self.one_way.get_or_insert_default().add(told);
         }
     }
 
@@ -147,6 +142,18 @@ impl Sum {
     pub const fn unanswered(&self) -> u64 {
         let overdue = self.overdue.saturating_sub(self.of(Class::Late));
         overdue.saturating_add(self.of(Class::IcmpError))
+    }
+}
+
+impl From<&Tally> for Distribution {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            schema: tally.schema(),
+            buckets: tally.buckets(),
+            min_us: tally.min_us(),
+            max_us: tally.max_us(),
+            sum_us: tally.sum_us(),
+        }
     }
 }
 
@@ -257,6 +264,25 @@ impl Distribution {
         };
         self.max_us = self.max_us.max(max_us);
         self.sum_us = self.sum_us.saturating_add(sum_us);
+    }
+}
+
+impl OneWay {
+    /// Adds what another report or sum tells.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.forward.add(&other.forward);
+        self.backward.add(&other.backward);
+        self.lost_unknown = self.lost_unknown.saturating_add(other.lost_unknown);
+    }
+}
+
+impl From<&leeward_common::report::OneWay> for OneWay {
+    fn from(told: &leeward_common::report::OneWay) -> Self {
+        Self {
+            forward: (&told.forward).into(),
+            backward: (&told.backward).into(),
+            lost_unknown: told.lost_unknown.into(),
+        }
     }
 }
 

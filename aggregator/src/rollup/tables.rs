@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use leeward_common::{histogram::Schema, id::RegionId, report::Path, wire::batch::Batch};
+use leeward_common::{histogram::Schema, id::RegionId, report::Path, wire::batch::Head};
 
 use crate::{
     recover,
@@ -37,21 +37,22 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// The paths of a batch's table; every row of the batch is one of them.
+    /// The paths of a batch's table.
     ///
     /// # Errors
     ///
-    /// Returns [`StoreError`] when the table is gone or cannot be read, or the batch goes beyond it.
-    pub fn paths(&mut self, batch: &Batch, region: &RegionId) -> Result<Paths, StoreError> {
+    /// Returns [`StoreError`] when the table is gone or cannot be read.
+    pub fn paths(&mut self, batch: &Head, region: &RegionId) -> Result<Paths, StoreError> {
         let epoch = Epoch {
-            agent: batch.agent.clone(),
-            boot: batch.boot_epoch,
+            agent: batch.key.agent.clone(),
+            boot: batch.key.boot_epoch,
         };
-        let key = (epoch, batch.table, region.clone(), batch.schema);
+        let number = batch.key.table;
+        let key = (epoch, number, region.clone(), batch.schema);
         let found = match self.known.get(&key) {
             Some(found) => found.clone(),
             None => {
-                let table = recover::table(self.store, &key.0, batch.table)?;
+                let table = recover::table(self.store, &key.0, number)?;
                 let paths = table.map(|table| paths_of(&table, batch, region));
                 self.remembered += paths.as_ref().map_or(1, |paths| paths.len().max(1));
                 if self.remembered > REMEMBERED {
@@ -62,24 +63,19 @@ impl<'a> Tables<'a> {
                 paths
             }
         };
-        let malformed = |why| StoreError::Malformed { what: "batch", why };
-        let paths =
-            found.ok_or_else(|| malformed(format!("its path table {} is gone", batch.table)))?;
-        match batch.rows.last() {
-            Some((row, _)) if *row as usize >= paths.len() => {
-                Err(malformed("a row is beyond its path table".to_owned()))
-            }
-            _ => Ok(paths),
-        }
+        found.ok_or_else(|| StoreError::Malformed {
+            what: "batch",
+            why: format!("its path table {number} is gone"),
+        })
     }
 }
 
-fn paths_of(table: &[Path], batch: &Batch, region: &RegionId) -> Paths {
+fn paths_of(table: &[Path], batch: &Head, region: &RegionId) -> Paths {
     let bytes = |path: &Path| {
         let key = PathKey {
             from: region.clone(),
             to: path.region.clone(),
-            agent: batch.agent.clone(),
+            agent: batch.key.agent.clone(),
             target: path.target.clone(),
             kind: path.kind,
             schema: batch.schema,

@@ -211,7 +211,7 @@ impl Bench {
                 let bytes = batch::encode(&batch).unwrap();
                 // The turn and the replay must see the same, so both see what went through the codec.
                 let reports =
-                    resolve(batch::decode(&bytes).unwrap(), region.clone(), &paths).unwrap();
+                    resolve(batch::open(&bytes).unwrap(), region.clone(), &paths).unwrap();
                 let settle = Settle {
                     session,
                     boot_epoch: epoch.boot,
@@ -938,7 +938,9 @@ fn rows_must_match_their_table() {
         schema: Schema::TwoDigits,
         rows: vec![(9, report(1_000, 0))],
     };
-    let error = resolve(batch, region("iad"), &paths(0))
+    let bytes = batch::encode(&batch).unwrap();
+    let unread = batch::open(&bytes).unwrap();
+    let error = resolve(unread, region("iad"), &paths(0))
         .unwrap_err()
         .to_string();
     assert_eq!(error, "row 9 is beyond path table 1, which has 3");

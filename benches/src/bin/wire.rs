@@ -14,8 +14,8 @@ use leeward_benches::{
 };
 use leeward_common::{
     histogram::{MAX_US, Schema},
-    report::Rtt,
-    wire::batch::{Batch, decode, encode},
+    tally::Tally,
+    wire::batch::{decode, encode, open},
 };
 
 /// A region's mesh at 10 Hz: the shape that the targets speak of.
@@ -118,8 +118,8 @@ fn times(figures: &mut Figures, schema: Schema, digits: u8) -> anyhow::Result<()
         || v2s.iter().map(|v2| read(v2).len()).sum::<u64>(),
     );
     push("decode", decoded, "HDR V2", None);
-    // Where an aggregator merges to: each path's last minute, as full as ten windows make it.
-    let mut rollups = rollups(schema, &batch);
+    // As an aggregator makes its rollups: row by row, into each path's last minute, as full as ten windows make it.
+    let mut rollups = rollups(schema);
     let mut dense: Vec<_> = hdrs.clone();
     let merged = nanoseconds_beside(
         || merge(&mut rollups, &bytes),
@@ -133,7 +133,7 @@ fn times(figures: &mut Figures, schema: Schema, digits: u8) -> anyhow::Result<()
     push("decode + merge", merged, "HDR V2 + add", Some(60.0));
     let alone = nanoseconds(|| {
         rollups.iter_mut().zip(&batch.rows).for_each(|(into, row)| {
-            into.merge(&row.1.rtt).expect("the same schema");
+            into.add(&row.1.rtt).expect("the same schema");
         });
     });
     let add = nanoseconds(|| {
@@ -146,24 +146,25 @@ fn times(figures: &mut Figures, schema: Schema, digits: u8) -> anyhow::Result<()
     Ok(())
 }
 
-fn rollups(schema: Schema, batch: &Batch) -> Vec<Rtt> {
-    let mut rollups = vec![Rtt::empty(schema); batch.rows.len()];
+fn rollups(schema: Schema) -> Vec<Tally> {
+    let mut rollups = vec![Tally::new(schema); STEADY.paths as usize];
     for seed in 10..20 {
         let window = leeward_benches::samples::batch(schema, &windows(seed, STEADY));
         for (into, (_, report)) in rollups.iter_mut().zip(&window.rows) {
-            into.merge(&report.rtt).expect("the same schema");
+            into.add(&report.rtt).expect("the same schema");
         }
     }
     rollups
 }
 
-fn merge(rollups: &mut [Rtt], bytes: &[u8]) {
-    let batch = decode(bytes).expect("bytes that encode made");
-    for (row, report) in &batch.rows {
-        rollups[*row as usize]
-            .merge(&report.rtt)
+fn merge(rollups: &mut [Tally], bytes: &[u8]) {
+    let unread = open(bytes).expect("bytes that encode made");
+    let read = unread.rows(|row, report| {
+        rollups[row as usize]
+            .add(&report.rtt)
             .expect("the same schema");
-    }
+    });
+    read.expect("bytes that encode made");
 }
 
 fn hdr(digits: u8, window: &[Option<u32>]) -> Hdr<u32> {

@@ -47,7 +47,9 @@
 //! Format 1, which is read and no longer written, has neither part nor health in its prelude, and none of the last two
 //! columns: its batches tell of whole windows.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
+
+use zstd::bulk::Decompressor;
 
 use crate::{
     histogram::Schema,
@@ -173,7 +175,7 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, WireError> {
 ///
 /// Returns what is wrong with the prelude.
 pub fn peek(bytes: &[u8]) -> Result<BatchKey, WireError> {
-    Prelude::parse(bytes).map(|prelude| prelude.key)
+    open(bytes).map(|unread| unread.head.key)
 }
 
 /// Decodes a batch; sizes are checked before anything is allocated.
@@ -182,56 +184,154 @@ pub fn peek(bytes: &[u8]) -> Result<BatchKey, WireError> {
 ///
 /// Returns what is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<Batch, WireError> {
-    let Prelude {
-        format,
+    let unread = open(bytes)?;
+    // At most `limits::PATHS`.
+    let mut rows = Vec::with_capacity(unread.head().rows);
+    let Head {
         key,
         health,
         schema,
-        rows,
-        packing,
-        inflated,
-        packed,
-        bits,
-    } = Prelude::parse(bytes)?;
-    let rows = match packing {
-        PLAIN => rows::decode(format, schema, rows, packed, bits)?,
-        _ => rows::decode(format, schema, rows, &inflate(packed, inflated)?, bits)?,
-    };
-    let BatchKey {
-        agent,
-        boot_epoch,
-        sequence,
-        table,
-        window,
-        until,
-    } = key;
+        ..
+    } = unread.rows(|row, report| rows.push((row, report.clone())))?;
     Ok(Batch {
-        agent,
-        boot_epoch,
-        sequence,
-        table,
-        window,
-        until,
+        agent: key.agent,
+        boot_epoch: key.boot_epoch,
+        sequence: key.sequence,
+        table: key.table,
+        window: key.window,
+        until: key.until,
         health,
         schema,
         rows,
     })
 }
 
-/// What stands before the columns, its sizes within their limits.
-struct Prelude<'a> {
+/// Begins to read a batch: its head is looked at, its rows are not yet.
+///
+/// # Errors
+///
+/// Returns what is wrong with the head.
+pub fn open(bytes: &[u8]) -> Result<Unread<'_>, WireError> {
+    Unread::parse(bytes)
+}
+
+/// What a batch tells beside its rows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Head {
+    /// What identifies it and says when it was measured.
+    pub key: BatchKey,
+    /// What the agent noticed about itself.
+    pub health: Option<LocalHealth>,
+    /// The histograms' schema.
+    pub schema: Schema,
+    /// How many rows it has.
+    pub rows: usize,
+}
+
+impl Unread<'_> {
+    /// What stands before the rows.
+    #[must_use]
+    pub const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Reads the rows one by one, in ascending order, and allocates nothing for them. A batch may turn out not to be one
+    /// after some of its rows were shown.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with the bytes, as [`decode`] does.
+    pub fn rows(self, show: impl FnMut(u32, &Report)) -> Result<Head, WireError> {
+        // Taken out meanwhile, so that who is shown a row may read another batch.
+        let mut reader = READER.take();
+        let Reader { inflater, report } = &mut reader;
+        let columns = match self.packing {
+            PLAIN => self.packed,
+            _ => inflater.inflate(self.packed, self.inflated)?,
+        };
+        let rows = (self.format, self.head.schema, self.head.rows);
+        rows::visit(rows, columns, self.bits, report, show)?;
+        inflater.shrink();
+        READER.set(reader);
+        Ok(self.head)
+    }
+}
+
+thread_local! {
+    /// Made once for each thread that reads batches, and once more after one that is none: making an inflater takes longer
+    /// than reading a small batch.
+    static READER: RefCell<Reader> = RefCell::default();
+}
+
+/// What is used again for each batch.
+#[derive(Default)]
+struct Reader {
+    inflater: Inflater,
+    report: Report,
+}
+
+/// Inflates columns.
+#[derive(Default)]
+struct Inflater {
+    zstd: Option<Decompressor<'static>>,
+    columns: Vec<u8>,
+}
+
+impl Inflater {
+    /// More than the columns of most batches; what a larger one needs is given back.
+    const KEEP_BYTES: usize = 256 << 10;
+
+    /// Inflates columns into exactly the announced length, which is within its limit.
+    fn inflate(&mut self, packed: &[u8], length: usize) -> Result<&[u8], WireError> {
+        let cannot =
+            |error: std::io::Error| malformed(format!("its columns cannot be inflated: {error}"));
+        match zstd::zstd_safe::find_frame_compressed_size(packed) {
+            Ok(frame) if frame == packed.len() => {}
+            _ => return Err(malformed("its columns are not one zstd frame")),
+        }
+        let Self { zstd, columns } = self;
+        let zstd = match zstd {
+            Some(zstd) => zstd,
+            None => {
+                let mut new = Decompressor::new().map_err(cannot)?;
+                new.window_log_max(ZSTD_WINDOW_LOG).map_err(cannot)?;
+                zstd.insert(new)
+            }
+        };
+        // It inflates into what has room already and no further: a frame that holds more is refused.
+        columns.clear();
+        columns.reserve_exact(length);
+        columns.resize(length, 0);
+        let written = zstd
+            .decompress_to_buffer(packed, &mut columns[..])
+            .map_err(cannot)?;
+        if written != length {
+            return Err(malformed(
+                "its columns inflate to another length than announced",
+            ));
+        }
+        Ok(columns)
+    }
+
+    fn shrink(&mut self) {
+        if self.columns.capacity() > Self::KEEP_BYTES {
+            self.columns = Vec::new();
+        }
+    }
+}
+
+/// A batch whose rows are not read yet, its sizes within their limits.
+#[derive(Debug)]
+pub struct Unread<'a> {
     format: u8,
-    key: BatchKey,
-    health: Option<LocalHealth>,
-    schema: Schema,
-    rows: usize,
+    head: Head,
     packing: u8,
     inflated: usize,
     packed: &'a [u8],
     bits: &'a [u8],
 }
 
-impl<'a> Prelude<'a> {
+impl<'a> Unread<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
         if bytes.len() > limits::BATCH_BYTES {
             return Err(WireError::TooLarge {
@@ -287,12 +387,15 @@ impl<'a> Prelude<'a> {
             window,
             until,
         };
-        Ok(Self {
-            format,
+        let head = Head {
             key,
             health,
             schema,
             rows,
+        };
+        Ok(Self {
+            format,
+            head,
             packing,
             inflated,
             packed,
@@ -439,30 +542,6 @@ fn pack(columns: &[u8]) -> Result<(u8, Vec<u8>), WireError> {
         return Ok((ZSTD, packed));
     }
     Ok((PLAIN, columns.to_vec()))
-}
-
-/// Inflates columns into exactly the announced length, which is within its limit.
-fn inflate(packed: &[u8], length: usize) -> Result<Vec<u8>, WireError> {
-    let cannot =
-        |error: std::io::Error| malformed(format!("its columns cannot be inflated: {error}"));
-    match zstd::zstd_safe::find_frame_compressed_size(packed) {
-        Ok(frame) if frame == packed.len() => {}
-        _ => return Err(malformed("its columns are not one zstd frame")),
-    }
-    let mut decompressor = zstd::bulk::Decompressor::new().map_err(cannot)?;
-    decompressor
-        .window_log_max(ZSTD_WINDOW_LOG)
-        .map_err(cannot)?;
-    let mut columns = Vec::with_capacity(length);
-    let written = decompressor
-        .decompress_to_buffer(packed, &mut columns)
-        .map_err(cannot)?;
-    if written != length {
-        return Err(malformed(
-            "its columns inflate to another length than announced",
-        ));
-    }
-    Ok(columns)
 }
 
 fn malformed(why: impl Into<String>) -> WireError {

@@ -37,36 +37,48 @@ impl BitWriter {
 #[derive(Debug)]
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
-    pending: u64,
-    filled: u32,
+    /// Bits taken.
+    taken: usize,
 }
 
 impl<'a> BitReader<'a> {
     pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            pending: 0,
-            filled: 0,
-        }
+        Self { bytes, taken: 0 }
     }
 
     /// The next number of `width` (at most 32) bits; `None` at the end.
+    #[inline]
     pub(super) fn take(&mut self, width: u32) -> Option<u32> {
-        while self.filled < width {
-            let (&first, rest) = self.bytes.split_first()?;
-            self.bytes = rest;
-            self.pending |= u64::from(first) << self.filled;
-            self.filled += 8;
-        }
-        let value = self.pending & ((1 << width) - 1);
-        self.pending >>= width;
-        self.filled -= width;
+        let rest = self.bytes.get(self.taken / 8..)?;
+        let word = match rest.first_chunk() {
+            Some(eight) => u64::from_le_bytes(*eight),
+            None => self.last_bytes(rest, width)?,
+        };
+        // Seven bits of other numbers and 32 of this one are in any eight bytes.
+        let value = word >> (self.taken % 8) & ((1 << width) - 1);
+        self.taken += width as usize;
         Some(value as u32)
     }
 
+    /// Fewer than eight bytes, filled up with zeros; `None` when there are too few bits in them.
+    fn last_bytes(&self, rest: &[u8], width: u32) -> Option<u64> {
+        let mut eight = [0; 8];
+        eight[..rest.len()].copy_from_slice(rest);
+        let enough = self.taken + width as usize <= self.bytes.len() * 8;
+        enough.then_some(u64::from_le_bytes(eight))
+    }
+
     /// Whether all was taken but the zeros that fill the last byte.
-    pub(super) const fn is_finished(&self) -> bool {
-        self.bytes.is_empty() && self.filled < 8 && self.pending == 0
+    pub(super) fn is_finished(&self) -> bool {
+        let left = self.bytes.get(self.taken.div_ceil(8)..);
+        let filling = match self.taken % 8 {
+            0 => 0,
+            used => self
+                .bytes
+                .get(self.taken / 8)
+                .map_or(0, |last| last >> used),
+        };
+        left.is_some_and(<[u8]>::is_empty) && filling == 0
     }
 }
 

@@ -79,6 +79,14 @@ impl<'a> Column<'a> {
         u32::try_from(self.take()?).ok()
     }
 
+    /// What every entry is, if all are one 32-bit number.
+    pub(super) fn constant_u32(&self) -> Option<u32> {
+        match self {
+            Self::Constant(value) => u32::try_from(*value).ok(),
+            Self::Varied(_) => None,
+        }
+    }
+
     /// Whether no entry is left over.
     pub(super) const fn is_finished(&self) -> bool {
         match self {
