@@ -7,8 +7,10 @@
 //!   0 ███████████ 57        812 ████████ 900          runs [(0, 57), (812, 900)]; 57..812 is still on its way
 //! ```
 //!
-//! A batch that the agent gave up leaves a gap for ever. When there are more than [`MAX_RUNS`] runs the lowest gap is
-//! closed: what might still come of it is then taken for a repetition. By then it is older than a thousand outages.
+//! A batch that the agent gave up, or merged into another, leaves a gap for ever. When there are more than [`MAX_RUNS`]
+//! runs a gap is closed: what might still come of it is then taken for a repetition, and lost. So it is the lowest or the
+//! highest, whichever is farther from what has just arrived. A backlog arrives in one direction, upwards in what a life measures and
+//! downwards, stretch by stretch, in what a life before left on disk; so nothing is still to come of the gap behind it.
 
 /// The most runs kept of one boot epoch: 16 kB.
 pub const MAX_RUNS: usize = 1_024;
@@ -75,8 +77,12 @@ impl Arrived {
             (false, false) => self.runs.insert(after, (sequence, end)),
         }
         if self.runs.len() > MAX_RUNS {
-            self.runs[1].0 = self.runs[0].0;
-            self.runs.remove(0);
+            let gap_after = match after < self.runs.len() / 2 {
+                true => self.runs.len() - 2,
+                false => 0,
+            };
+            self.runs[gap_after + 1].0 = self.runs[gap_after].0;
+            self.runs.remove(gap_after);
         }
         true
     }
@@ -122,6 +128,24 @@ mod tests {
         assert!(!arrived.contains(9_998));
         assert!(arrived.contains(9_999));
         assert!(!arrived.insert(1));
+    }
+
+    /// Windows that were merged for want of room are numbered with gaps between them, and what a life before left is
+    /// delivered from its last segment to its first.
+    #[test]
+    fn more_gaps_than_are_kept_do_not_swallow_what_is_still_to_come() {
+        let (mut upwards, mut downwards) = (Arrived::default(), Arrived::default());
+        for stretch in 0..300 {
+            for message in 0..20 {
+                let sequence = |stretch: u64| (stretch * 20 + message) * 11;
+                assert!(upwards.insert(sequence(stretch)));
+                // What is measured meanwhile.
+                assert!(upwards.insert(1_000_000 + stretch * 20 + message));
+                assert!(downwards.insert(sequence(299 - stretch)));
+            }
+        }
+        assert_eq!(upwards.runs().len(), MAX_RUNS);
+        assert_eq!(downwards.runs().len(), MAX_RUNS);
     }
 
     #[test]
