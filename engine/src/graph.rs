@@ -57,6 +57,17 @@ pub struct PathId {
     pub kind: ProbeKind,
 }
 
+impl PathId {
+    /// No path of an agent is ordered before this one.
+    fn first_of(agent: &AgentId) -> Self {
+        Self {
+            agent: agent.clone(),
+            target: TargetId::parse("0").expect("no id is ordered before that of a zero alone"),
+            kind: ProbeKind::Icmp,
+        }
+    }
+}
+
 /// What is left out of every pool, because its fault is known and is not the network's.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Exclusions {
@@ -227,6 +238,7 @@ impl Graph {
                 false => (now, lag_us),
             };
         }
+        let mut told = BTreeSet::new();
         for (path, report) in &reports.reports {
             let known = path
                 .region
@@ -235,6 +247,7 @@ impl Graph {
             let Some(to) = known.filter(|to| **to != reports.region) else {
                 continue;
             };
+            told.insert(to);
             let id = PathId {
                 agent: reports.agent.clone(),
                 target: path.target.clone(),
@@ -245,13 +258,21 @@ impl Graph {
             self.on_link_window(&link, reports.window, &evidence, report);
             self.on_path_window(id, link, evidence, policy);
         }
+        let pairs = told.into_iter().map(|to| Pair::new(&reports.region, to));
+        self.made.dirty.extend(pairs);
     }
 
     /// The ages of all of an agent's evidence have changed.
     fn age_anew(&mut self, agent: &AgentId) {
-        let mine = self.paths.iter().filter(|(id, _)| id.agent == *agent);
-        let pairs = mine.map(|(_, path)| Pair::new(&path.from, &path.to));
-        self.made.dirty.extend(pairs);
+        let mine = self.paths.range(PathId::first_of(agent)..);
+        let mine = mine.take_while(|(id, _)| id.agent == *agent);
+        let mut last: Option<(&RegionId, &RegionId)> = None;
+        for (_, path) in mine {
+            let link = (&path.from, &path.to);
+            if last.replace(link) != Some(link) {
+                self.made.dirty.insert(Pair::new(link.0, link.1));
+            }
+        }
     }
 
     fn on_path_window(
@@ -261,19 +282,22 @@ impl Graph {
         evidence: WindowEvidence,
         policy: &Policy,
     ) {
+        let keep = policy.evidence.memory + policy.evidence.stale_after;
         let (from, to) = link.clone();
-        let moved = |path: &&PathEvidence| path.from != from || path.to != to;
-        if let Some(old) = self.paths.get(&id).filter(moved) {
-            let old = (old.from.clone(), old.to.clone());
+        // Nearly always the path goes on as it was: one look-up among all paths is enough then.
+        if let Some(path) = self.paths.get_mut(&id) {
+            if path.from == from && path.to == to {
+                path.insert(evidence, keep);
+                return;
+            }
+            let old = (path.from.clone(), path.to.clone());
             self.forget(&id, &old);
         }
-        self.made.dirty.insert(Pair::new(&from, &to));
         self.made
             .by_link
             .entry(link)
             .or_default()
             .insert(id.clone());
-        let keep = policy.evidence.memory + policy.evidence.stale_after;
         let path = self.paths.entry(id).or_insert_with(|| PathEvidence {
             from,
             to,

@@ -365,7 +365,7 @@ impl Check<'_> {
     fn probing(&self, section: ProbingSection) -> Result<Probing, ConfigError> {
         let interval = self.span(section.interval, defaults::INTERVAL, MS..=MS * 60_000)?;
         let window_span = section.window.as_ref().map(Spanned::span);
-        let window = self.span(section.window, defaults::WINDOW, MS * 50..=MS * 60_000)?;
+        let window = self.span(section.window, defaults::WINDOW, MS * 100..=MS * 60_000)?;
         if !MINUTE.as_micros().is_multiple_of(window.as_micros()) {
             let message = format!("window {window:?} does not divide a minute; write \"1s\"");
             return Err(self.document.error(window_span.unwrap_or(0..0), message));
