@@ -98,6 +98,10 @@ impl Verified {
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<std::io::Result<_>>()?;
         names.sort();
+        if let Some(what) = current(dir, &names) {
+            let affects = "which list of files is the present one: everything; restore a backup";
+            self.find(Some("CURRENT"), what, affects);
+        }
         for name in names {
             let affects = if name.ends_with(".log") {
                 "what was written last, from that place on; nothing that is in files of records"
@@ -179,6 +183,20 @@ impl Verified {
         }
         self.readable.push((column.name(), readable));
     }
+}
+
+/// What is wrong with the file that names the list of files; nothing is said of a directory without one.
+fn current(dir: &Path, names: &[String]) -> Option<String> {
+    if !names.iter().any(|name| name == "CURRENT") {
+        return None;
+    }
+    let text = match fs::read(dir.join("CURRENT")) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => return Some(format!("cannot be read: {error}")),
+    };
+    let named = text.strip_suffix('\n').unwrap_or_default();
+    let is_there = named.starts_with("MANIFEST-") && names.iter().any(|name| name == named);
+    (!is_there).then(|| format!("it names {text:?}, which is no list of files here"))
 }
 
 /// The checksums that were noted.
