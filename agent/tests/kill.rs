@@ -1,5 +1,5 @@
 //! A real agent that is killed again and again, and an aggregator that goes away, forgets to acknowledge and comes back: what
-//! was on disk at a kill arrives, and nothing is counted twice. Loopback only.
+//! was on disk at a kill arrives, and nothing is counted twice. The same where the disk is full. Loopback only.
 //!
 //! It goes on for LEEWARD_CRASH_SECONDS, 30 if that is not set.
 
@@ -33,6 +33,9 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// As the mesh says; two probes are due in each.
+const WINDOW: Duration = Duration::from_millis(100);
 
 /// A directory with what one agent needs, and the certificate of its aggregator.
 struct Installation {
@@ -158,6 +161,11 @@ impl Drop for Agent {
     }
 }
 
+fn free_address() -> SocketAddr {
+    let free = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    free.local_addr().unwrap()
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
@@ -171,6 +179,9 @@ struct Stored {
     /// How often each part of a window was counted.
     counted: BTreeMap<(u64, Timestamp, Timestamp), u32>,
     tables: BTreeSet<(u64, u32)>,
+    /// When the first window began that arrived, and how many probes all of them tell of.
+    first: Option<Timestamp>,
+    scheduled: u64,
     /// Whether what arrives is acknowledged.
     acknowledges: bool,
 }
@@ -189,6 +200,9 @@ impl Stored {
             "a batch before its table"
         );
         if self.arrived.insert(key) {
+            self.first.get_or_insert(batch.window.start);
+            let scheduled = batch.rows.iter().map(|(_, report)| report.counts.scheduled);
+            self.scheduled += u64::from(scheduled.sum::<u32>());
             let part = (batch.boot_epoch, batch.window.start, batch.until);
             *self.counted.entry(part).or_default() += 1;
         } else {
@@ -340,6 +354,42 @@ async fn attend(connection: Connection, stored: Arc<Mutex<Stored>>) -> Option<()
     }
 }
 
+/// An aggregator that can be reached.
+struct Serving {
+    endpoint: Endpoint,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Serving {
+    async fn start(
+        installation: &Installation,
+        address: SocketAddr,
+        stored: &Arc<Mutex<Stored>>,
+    ) -> Self {
+        let endpoint = endpoint(installation, address).await;
+        let accepting = {
+            let (endpoint, stored) = (endpoint.clone(), stored.clone());
+            tokio::spawn(async move {
+                while let Some(incoming) = endpoint.accept().await {
+                    if let Ok(connection) = incoming.await {
+                        tokio::spawn(attend(connection, stored.clone()));
+                    }
+                }
+            })
+        };
+        Self {
+            endpoint,
+            accepting,
+        }
+    }
+
+    async fn stop(self) {
+        self.endpoint.close(0u32.into(), b"");
+        self.accepting.abort();
+        self.endpoint.wait_idle().await;
+    }
+}
+
 /// A small generator, so that a run can be told from the next and needs no dependency.
 struct Dice(u64);
 
@@ -354,9 +404,7 @@ impl Dice {
 
 #[tokio::test]
 async fn what_was_on_disk_at_a_kill_arrives_and_nothing_counts_twice() {
-    let probe = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = probe.local_addr().unwrap();
-    drop(probe);
+    let address = free_address();
     let installation = Installation::new(address);
     let stored = Arc::new(Mutex::new(Stored::default()));
     let seconds = std::env::var("LEEWARD_CRASH_SECONDS");
@@ -369,30 +417,17 @@ async fn what_was_on_disk_at_a_kill_arrives_and_nothing_counts_twice() {
     let (mut agents_killed, mut aggregators_gone) = (0, 0);
     let mut owed: BTreeSet<Key> = BTreeSet::new();
     let mut agent = installation.start();
-    let mut serving: Option<(Endpoint, tokio::task::JoinHandle<()>)> = None;
+    let mut serving: Option<Serving> = None;
     while began.elapsed() < Duration::from_secs(seconds) {
         match &serving {
             None => {
                 let acknowledges = dice.below(3) > 0;
                 stored.lock().unwrap().acknowledges = acknowledges;
-                let endpoint = endpoint(&installation, address).await;
-                let accepting = {
-                    let (endpoint, stored) = (endpoint.clone(), stored.clone());
-                    tokio::spawn(async move {
-                        while let Some(incoming) = endpoint.accept().await {
-                            if let Ok(connection) = incoming.await {
-                                tokio::spawn(attend(connection, stored.clone()));
-                            }
-                        }
-                    })
-                };
-                serving = Some((endpoint, accepting));
+                serving = Some(Serving::start(&installation, address, &stored).await);
             }
             Some(_) if dice.below(3) > 0 => {
-                if let Some((endpoint, accepting)) = serving.take() {
-                    endpoint.close(0u32.into(), b"");
-                    accepting.abort();
-                    endpoint.wait_idle().await;
+                if let Some(serving) = serving.take() {
+                    serving.stop().await;
                     aggregators_gone += 1;
                 }
             }
@@ -414,23 +449,11 @@ async fn what_was_on_disk_at_a_kill_arrives_and_nothing_counts_twice() {
         }
     }
     // At last all is well, and everything is delivered.
-    if let Some((endpoint, accepting)) = serving.take() {
-        endpoint.close(0u32.into(), b"");
-        accepting.abort();
-        endpoint.wait_idle().await;
+    if let Some(serving) = serving.take() {
+        serving.stop().await;
     }
     stored.lock().unwrap().acknowledges = true;
-    let last = endpoint(&installation, address).await;
-    let accepting = {
-        let (endpoint, stored) = (last.clone(), stored.clone());
-        tokio::spawn(async move {
-            while let Some(incoming) = endpoint.accept().await {
-                if let Ok(connection) = incoming.await {
-                    tokio::spawn(attend(connection, stored.clone()));
-                }
-            }
-        })
-    };
+    let last = Serving::start(&installation, address, &stored).await;
     let deadline = Instant::now() + DEADLINE;
     loop {
         let missing = {
@@ -448,7 +471,7 @@ async fn what_was_on_disk_at_a_kill_arrives_and_nothing_counts_twice() {
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    accepting.abort();
+    last.stop().await;
     let dropped = installation.figure("batches_dropped_total");
     let stored = stored.lock().unwrap();
     let twice: Vec<_> = stored
@@ -464,5 +487,110 @@ async fn what_was_on_disk_at_a_kill_arrives_and_nothing_counts_twice() {
         owed.len(),
         stored.arrived.len(),
         stored.repeated
+    );
+}
+
+/// A file system of its own, gone when the test is.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &std::path::Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let size = format!("size={size}");
+        let args = ["-t", "tmpfs", "-o", &size, "tmpfs"];
+        let mounted = Command::new("mount").args(args).arg(at).output().ok()?;
+        mounted.status.success().then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// While the aggregator is away the disk fills up, and later has room again: probing goes on, what does not fit waits in
+/// memory, and everything arrives once.
+#[tokio::test]
+async fn a_full_disk_costs_neither_probes_nor_windows() {
+    let address = free_address();
+    let installation = Installation::new(address);
+    let Some(disk) = SmallDisk::mount(&installation.spool(), "256k") else {
+        eprintln!("SKIPPED: a_full_disk_…: cannot mount a tmpfs, which needs root");
+        return;
+    };
+    let stored = Arc::new(Mutex::new(Stored::default()));
+    stored.lock().unwrap().acknowledges = true;
+    let serving = Serving::start(&installation, address, &stored).await;
+    let mut agent = installation.start();
+    let figure = |name: &str| installation.figure(name).unwrap_or(0);
+    let until = async |what: &str, condition: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + DEADLINE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // The mesh is known, and is obeyed without an aggregator.
+    let deadline = Instant::now() + DEADLINE;
+    while stored.lock().unwrap().arrived.len() < 5 {
+        if let Some(ended) = agent.0.try_wait().unwrap() {
+            eprintln!("SKIPPED: the agent does not run here ({ended}); it needs raw sockets");
+            return;
+        }
+        assert!(Instant::now() < deadline, "no window arrived");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    serving.stop().await;
+    until("windows on disk", &|| figure("spool_batches") > 3).await;
+    let filler = disk.0.join("filler");
+    assert!(
+        std::fs::write(&filler, vec![0; 1 << 20]).is_err(),
+        "it takes all there is"
+    );
+    until("writes that fail", &|| figure("spool_failing") == 1).await;
+    let (closed, sent) = (figure("windows_closed_total"), figure("probes_sent_total"));
+    until("windows beside a full disk", &|| {
+        figure("windows_closed_total") > closed + 50
+    })
+    .await;
+    assert!(figure("probes_sent_total") > sent + 50);
+    assert_eq!(figure("windows_dropped_total"), 0);
+    let errors = figure("spool_write_errors_total");
+    std::fs::remove_file(&filler).unwrap();
+    until("writes again", &|| figure("spool_failing") == 0).await;
+    let last = Serving::start(&installation, address, &stored).await;
+    until("an empty spool", &|| {
+        [figure("batches_waiting"), figure("spool_batches")] == [0, 0]
+    })
+    .await;
+    let coarsened = figure("batches_coarsened_total");
+    assert_eq!(figure("batches_dropped_total"), 0);
+    // It sends what is left before it ends.
+    let asked = Command::new("kill").arg(agent.0.id().to_string()).status();
+    assert!(asked.unwrap().success() && agent.0.wait().unwrap().success());
+    last.stop().await;
+    // Each probe that came due between the first window and the last is told of once, by its own window or by a longer one.
+    let stored = stored.lock().unwrap();
+    assert!(stored.counted.values().all(|&times| times == 1));
+    let starts = stored.counted.keys().map(|&(_, start, _)| start);
+    let short = stored
+        .counted
+        .keys()
+        .filter(|(_, start, until)| until.since(*start) <= WINDOW);
+    let (first, last) = (
+        stored.first.unwrap(),
+        short.map(|&(.., until)| until).max().unwrap(),
+    );
+    let due = 2 * last.since(first).as_millis() as u64 / WINDOW.as_millis() as u64;
+    assert!(
+        (due.saturating_sub(4)..=due).contains(&stored.scheduled),
+        "{} probes are told of, {due} came due",
+        stored.scheduled
+    );
+    assert!(errors > 0);
+    eprintln!(
+        "{} windows and longer ones out of {coarsened} arrived, 0 given up; {errors} writes failed",
+        starts.count()
     );
 }

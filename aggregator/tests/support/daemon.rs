@@ -16,10 +16,14 @@ pub const TOKEN: &str = "[[api.token]]\nname = 'mara'\nrole = 'operator'\nsha256
 
 /// The binary with this installation's configuration.
 pub fn command(installation: &Installation) -> Command {
+    command_with(&installation.config_path())
+}
+
+fn command_with(config: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leeward-aggregator"));
     command
         .arg("--config")
-        .arg(installation.config_path())
+        .arg(config)
         .env_remove("CREDENTIALS_DIRECTORY");
     command
 }
@@ -33,7 +37,12 @@ pub struct Aggregator {
 
 impl Aggregator {
     pub fn start(installation: &Installation, notify: Option<&std::path::Path>) -> Self {
-        let mut command = command(installation);
+        Self::start_with(&installation.config_path(), notify)
+    }
+
+    /// As [`Self::start`], with a configuration that may not be the installation's first.
+    pub fn start_with(config: &std::path::Path, notify: Option<&std::path::Path>) -> Self {
+        let mut command = command_with(config);
         command
             .stderr(Stdio::piped())
             .stdout(Stdio::null())

@@ -32,7 +32,53 @@ pub struct RealAgent {
     binary: PathBuf,
     config: PathBuf,
     status_port: u16,
+    clock: Option<Clock>,
     child: Option<Child>,
+}
+
+/// A wall clock of one process alone, which is set while it runs: libfaketime's.
+pub struct Clock {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Clock {
+    /// A clock that is right, as long as this file says nothing else; `None` after saying loudly that there is no such
+    /// library.
+    pub fn new(test: &str, file: PathBuf) -> Option<Self> {
+        let names = std::fs::read_dir("/usr/lib")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let paths = names.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+        let Some(library) = paths.into_iter().find(|path| path.is_file()) else {
+            eprintln!(
+                "SKIPPED: {test}: clock jumps need libfaketime, which scripts/setup installs"
+            );
+            return None;
+        };
+        let clock = Self { library, file };
+        clock.set(0);
+        Some(clock)
+    }
+
+    /// From now on it is off by so many seconds.
+    pub fn set(&self, off_seconds: i64) {
+        let next = self.file.with_extension("next");
+        std::fs::write(&next, format!("{off_seconds:+}\n")).unwrap();
+        std::fs::rename(next, &self.file).unwrap();
+    }
+
+    fn wind(&self, command: &mut Command) {
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("FAKETIME_TIMESTAMP_FILE", &self.file)
+            .env("FAKETIME_CACHE_DURATION", "1")
+            // Only the wall clock is ever set.
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1")
+            .env("NO_FAKE_STAT", "1");
+    }
 }
 
 fn free_port() -> u16 {
@@ -46,9 +92,13 @@ impl RealAgent {
         installation: &Installation,
         (binary, number): (&Path, u16),
         (region, agent): (&str, &'static str),
-        aggregator: SocketAddr,
+        aggregators: &[SocketAddr],
         uplink: &str,
     ) -> Self {
+        let aggregators: String = aggregators
+            .iter()
+            .map(|address| format!("[[aggregator]]\naddress = '{address}'\n"))
+            .collect();
         let certificate = installation.authority.agent(region, agent);
         let (pem, key) = installation.write_agent(&certificate, agent);
         let directory = installation.dir.path();
@@ -58,7 +108,7 @@ impl RealAgent {
             "region = '{region}'\nagent = '{agent}'\nallowed_networks = ['127.0.0.0/8']\nanswer_port = {}\n\
              addresses = ['127.9.1.{number}']\nsyn_source_ports = [{first_port}, {}]\nstatus_listen = '127.0.0.1:{status_port}'\n\
              [credentials]\nca = '{}'\ncertificate = '{}'\nkey = '{}'\n\
-             [[aggregator]]\naddress = '{aggregator}'\n\
+             {aggregators}\
              [uplink]\nkeep_alive = '300ms'\nidle_timeout = '1s'\n{uplink}\n\
              [stamp]\nreflect = false\n\
              [spool]\ndirectory = '{}'\nwrite_after = '100ms'\n",
@@ -76,7 +126,20 @@ impl RealAgent {
             binary: binary.to_owned(),
             config: directory.join(name),
             status_port,
+            clock: None,
             child: None,
+        }
+    }
+
+    /// From its next start on it goes by this clock.
+    pub fn go_by(&mut self, clock: Clock) {
+        self.clock = Some(clock);
+    }
+
+    /// Its clock is off by so many seconds from now on, if it has one of its own.
+    pub fn set_clock(&self, off_seconds: i64) {
+        if let Some(clock) = &self.clock {
+            clock.set(off_seconds);
         }
     }
 
@@ -90,6 +153,9 @@ impl RealAgent {
             .env_remove("NOTIFY_SOCKET")
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        if let Some(clock) = &self.clock {
+            clock.wind(&mut command);
+        }
         self.child = Some(command.spawn().unwrap());
     }
 
