@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -144,6 +144,22 @@ impl Installation {
         Ok(())
     }
 
+    /// Asks the aggregator to end, as an update does, and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// Returns that it did not end well, or cannot be started.
+    pub fn restart_aggregator(&mut self) -> anyhow::Result<()> {
+        let id = self.aggregator.id().to_string();
+        let asked = Command::new("kill").arg(id).status().context("run kill")?;
+        let ended = self.aggregator.wait().context("wait for the aggregator")?;
+        if !asked.success() || !ended.success() {
+            bail!("the aggregator ended with {ended}");
+        }
+        self.aggregator = launch(self.directory.path(), "leeward-aggregator", "aggregator")?;
+        Ok(())
+    }
+
     fn print_logs(&self) {
         for entry in fs::read_dir(self.directory.path())
             .into_iter()
@@ -262,18 +278,25 @@ impl Files {
 
     fn start(&self, binary: &str, name: &str, config: &str) -> anyhow::Result<Child> {
         let path = self.directory.join(format!("{name}.toml"));
-        fs::write(&path, config).context("write a configuration")?;
-        let log = File::create(self.directory.join(format!("{name}.log"))).context("make a log")?;
-        Command::new(beside(binary)?)
-            .arg("--config")
-            .arg(path)
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {binary}"))
+        fs::write(path, config).context("write a configuration")?;
+        launch(&self.directory, binary, name)
     }
+}
+
+/// A daemon with the configuration of this name, and its log beside it.
+fn launch(directory: &Path, binary: &str, name: &str) -> anyhow::Result<Child> {
+    let log = directory.join(format!("{name}.log"));
+    let log = File::options().create(true).append(true).open(log);
+    let log = log.context("make a log")?;
+    Command::new(beside(binary)?)
+        .arg("--config")
+        .arg(directory.join(format!("{name}.toml")))
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("start {binary}"))
 }
 
 fn leeward(arguments: &[&str]) -> anyhow::Result<()> {

@@ -8,15 +8,18 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path as FilePath,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use leeward_common::{
-    id::{AgentId, RegionId},
-    report::Path,
+    histogram::Schema,
+    id::{AgentId, RegionId, TargetId},
+    report::{Path, ProbeKind},
+    time::Timestamp,
     wire::{
-        ALPN_V1,
-        frame::{self, HEADER_BYTES},
+        ALPN_V1, batch,
+        frame::{self, HEADER_BYTES, frame_batch},
         v1::{self, FromAgent, FromAggregator, Hello},
     },
 };
@@ -30,6 +33,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::samples::{self, Shape};
 
 /// The authority of an installation, which makes agents.
 #[derive(Debug)]
@@ -125,6 +130,60 @@ pub fn endpoint() -> anyhow::Result<Endpoint> {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     let (config, runtime) = (EndpointConfig::default(), Arc::new(TokioRuntime));
     Ok(Endpoint::new(config, None, socket.into(), runtime)?)
+}
+
+/// Paths of an agent, to targets of its own in these regions.
+///
+/// # Errors
+///
+/// Returns which name is no id.
+pub fn paths(agent: &str, regions: &[&str], count: u32) -> anyhow::Result<Vec<Path>> {
+    let path = |at: u32| {
+        let region = regions[at as usize % regions.len()];
+        Ok(Path {
+            target: TargetId::parse(&format!("{agent}-{at}"))?,
+            kind: ProbeKind::Icmp,
+            region: Some(RegionId::parse(region)?),
+        })
+    };
+    (0..count).map(path).collect()
+}
+
+/// The batches of an agent, framed, a second each, of which the last ended at `end`. They are of boot epoch 1.
+///
+/// # Errors
+///
+/// Returns why a batch cannot be written.
+pub fn frames(
+    agent: &AgentId,
+    first: u64,
+    count: u32,
+    paths: u32,
+    end: Timestamp,
+) -> anyhow::Result<Vec<Vec<u8>>> {
+    const SECOND: Duration = Duration::from_secs(1);
+    let shape = Shape {
+        paths,
+        probes: 10,
+        base_us: (1_000.0, 250_000.0),
+        sigma: 0.01,
+        loss: 0.001,
+    };
+    // A few different ones, again and again: making them is not what is measured.
+    let kinds: Vec<_> = (0..16.min(count))
+        .map(|seed| samples::batch(Schema::TwoDigits, &samples::windows(seed.into(), shape)))
+        .collect();
+    let end = end.floor(SECOND);
+    let frame = |at: u32| {
+        let mut batch = kinds[at as usize % kinds.len()].clone();
+        batch.agent = agent.clone();
+        batch.boot_epoch = 1;
+        batch.sequence = first + u64::from(at);
+        batch.window.start = end - SECOND * (count - at);
+        batch.until = batch.window.end();
+        Ok(frame_batch(&batch::encode(&batch)?))
+    };
+    (0..count).map(frame).collect()
 }
 
 impl Session {

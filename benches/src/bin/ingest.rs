@@ -11,18 +11,11 @@ use anyhow::Context as _;
 use leeward_benches::{
     figure::{Figures, Target},
     installation::{Installation, Order},
-    load::{self, Authority, Session},
+    load::{self, Authority, Session, frames},
     measure::{median, quantile},
     process, remote_write,
-    samples::{Shape, batch, windows},
 };
-use leeward_common::{
-    histogram::Schema,
-    id::{AgentId, RegionId, TargetId},
-    report::{Path, ProbeKind},
-    time::{Clock as _, SystemClock, Timestamp},
-    wire::{batch::encode, frame::frame_batch},
-};
+use leeward_common::time::{Clock as _, SystemClock};
 use quinn::Endpoint;
 use tokio::task::JoinSet;
 
@@ -73,49 +66,11 @@ impl Bed<'_> {
         let identity = self.authority.agent("virginia", name)?;
         let to = self.installation.listen();
         let mut session = Session::open(self.endpoint, to, &identity, 1).await?;
-        let path = |at: u32| {
-            Ok(Path {
-                target: TargetId::parse(&format!("{name}-{at}"))?,
-                kind: ProbeKind::Icmp,
-                region: Some(RegionId::parse("oregon")?),
-            })
-        };
-        let paths: Vec<Path> = (0..paths).map(path).collect::<anyhow::Result<_>>()?;
-        session.announce(paths).await?;
+        session
+            .announce(load::paths(name, &["oregon"], paths)?)
+            .await?;
         Ok(session)
     }
-}
-
-/// The batches of an agent, framed, a second each, of which the last ended at `end`.
-fn frames(
-    agent: &AgentId,
-    first: u64,
-    count: u32,
-    paths: u32,
-    end: Timestamp,
-) -> anyhow::Result<Vec<Vec<u8>>> {
-    let shape = Shape {
-        paths,
-        probes: 10,
-        base_us: (1_000.0, 250_000.0),
-        sigma: 0.01,
-        loss: 0.001,
-    };
-    // A few different ones, again and again: making them is not what is measured.
-    let kinds: Vec<_> = (0..16)
-        .map(|seed| batch(Schema::TwoDigits, &windows(seed, shape)))
-        .collect();
-    let end = end.floor(SECOND);
-    let frame = |at: u32| {
-        let mut batch = kinds[at as usize % kinds.len()].clone();
-        batch.agent = agent.clone();
-        batch.boot_epoch = 1;
-        batch.sequence = first + u64::from(at);
-        batch.window.start = end - SECOND * (count - at);
-        batch.until = batch.window.end();
-        Ok(frame_batch(&encode(&batch)?))
-    };
-    (0..count).map(frame).collect()
 }
 
 async fn throughput(figures: &mut Figures, bed: &Bed<'_>) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Two thousand agents connect at once, lose their connections, and connect again: how long it takes, both ends on this
-//! machine, and what memory each costs the aggregator.
+//! machine, and what memory each costs the aggregator. Then all of them send a batch every second while the aggregator is
+//! restarted, as for an update: how long a batch waits at most, and whether every one was acknowledged.
 
 use std::{
     net::SocketAddr,
@@ -15,13 +16,20 @@ use leeward_benches::{
     measure::median,
     process,
 };
+use leeward_common::time::{Clock as _, SystemClock};
 use quinn::Endpoint;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
 const AGENTS: u32 = 2_000;
 /// How many connect at once, beside all of them: agents wait for a random time before they come back.
 const AT_ONCE: usize = 64;
 const ROUNDS: u64 = 3;
+/// Paths of an agent that sends.
+const PATHS: u32 = 10;
+const SECOND: Duration = Duration::from_secs(1);
 const REGIONS: [&str; 4] = ["virginia", "oregon", "ireland", "frankfurt"];
 
 /// A busy machine needs longer, and says so.
@@ -67,7 +75,7 @@ async fn connect(
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut figures = Figures::new("storm");
-    let installation = Installation::start(Order {
+    let mut installation = Installation::start(Order {
         agents: 0,
         ..Order::default()
     })?;
@@ -128,6 +136,109 @@ async fn main() -> anyhow::Result<()> {
     }
     let figure = figures.figure("aggregator's memory for each, all in", each, "KiB");
     figures.push(figure.target(Target::AtMost(64.0)));
+    restart_under_load(&mut figures, &mut installation, &endpoint, identities).await?;
     figures.print();
     Ok(())
+}
+
+/// Every agent sends a batch each second; in between the aggregator is restarted.
+async fn restart_under_load(
+    figures: &mut Figures,
+    installation: &mut Installation,
+    endpoint: &Endpoint,
+    identities: Vec<Identity>,
+) -> anyhow::Result<()> {
+    let (to, stop) = (installation.listen(), watch::Sender::new(false));
+    let mut work = JoinSet::new();
+    for (at, identity) in identities.into_iter().enumerate() {
+        let agent = Live {
+            endpoint: endpoint.clone(),
+            to,
+            identity,
+            wait: Duration::from_micros(1_000_000 * at as u64 / u64::from(AGENTS)),
+        };
+        work.spawn(agent.run(stop.subscribe()));
+    }
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let began = Instant::now();
+    tokio::task::block_in_place(|| installation.restart_aggregator())?;
+    let down = began.elapsed().as_secs_f64();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    stop.send_replace(true);
+    let (mut batches, mut connects, mut longest, mut waits) = (0, 0, 0.0_f64, Vec::new());
+    for done in work.join_all().await {
+        let told = done?;
+        batches += told.waits.len();
+        connects += told.connects;
+        let most = told.waits.iter().copied().fold(0.0, f64::max);
+        longest = longest.max(most);
+        waits.extend(told.waits);
+    }
+    eprintln!(
+        "{batches} batches acknowledged over {connects} connections; the aggregator took {down:.2} s to end and be started"
+    );
+    let name = format!("restart under load of {AGENTS} agents, longest wait of a batch");
+    figures.push(figures.figure(name, longest, "s"));
+    let half = median(waits).context("no batches")? * 1e3;
+    figures.push(figures.figure("batch to acknowledgement, median of all", half, "ms"));
+    Ok(())
+}
+
+/// An agent that sends a batch every second, and what it has to tell.
+struct Live {
+    endpoint: Endpoint,
+    to: SocketAddr,
+    identity: Identity,
+    /// When within the second, and before it connects again: agents do so at random.
+    wait: Duration,
+}
+
+struct Told {
+    /// Seconds from each batch to its acknowledgement.
+    waits: Vec<f64>,
+    connects: u32,
+}
+
+impl Live {
+    async fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<Told> {
+        let mut told = Told {
+            waits: Vec::new(),
+            connects: 0,
+        };
+        let mut session = None;
+        let mut turn = tokio::time::interval_at((Instant::now() + self.wait).into(), SECOND);
+        let mut sequence = 0;
+        while !*stop.borrow() {
+            turn.tick().await;
+            let frames = load::frames(&self.identity.agent, sequence, 1, PATHS, SystemClock.now())?;
+            let began = Instant::now();
+            while let Err(error) = self.deliver(&mut session, &mut told, &frames).await {
+                ensure!(began.elapsed() < PATIENCE, "in vain: {error:#}");
+                session = None;
+                tokio::time::sleep(self.wait / 2).await;
+            }
+            told.waits.push(began.elapsed().as_secs_f64());
+            sequence += 1;
+        }
+        Ok(told)
+    }
+
+    async fn deliver(
+        &self,
+        session: &mut Option<Session>,
+        told: &mut Told,
+        frames: &[Vec<u8>],
+    ) -> anyhow::Result<()> {
+        let session = match session {
+            Some(session) => session,
+            None => {
+                let mut new = Session::open(&self.endpoint, self.to, &self.identity, 1).await?;
+                let name = self.identity.agent.as_str();
+                new.announce(load::paths(name, &REGIONS, PATHS)?).await?;
+                told.connects += 1;
+                session.insert(new)
+            }
+        };
+        session.deliver(frames, 1).await
+    }
 }
