@@ -79,6 +79,9 @@ pub(super) struct ProbeThread {
     looked_ns: u64,
     /// How much later than asked for this host wakes the thread, smoothed, at most [`EARLY_NS`]; asked for so much earlier.
     oversleep_ns: u64,
+    /// How long it takes to send what is due at once, smoothed: most of it leaves before its time, so that where more is due
+    /// than usual the rest is not too late.
+    burst_ns: u64,
 }
 
 /// A plan being carried out.
@@ -139,6 +142,7 @@ impl ProbeThread {
             read_all_ns: 0,
             looked_ns: 0,
             oversleep_ns: 0,
+            burst_ns: 0,
         }
     }
 
@@ -227,7 +231,8 @@ impl ProbeThread {
 
     /// Works through what has come due, in order of time.
     fn send_and_close(&mut self) {
-        for _ in 0..SEND_BURST {
+        let begun_ns = self.clock.last().mono_ns;
+        for sent in 0..SEND_BURST {
             let now = self.clock.read();
             let end_ns = self.window_end_ns();
             let Some(running) = &mut self.running else {
@@ -244,6 +249,10 @@ impl ProbeThread {
                 .schedule
                 .pop((now.mono_ns + running.early_ns).min(end_ns))
             else {
+                if sent > 0 {
+                    let took_ns = now.mono_ns.saturating_sub(begun_ns).min(2 * EARLY_NS);
+                    self.burst_ns = (self.burst_ns * 7 + took_ns) / 8;
+                }
                 return;
             };
             self.send(due, now);
@@ -406,7 +415,10 @@ impl ProbeThread {
             return 0;
         }
         if next_ns - now_ns < DOZE_NS {
-            let until_ns = next_ns.max(now_ns + SHORTEST_SLEEP_NS) - self.oversleep_ns;
+            let may_ns = self.running.as_ref().map_or(0, |running| running.early_ns);
+            let ahead_ns = (self.burst_ns * 3 / 4).min(may_ns / 10 * 9);
+            let early_ns = self.oversleep_ns + ahead_ns;
+            let until_ns = next_ns.max(now_ns + SHORTEST_SLEEP_NS) - early_ns;
             wake::sleep_until(until_ns);
             let over_ns = monotonic_ns().saturating_sub(until_ns).min(EARLY_NS);
             self.oversleep_ns = (self.oversleep_ns * 15 + over_ns) / 16;
