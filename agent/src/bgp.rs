@@ -15,15 +15,18 @@
 //! - [`watch`]: the prefixes that are followed.
 //! - [`feed`]: whether a feed may be believed right now. A lost feed is not a withdrawal.
 //! - [`penalty`]: RFC 2439's figure of merit, as a measure. [`prefix`]: what one feed says about one watched prefix.
+//! - [`rpki`]: who may announce what. [`leak`]: signs that a route was passed on to whom it should not have been.
 //! - [`observer`]: all of it together: events of feeds in; windows and urgent events of watched prefixes out.
 //! - [`mrt`], [`pcap`], [`replay`]: recordings, and `leeward-agent bgp replay`.
 //!
-//! - [`live`]: routers and peers that are connected, on a thread of their own.
+//! - [`live`]: routers and peers that are connected, on a thread of their own. [`cache`]: the way to who knows the authorizations.
 //!
-//! All of it is pure but for [`live`] and the reading of files in [`replay`]. What each figure means is told in `docs/bgp.md`.
+//! All of it is pure but for [`live`], [`cache`] and the reading of files in [`replay`]. What each figure means is told in `docs/bgp.md`.
 
 pub mod bmp;
+pub mod cache;
 pub mod feed;
+pub mod leak;
 pub mod live;
 pub mod mrt;
 pub mod observer;
@@ -32,6 +35,7 @@ pub mod peer;
 pub mod penalty;
 pub mod prefix;
 pub mod replay;
+pub mod rpki;
 pub mod session;
 pub mod update;
 pub mod watch;

@@ -561,6 +561,24 @@ impl Page {
                 "Routing events told to the aggregators.",
                 &figures.events,
             ),
+            (
+                "bgp_roa_caches",
+                GAUGE,
+                "Caches of authorizations (RPKI) that are followed: one or none.",
+                &figures.roa_caches,
+            ),
+            (
+                "bgp_roas",
+                GAUGE,
+                "Authorizations of routes (RPKI) that are known.",
+                &figures.roas,
+            ),
+            (
+                "bgp_roa_updates_total",
+                COUNTER,
+                "How often a cache of authorizations has answered in full.",
+                &figures.roa_updates,
+            ),
         ];
         for (name, kind, help, value) in rows {
             self.one(name, kind, help, value.load(Relaxed));

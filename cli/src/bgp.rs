@@ -1,7 +1,7 @@
 //! `leeward bgp`: what routers tell of the prefixes that regions are reached by.
 
 use leeward_common::{
-    api::v1::{BgpEvents, BgpPeers, BgpPrefixes},
+    api::v1::{BgpEvents, BgpPeers, BgpPrefix, BgpPrefixes},
     bgp::Standing,
 };
 
@@ -37,6 +37,7 @@ fn prefixes(client: &Client, out: &Output) -> Result<Exit, Failure> {
         .right("visible")
         .right("gone")
         .left("origins")
+        .left("RPKI")
         .right("withdrawn")
         .right("changed")
         .right("penalty");
@@ -58,6 +59,7 @@ fn prefixes(client: &Client, out: &Output) -> Result<Exit, Failure> {
             Cell::from(own.visible.to_string()),
             Cell::new(gone, own.gone.to_string()),
             Cell::from(origins.join(" ")),
+            validity(own),
             Cell::from(own.withdrawals.to_string()),
             Cell::from(own.path_changes.to_string()),
             Cell::from(own.penalty_slow.to_string()),
@@ -68,6 +70,16 @@ fn prefixes(client: &Client, out: &Output) -> Result<Exit, Failure> {
         out.talk("no feed shows a watched prefix");
     }
     Ok(Exit::Done)
+}
+
+/// The worst that is known of a prefix's routes.
+fn validity(own: &BgpPrefix) -> Cell {
+    match (own.invalid, own.not_found, own.valid) {
+        (0, 0, 0) => Cell::from("-".to_owned()),
+        (0, 0, _) => Cell::from("valid".to_owned()),
+        (0, ..) => Cell::from("not found".to_owned()),
+        (invalid, ..) => Cell::new(Tone::Bad, format!("{invalid} invalid")),
+    }
 }
 
 fn peers(client: &Client, out: &Output) -> Result<Exit, Failure> {

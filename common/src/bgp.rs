@@ -20,6 +20,9 @@ pub const REPORT_MAX: usize = 64;
 /// The most origins, and the most more-specific prefixes, that a window names.
 pub const NAMED_MAX: usize = 8;
 
+/// The most authorizations that an event names.
+pub const ALLOWED_MAX: usize = 4;
+
 /// A range of addresses that routes are announced for, like `192.0.2.0/24`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -105,6 +108,220 @@ pub struct Sight {
     pub stuck: u32,
 }
 
+/// Whether a route's origin may announce it (RFC 6811).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Validity {
+    /// Nobody can tell: no cache is configured, none is there, or the path does not say who announced it.
+    #[default]
+    Unknown,
+    /// It may: an authorization covers the prefix, names the origin and allows the length.
+    Valid,
+    /// No authorization covers the prefix.
+    NotFound,
+    /// Authorizations cover the prefix, and none of them names the origin.
+    InvalidOrigin,
+    /// One names the origin, but allows no prefix of this length.
+    InvalidLength,
+}
+
+impl Validity {
+    fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
+
+    /// Whether it may not be announced like this.
+    #[must_use]
+    pub const fn is_invalid(self) -> bool {
+        matches!(self, Self::InvalidOrigin | Self::InvalidLength)
+    }
+}
+
+impl fmt::Display for Validity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Valid => "valid",
+            Self::NotFound => "not found",
+            Self::InvalidOrigin => "invalid by its origin",
+            Self::InvalidLength => "invalid by its length",
+        })
+    }
+}
+
+/// How many routes to a prefix there are of each [`Validity`], one for each feed that has a route.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Validities {
+    /// [`Validity::Unknown`]
+    pub unknown: u32,
+    /// [`Validity::Valid`]
+    pub valid: u32,
+    /// [`Validity::NotFound`]
+    pub not_found: u32,
+    /// [`Validity::InvalidOrigin`]
+    pub invalid_origin: u32,
+    /// [`Validity::InvalidLength`]
+    pub invalid_length: u32,
+}
+
+impl Validities {
+    /// One more.
+    pub const fn add(&mut self, validity: Validity) {
+        let count = match validity {
+            Validity::Unknown => &mut self.unknown,
+            Validity::Valid => &mut self.valid,
+            Validity::NotFound => &mut self.not_found,
+            Validity::InvalidOrigin => &mut self.invalid_origin,
+            Validity::InvalidLength => &mut self.invalid_length,
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// Those that may not be announced as they are.
+    #[must_use]
+    pub const fn invalid(&self) -> u32 {
+        self.invalid_origin.saturating_add(self.invalid_length)
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Who may announce a prefix and its parts: a validated payload of a Route Origin Authorization (RFC 6811).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Allowed {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// The longest part of it that may be announced.
+    pub length_max: u8,
+    /// By whom; 0 is nobody (RFC 6483, section 4).
+    pub system: u32,
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.system {
+            0 => f.write_str("nobody")?,
+            system => write!(f, "AS{system}")?,
+        }
+        write!(f, " for {}", self.prefix)?;
+        match self.length_max == self.prefix.length() {
+            true => Ok(()),
+            false => write!(f, " up to /{}", self.length_max),
+        }
+    }
+}
+
+/// A route that came to be one that may not be announced as it is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Invalid {
+    /// What is announced: the watched prefix or a part of it.
+    pub prefix: Prefix,
+    /// By whom; `None` if the path ends in a set.
+    pub origin: Option<u32>,
+    /// What this feed's route was before; `None` if there was none.
+    pub was: Option<Validity>,
+    /// What it is now.
+    pub is: Validity,
+    /// What the authorizations that cover the prefix allow, at most [`ALLOWED_MAX`] of them.
+    pub allowed: Vec<Allowed>,
+}
+
+/// In words, with what is allowed.
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = self.origin;
+        let origin = origin.map_or_else(|| "a set".to_owned(), |origin| format!("AS{origin}"));
+        write!(f, "{} from {origin} is {} (RPKI", self.prefix, self.is)?;
+        match self.was {
+            Some(was) => write!(f, "; it was {was})")?,
+            None => f.write_str("; it is new)")?,
+        }
+        let allowed: Vec<_> = self.allowed.iter().map(Allowed::to_string).collect();
+        match allowed.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; allowed is {}", allowed.join(", ")),
+        }
+    }
+}
+
+/// Why a route looks leaked: passed on to whom it should not have been (RFC 7908).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeakSign {
+    /// It is marked for customers only (RFC 9234), and yet it came up.
+    OnlyToCustomer {
+        /// Who marked it.
+        marked_by: u32,
+        /// Who passed it up: our neighbour, or a system that has no provider.
+        heard_by: u32,
+    },
+    /// Between two systems that have no provider it went down and up again.
+    Valley {
+        /// The one nearer to us.
+        upper: u32,
+        /// Who passed it from the other to this one.
+        through: u32,
+        /// The one nearer to the origin.
+        lower: u32,
+    },
+}
+
+impl fmt::Display for LeakSign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnlyToCustomer {
+                marked_by,
+                heard_by,
+            } => write!(
+                f,
+                "AS{marked_by} marked it for its customers only, and AS{heard_by} passes it on"
+            ),
+            Self::Valley {
+                upper,
+                through,
+                lower,
+            } => write!(
+                f,
+                "AS{through} passes it from AS{lower} to AS{upper}, which both have no provider"
+            ),
+        }
+    }
+}
+
+/// How many feeds show a route with a [`LeakSign`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Leaks {
+    /// [`LeakSign::OnlyToCustomer`]
+    pub only_to_customer: u32,
+    /// [`LeakSign::Valley`]
+    pub valley: u32,
+}
+
+impl Leaks {
+    /// One more.
+    pub const fn add(&mut self, sign: LeakSign) {
+        let count = match sign {
+            LeakSign::OnlyToCustomer { .. } => &mut self.only_to_customer,
+            LeakSign::Valley { .. } => &mut self.valley,
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn all(&self) -> u32 {
+        self.only_to_customer.saturating_add(self.valley)
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What was counted in a window.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Counts {
@@ -135,6 +352,9 @@ pub struct MoreSpecific {
     pub prefix: Prefix,
     /// Who announced it; `None` if the path does not tell.
     pub origin: Option<u32>,
+    /// Whether that origin may announce it.
+    #[serde(default, skip_serializing_if = "Validity::is_unknown")]
+    pub validity: Validity,
 }
 
 /// What routing did to one watched prefix in one window.
@@ -170,6 +390,12 @@ pub struct PrefixWindow {
     pub shutting_down: bool,
     /// Who sees the prefix at the end.
     pub sight: Sight,
+    /// Whether its routes' origins may announce it, at the end.
+    #[serde(default, skip_serializing_if = "Validities::is_default")]
+    pub validities: Validities,
+    /// How many of its routes look leaked, at the end.
+    #[serde(default, skip_serializing_if = "Leaks::is_default")]
+    pub leaks: Leaks,
 }
 
 impl PrefixWindow {
@@ -284,7 +510,12 @@ impl RoutingEvent {
             What::Prefix { change, .. } => match change {
                 Change::Withdrawn { path }
                 | Change::Returned { path }
-                | Change::Exploring { path, .. } => path,
+                | Change::Exploring { path, .. }
+                | Change::Leaked { path, .. } => path,
+                Change::Invalid(invalid) => {
+                    let named = invalid.allowed.len();
+                    return at_most("list of authorizations", named, ALLOWED_MAX);
+                }
                 Change::OriginChanged { .. } | Change::MoreSpecific(_) => return Ok(()),
             },
             What::Feed(FeedChange::Down { why, .. }) => why,
@@ -344,6 +575,15 @@ pub enum Change {
     },
     /// A more-specific prefix came up within it.
     MoreSpecific(MoreSpecific),
+    /// Its route, or that to a part of it, may not be announced as it is (RFC 6811), and was not so before.
+    Invalid(Invalid),
+    /// Its route looks leaked, and did not before.
+    Leaked {
+        /// Why it does.
+        sign: LeakSign,
+        /// Its path.
+        path: String,
+    },
 }
 
 /// The longest path in words.
@@ -392,6 +632,39 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn an_invalid_route_is_told_with_what_is_allowed() {
+        let mut invalid = Invalid {
+            prefix: "192.0.2.0/25".parse().unwrap(),
+            origin: Some(64_666),
+            was: Some(Validity::Valid),
+            is: Validity::InvalidOrigin,
+            allowed: vec![
+                Allowed {
+                    prefix: "192.0.2.0/24".parse().unwrap(),
+                    length_max: 25,
+                    system: 64_500,
+                },
+                Allowed {
+                    prefix: "192.0.0.0/16".parse().unwrap(),
+                    length_max: 16,
+                    system: 0,
+                },
+            ],
+        };
+        assert_eq!(
+            invalid.to_string(),
+            "192.0.2.0/25 from AS64666 is invalid by its origin (RPKI; it was valid); allowed is AS64500 for 192.0.2.0/24 up \
+             to /25, nobody for 192.0.0.0/16"
+        );
+        (invalid.origin, invalid.was) = (None, None);
+        invalid.allowed.clear();
+        assert_eq!(
+            invalid.to_string(),
+            "192.0.2.0/25 from a set is invalid by its origin (RPKI; it is new)"
+        );
     }
 
     #[test]

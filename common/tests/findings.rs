@@ -4,8 +4,9 @@
 
 use leeward_common::{
     bgp::{
-        Change, Counts, FeedChange, FeedState, MoreSpecific, Prefix, PrefixWindow, REPORT_MAX,
-        Routing, RoutingEvent, Sight, Standing, What,
+        ALLOWED_MAX, Allowed, Change, Counts, FeedChange, FeedState, Invalid, LeakSign, Leaks,
+        MoreSpecific, Prefix, PrefixWindow, REPORT_MAX, Routing, RoutingEvent, Sight, Standing,
+        Validities, Validity, What,
     },
     finding::{
         Bandwidth, Declined, Finding,
@@ -324,6 +325,7 @@ fn routing() -> Routing {
         Change::MoreSpecific(MoreSpecific {
             prefix,
             origin: Some(1),
+            validity: Validity::Unknown,
         }),
     ];
     let mut events: Vec<_> = changes
@@ -360,6 +362,8 @@ fn routing() -> Routing {
             blackholed: false,
             shutting_down: true,
             sight,
+            validities: Validities::default(),
+            leaks: Leaks::default(),
         }],
         feeds: vec![FeedState {
             feed: "10.0.0.1 session".to_owned(),
@@ -402,6 +406,49 @@ fn a_report_of_routing_is_read_as_it_was_written_and_checked() {
     let mut origins = routing();
     origins.windows[0].origins = vec![1; 9];
     assert!(reread(&report(origins)).is_err());
+    let mut signs = routing();
+    signs.windows[0].validities.add(Validity::InvalidLength);
+    signs.windows[0].leaks.valley = 3;
+    let invalid = Invalid {
+        prefix: signs.windows[0].prefix,
+        origin: None,
+        was: Some(Validity::NotFound),
+        is: Validity::InvalidOrigin,
+        allowed: vec![
+            Allowed {
+                prefix: signs.windows[0].prefix,
+                length_max: 24,
+                system: 64_500,
+            };
+            ALLOWED_MAX
+        ],
+    };
+    let tell = |signs: &mut Routing, told: Change| {
+        let What::Prefix { change, .. } = &mut signs.events[0].what else {
+            panic!("not of a prefix");
+        };
+        *change = told;
+    };
+    let sign = LeakSign::Valley {
+        upper: 1,
+        through: 2,
+        lower: 3,
+    };
+    let path = "1 2 3".to_owned();
+    tell(&mut signs, Change::Leaked { sign, path });
+    assert_eq!(
+        reread(&report(signs.clone())).unwrap(),
+        report(signs.clone())
+    );
+    let mut too_many = invalid.clone();
+    tell(&mut signs, Change::Invalid(invalid));
+    assert_eq!(
+        reread(&report(signs.clone())).unwrap(),
+        report(signs.clone())
+    );
+    too_many.allowed.push(too_many.allowed[0]);
+    tell(&mut signs, Change::Invalid(too_many));
+    assert!(reread(&report(signs)).is_err());
     // The largest report fits into one message.
     let mut largest = routing();
     largest.events = vec![largest.events[0].clone(); REPORT_MAX];

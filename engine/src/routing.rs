@@ -25,7 +25,10 @@ use std::{
 };
 
 use leeward_common::{
-    bgp::{Change, FeedChange, Prefix, PrefixWindow, Routing, RoutingEvent, Sight, Standing, What},
+    bgp::{
+        Change, FeedChange, LeakSign, Prefix, PrefixWindow, Routing, RoutingEvent, Sight, Standing,
+        What,
+    },
     id::{AgentId, RegionId},
     time::Timestamp,
 };
@@ -109,6 +112,8 @@ enum Sign {
     MoreSpecific,
     Blackhole,
     Shutdown,
+    Invalid,
+    Leak,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -118,6 +123,11 @@ struct Noted {
     severity: f64,
     words: String,
 }
+
+/// How much a route against the customers-only mark of its announcer counts, and a valley between systems at the top: the latter
+/// is a guess about who they are to each other.
+const MARKED: f64 = 1.0;
+const VALLEY: f64 = 0.5;
 
 /// From where a region is judged.
 #[derive(Clone, Copy, Debug)]
@@ -254,6 +264,19 @@ impl RoutingEvidence {
                     system(part.origin)
                 ),
             ),
+            // Like a stranger's part of it: nothing but time says that it is over.
+            Change::Invalid(invalid) if invalid.prefix != *prefix => {
+                (Sign::MoreSpecific, 1.0, invalid.to_string())
+            }
+            Change::Invalid(invalid) => (Sign::Invalid, 1.0, invalid.to_string()),
+            Change::Leaked { sign, path } => {
+                let severity = match sign {
+                    LeakSign::OnlyToCustomer { .. } => MARKED,
+                    LeakSign::Valley { .. } => VALLEY,
+                };
+                let words = format!("it looks leaked: {sign} (its path is {path})");
+                (Sign::Leak, severity, words)
+            }
         };
         let (sign, severity, what) = sign;
         let words = format!("{what}, by {} at {}", event.source, time_of_day(now));
@@ -299,6 +322,14 @@ impl RoutingEvidence {
                 "its shutdown is announced (GRACEFUL_SHUTDOWN)".to_owned(),
             ),
         ];
+        // These begin with an event only: what was so when an agent began to listen is no news.
+        let ended = [
+            (Sign::Invalid, window.validities.invalid()),
+            (Sign::Leak, window.leaks.all()),
+        ];
+        for (sign, _) in ended.iter().filter(|(_, shown)| *shown == 0) {
+            self.change(place, |own| drop(own.signs.remove(sign)));
+        }
         for (sign, severity, words) in signs {
             match severity > 0.0 {
                 true => self.note(now, place, observer, sign, severity, words),

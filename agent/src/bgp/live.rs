@@ -25,7 +25,7 @@ use std::{
 
 use anyhow::Context as _;
 use leeward_common::{
-    bgp::{Prefix, REPORT_MAX, Routing, Sight},
+    bgp::{Leaks, Prefix, REPORT_MAX, Routing, Sight, Validities},
     finding::Finding,
     time::{Clock as _, SystemClock, Timestamp},
 };
@@ -41,7 +41,8 @@ use tracing::{info, warn};
 
 use super::{
     bmp::{Frame, Frames, Station},
-    observer::Observer,
+    cache,
+    observer::{Authorizations, Observer},
     peer::{Event, Feed},
     session::{self, Session},
 };
@@ -86,6 +87,12 @@ pub struct Figures {
     pub strangers: AtomicU64,
     /// Events that were told.
     pub events: AtomicU64,
+    /// Caches of authorizations that are followed and have sent a whole set: one or none.
+    pub roa_caches: AtomicU64,
+    /// The authorizations that are known.
+    pub roas: AtomicU64,
+    /// How often a cache has sent what changed, or that nothing did.
+    pub roa_updates: AtomicU64,
 }
 
 /// Sockets that are bound while the process may still bind low ports.
@@ -188,23 +195,30 @@ pub fn start(
         .build()
         .context("cannot start the runtime of BGP")?;
     let (heard, hearing) = mpsc::channel(HEARD_MAX);
+    let (known, authorizing) = mpsc::channel(cache::WAITING);
+    let clock = Clock::new();
+    let mut observer = Observer::new(config.watchlist()).with_relations(config.relations.clone());
+    if !config.rpki_caches.is_empty() {
+        observer.authorize(clock.now(), Authorizations::Unknown);
+    }
     let work = Work {
-        observer: Observer::new(config.watchlist()),
+        observer,
         told: BTreeMap::new(),
         window: config.window,
         figures: figures.clone(),
         hearing,
+        authorizing,
         out,
     };
     let shared = Arc::new(Shared {
         config: config.clone(),
-        clock: Clock::new(),
+        clock,
         heard,
         figures: figures.clone(),
     });
     std::thread::Builder::new()
         .name("bgp".to_owned())
-        .spawn(move || runtime.block_on(work.run(shared, bound)))
+        .spawn(move || runtime.block_on(work.run(shared, bound, known)))
         .context("cannot start the thread of BGP")?;
     Ok(figures)
 }
@@ -242,16 +256,21 @@ struct Shared {
 struct Work {
     observer: Observer,
     /// How each prefix was seen when it was told last.
-    told: BTreeMap<Prefix, Sight>,
+    told: BTreeMap<Prefix, (Sight, Validities, Leaks)>,
     window: Duration,
     figures: Arc<Figures>,
     hearing: mpsc::Receiver<Heard>,
+    authorizing: mpsc::Receiver<Authorizations>,
     out: mpsc::Sender<Finding>,
 }
 
 impl Work {
-    async fn run(mut self, shared: Arc<Shared>, bound: Bound) {
+    async fn run(mut self, shared: Arc<Shared>, bound: Bound, known: mpsc::Sender<Authorizations>) {
         let clock = shared.clock;
+        let caches = shared.config.rpki_caches.clone();
+        if !caches.is_empty() {
+            tokio::spawn(cache::follow(caches, self.figures.clone(), known));
+        }
         if let Err(error) = listen(&shared, bound) {
             warn!(%error, "routers and peers are not listened to");
         }
@@ -262,6 +281,10 @@ impl Work {
             let routing = tokio::select! {
                 Some((at, events)) = self.hearing.recv() => {
                     self.hear(at, &events);
+                    Routing { events: self.observer.take_events(), ..Routing::default() }
+                }
+                Some(authorizations) = self.authorizing.recv() => {
+                    self.observer.authorize(clock.now(), authorizations);
                     Routing { events: self.observer.take_events(), ..Routing::default() }
                 }
                 _ = tick.tick() => {
@@ -320,8 +343,9 @@ impl Work {
         let mut windows = self.observer.close_window(now, start);
         let told = &mut self.told;
         windows.retain(|window| {
-            let before = told.insert(window.prefix, window.sight);
-            !window.is_quiet() || before != Some(window.sight)
+            let looks = (window.sight, window.validities, window.leaks);
+            let before = told.insert(window.prefix, looks);
+            !window.is_quiet() || before != Some(looks)
         });
         Routing {
             events: self.observer.take_events(),

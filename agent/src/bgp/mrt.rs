@@ -254,7 +254,8 @@ fn remembered(attributes: &Parsed) -> Attributes {
             _ => None,
         })
         .collect();
-    Attributes::new(AsPath::new(hops), &communities)
+    let marked = attributes.only_to_customer().map(u32::from);
+    Attributes::new(AsPath::new(hops), &communities).marked(marked)
 }
 
 /// A community as the number that it is (RFC 1997).

@@ -19,13 +19,20 @@ use leeward_common::{
     time::Timestamp,
 };
 
+pub use signs::Authorizations;
+use signs::Odd;
+
 use super::{
     feed::{Gate, Standing as FeedStanding},
+    leak::Relations,
     peer::{Event, Feed, View},
     prefix::{Announced, Route, Standing, Withdrawn},
     update::{AsPath, Attributes, Family, Nlri, Update},
     watch::{Relation, Watchlist},
 };
+
+#[path = "observer/signs.rs"]
+mod signs;
 
 /// The most feeds that are followed; what others say is passed over.
 pub const FEEDS_MAX: usize = 8_192;
@@ -53,6 +60,8 @@ pub struct Observer {
     watchlist: Watchlist,
     feeds: BTreeMap<Feed, Known>,
     followed: Vec<Followed>,
+    authorizations: Authorizations,
+    relations: Relations,
     /// What all routes take, in bytes.
     bytes: usize,
     events: VecDeque<RoutingEvent>,
@@ -78,6 +87,8 @@ struct Known {
 struct Followed {
     routes: BTreeMap<u32, Route>,
     more_specifics: BTreeSet<(IpNet, Option<u32>)>,
+    /// Since when something odd is shown.
+    odd: BTreeMap<Odd, Timestamp>,
     tally: Tally,
 }
 
@@ -344,16 +355,19 @@ impl Observer {
             return;
         }
         let route = followed.routes.entry(known.number).or_default();
-        let announced = route
-            .on(known.gate.epoch)
-            .announce(now, nlri.path_id, attributes, counts);
-        let after = route.bytes();
+        let route = route.on(known.gate.epoch);
+        let shown = route.shared();
+        let announced = route.announce(now, nlri.path_id, attributes, counts);
+        let (shows, after) = (route.shared(), route.bytes());
         known.bytes = (known.bytes + after).saturating_sub(before);
         self.bytes = (self.bytes + after).saturating_sub(before);
+        if let Some(shows) = shows.filter(|_| announced != Announced::Same) {
+            self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
+        }
         if announced == Announced::First {
             return;
         }
-        let tally = &mut followed.tally;
+        let tally = &mut self.followed[place].tally;
         if !counts {
             tally.counts.disregarded += 1;
             return;
@@ -402,6 +416,8 @@ impl Observer {
         if !is_room || !followed.more_specifics.insert((nlri.prefix, origin)) {
             return;
         }
+        let validity = self.look_at_part(now, feed, place, nlri.prefix, attributes, counts);
+        let followed = &mut self.followed[place];
         let watched = &self.watchlist.all()[place];
         let expected = origin.is_some_and(|origin| match watched.origins.is_empty() {
             // Not told who may announce it: those who do.
@@ -418,6 +434,7 @@ impl Observer {
         let found = MoreSpecific {
             prefix: prefix(&nlri.prefix),
             origin,
+            validity,
         };
         let named = &mut followed.tally.more_specifics;
         if named.len() < NAMED_MAX {
@@ -473,6 +490,7 @@ impl Observer {
 
     fn window(&mut self, now: Timestamp, start: Timestamp, place: usize) -> PrefixWindow {
         self.mark_stuck(now, place);
+        let (validities, leaks) = self.signs(now, place);
         let tally = mem::take(&mut self.followed[place].tally);
         let watched = &self.watchlist.all()[place];
         let mut window = PrefixWindow {
@@ -491,6 +509,8 @@ impl Observer {
             blackholed: false,
             shutting_down: false,
             sight: self.sight(place),
+            validities,
+            leaks,
         };
         let mut origins = BTreeSet::new();
         for (_, known, route) in self.counting(place) {

@@ -131,6 +131,12 @@ impl Route {
         self.paths.first().map(|(_, attributes)| &**attributes)
     }
 
+    /// The same, shared.
+    #[must_use]
+    pub fn shared(&self) -> Option<Arc<Attributes>> {
+        self.paths.first().map(|(_, attributes)| attributes.clone())
+    }
+
     /// About how many bytes it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {

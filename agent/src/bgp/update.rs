@@ -147,6 +147,8 @@ pub struct Attributes {
     pub blackholed: bool,
     /// Its announcer is about to shut down (GRACEFUL_SHUTDOWN, RFC 8326).
     pub shutting_down: bool,
+    /// Who marked the route for customers only (OTC, RFC 9234).
+    pub only_to_customer: Option<u32>,
     /// A digest of all communities (RFC 1997) in their order and each once, to tell that they changed.
     pub communities: u64,
 }
@@ -163,7 +165,17 @@ impl Attributes {
             path,
             blackholed: communities.contains(&0xffff_029a),
             shutting_down: communities.contains(&0xffff_0000),
+            only_to_customer: None,
             communities: communities.iter().fold(0xcbf2_9ce4_8422_2325, fold),
+        }
+    }
+
+    /// The same, marked for customers only.
+    #[must_use]
+    pub fn marked(self, only_to_customer: Option<u32>) -> Self {
+        Self {
+            only_to_customer,
+            ..self
         }
     }
 

@@ -227,7 +227,7 @@ fn gather(parsed: &RevisedParsedUpdate) -> Update {
     update
         .announced
         .extend(parsed.update.announced.iter().filter_map(own));
-    let (mut path, mut spoken) = (AsPath::default(), BTreeSet::new());
+    let (mut path, mut spoken, mut marked) = (AsPath::default(), BTreeSet::new(), None);
     for attribute in &parsed.update.attributes {
         match attribute {
             PathAttribute::AsPath(segments) => path = as_path(segments),
@@ -235,6 +235,8 @@ fn gather(parsed: &RevisedParsedUpdate) -> Update {
             | PathAttribute::CommunitiesPartial(communities) => {
                 spoken = communities.iter().copied().collect();
             }
+            PathAttribute::OnlyToCustomer(system)
+            | PathAttribute::OnlyToCustomerPartial(system) => marked = Some(*system),
             PathAttribute::MpReachNlri(reach) => match family(reach.afi, reach.safi) {
                 Some(_) => {
                     let entries = reach.announced.iter();
@@ -259,7 +261,7 @@ fn gather(parsed: &RevisedParsedUpdate) -> Update {
             _ => {}
         }
     }
-    update.attributes = Arc::new(Attributes::new(path, &spoken));
+    update.attributes = Arc::new(Attributes::new(path, &spoken).marked(marked));
     update
 }
 

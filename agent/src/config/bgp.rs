@@ -18,6 +18,8 @@ use serde::Deserialize;
 use crate::{
     admission::Network,
     bgp::{
+        cache,
+        leak::Relations,
         session,
         watch::{Watched, Watchlist},
     },
@@ -25,6 +27,9 @@ use crate::{
 
 /// The most peers and routers that can be named.
 const NAMED_MAX: usize = 64;
+
+/// The most systems without a provider that can be named; there are some twenty.
+const TRANSIT_FREE_MAX: usize = 1_024;
 
 /// What is watched, and who is listened to.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,6 +46,10 @@ pub struct Bgp {
     pub listen: Option<SocketAddr>,
     /// The peers that may.
     pub peers: Vec<Peer>,
+    /// Who knows who may announce what, as `host:port`, the preferred one first; empty if nobody is asked.
+    pub rpki_caches: Vec<String>,
+    /// What others are to each other and to us.
+    pub relations: Relations,
 }
 
 /// Nobody is listened to.
@@ -53,6 +62,8 @@ impl Default for Bgp {
             bmp_routers: Vec::new(),
             listen: None,
             peers: Vec::new(),
+            rpki_caches: Vec::new(),
+            relations: Relations::default(),
         }
     }
 }
@@ -109,6 +120,20 @@ pub(super) struct RawBgp {
     watch: Vec<RawWatch>,
     #[serde(default)]
     peer: Vec<RawPeer>,
+    transit_free: Option<Spanned<BTreeSet<u32>>>,
+    #[serde(default)]
+    customer_neighbours: Vec<Spanned<String>>,
+    #[serde(default)]
+    peer_neighbours: Vec<Spanned<String>>,
+    #[serde(default)]
+    rpki: RawRpki,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRpki {
+    #[serde(default)]
+    caches: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +155,34 @@ struct RawPeer {
     signature_key: Option<PathBuf>,
 }
 
+impl RawRpki {
+    fn caches(&self, document: &Document<'_>) -> Result<Vec<String>, ConfigError> {
+        if let Some(cache) = self.caches.get(cache::CACHES_MAX) {
+            return Err(document.error(
+                cache.span(),
+                format!(
+                    "bgp.rpki.caches holds more than {} caches",
+                    cache::CACHES_MAX
+                ),
+            ));
+        }
+        for cache in &self.caches {
+            if super::split_address(cache.get_ref()).is_none() {
+                let message = format!(
+                    "bgp.rpki.caches holds {:?}; write host and port, like \"rpki.example.net:323\"",
+                    cache.get_ref()
+                );
+                return Err(document.error(cache.span(), message));
+            }
+        }
+        Ok(self
+            .caches
+            .iter()
+            .map(|cache| cache.get_ref().clone())
+            .collect())
+    }
+}
+
 impl RawBgp {
     pub(super) fn valid(
         &self,
@@ -148,10 +201,25 @@ impl RawBgp {
                 "bgp.window must lie between \"1s\" and \"5m\"",
             ));
         }
-        if let Some(router) = self.bmp_routers.get(NAMED_MAX) {
+        for (key, networks) in [
+            ("bmp_routers", &self.bmp_routers),
+            ("customer_neighbours", &self.customer_neighbours),
+            ("peer_neighbours", &self.peer_neighbours),
+        ] {
+            if let Some(beyond) = networks.get(NAMED_MAX) {
+                return Err(document.error(
+                    beyond.span(),
+                    format!("bgp.{key} holds more than {NAMED_MAX} entries"),
+                ));
+            }
+        }
+        let transit_free = self.transit_free.as_ref();
+        if let Some(written) = transit_free
+            && written.get_ref().len() > TRANSIT_FREE_MAX
+        {
             return Err(document.error(
-                router.span(),
-                format!("bgp.bmp_routers holds more than {NAMED_MAX} entries"),
+                written.span(),
+                format!("bgp.transit_free holds more than {TRANSIT_FREE_MAX} systems"),
             ));
         }
         Ok(Bgp {
@@ -161,6 +229,12 @@ impl RawBgp {
             bmp_routers: super::networks(document, &self.bmp_routers)?,
             listen: self.listen.as_ref().map(|listen| *listen.get_ref()),
             peers: self.peers(document, credentials)?,
+            rpki_caches: self.rpki.caches(document)?,
+            relations: Relations {
+                transit_free: transit_free.map_or_else(BTreeSet::new, |own| own.get_ref().clone()),
+                customers: super::networks(document, &self.customer_neighbours)?,
+                peers: super::networks(document, &self.peer_neighbours)?,
+            },
         })
     }
 

@@ -74,6 +74,11 @@ fn the_sample_shows_the_defaults() {
         bgp.peers[0].signature_key.as_deref(),
         Some(Path::new("/etc/leeward/peer.key"))
     );
+    assert_eq!(bgp.rpki_caches, ["rpki.example.net:323"]);
+    assert_eq!(
+        (bgp.relations.transit_free.len(), bgp.relations.peers.len()),
+        (3, 1)
+    );
     let directory = shown.spool.directory.take();
     let usual = Path::new("/var/lib/leeward-agent/spool");
     assert_eq!(directory.as_deref(), Some(usual));
@@ -106,6 +111,10 @@ fn what_is_wrong_with_routing_is_said_with_its_place() {
             "192.0.2.0/24 is watched twice",
         ),
         ("[bgp]\nbmp_routers = [\"x\"]", "\"x\" is not a network"),
+        (
+            "[bgp.rpki]\ncaches = [\"rpki.example.net\"]",
+            "bgp.rpki.caches holds \"rpki.example.net\"; write host and port",
+        ),
     ] {
         let error = parse(&with(text)).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");

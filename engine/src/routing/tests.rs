@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leeward_common::bgp::{Counts, FeedState};
+use leeward_common::bgp::{Allowed, Counts, FeedState, Invalid, Leaks, Validities, Validity};
 use proptest::prelude::*;
 
 use super::*;
@@ -83,6 +83,8 @@ fn window(sight: Sight, penalty: u32) -> Routing {
         blackholed: false,
         shutting_down: false,
         sight,
+        validities: Validities::default(),
+        leaks: Leaks::default(),
     };
     Routing {
         windows: vec![window],
@@ -304,6 +306,121 @@ fn instability_lowers_within_the_bound_and_is_never_a_gate() {
     );
 }
 
+/// A route of the prefix, or of a part of it, that became invalid.
+fn invalid(secs: u64, feed: u8, announced: &str) -> Routing {
+    let invalid = Invalid {
+        prefix: announced.parse().unwrap(),
+        origin: Some(64_666),
+        was: Some(Validity::Valid),
+        is: Validity::InvalidOrigin,
+        allowed: vec![Allowed {
+            prefix: PREFIX.parse().unwrap(),
+            length_max: 24,
+            system: 64_500,
+        }],
+    };
+    prefix(secs, feed, Change::Invalid(invalid), sight(1, 0, 0))
+}
+
+fn looks(validities: Validities, leaks: Leaks) -> Routing {
+    let mut routing = window(sight(1, 0, 0), 0);
+    (routing.windows[0].validities, routing.windows[0].leaks) = (validities, leaks);
+    routing
+}
+
+#[test]
+fn a_route_that_became_invalid_counts_in_full_until_a_window_shows_none() {
+    let rules = RoutingRules::default();
+    let mut evidence = told(&[(10, 0, invalid(10, 1, PREFIX))]);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 1.0));
+    assert_eq!(outlook.log_value(&rules), -(2.0_f64.ln()));
+    assert_eq!(
+        outlook.words,
+        [
+            "198.51.100.0/24: 198.51.100.0/24 from AS64666 is invalid by its origin (RPKI; it was valid); allowed is AS64500 \
+             for 198.51.100.0/24, by 10.0.0.1 at 00:00:10 UTC"
+        ]
+    );
+    let still = Validities {
+        invalid_origin: 1,
+        ..Validities::default()
+    };
+    tell(&mut evidence, 20, 0, &looks(still, Leaks::default()));
+    assert_eq!(from_a(&evidence).severity, 1.0);
+    let unknown = Validities {
+        unknown: 1,
+        ..Validities::default()
+    };
+    tell(&mut evidence, 30, 0, &looks(unknown, Leaks::default()));
+    assert_eq!(from_a(&evidence), Outlook::default());
+}
+
+#[test]
+fn what_routes_look_like_begins_with_an_event_and_windows_begin_nothing() {
+    let validities = Validities {
+        invalid_origin: 3,
+        unknown: 2,
+        ..Validities::default()
+    };
+    let leaks = Leaks {
+        valley: 2,
+        only_to_customer: 1,
+    };
+    let evidence = told(&[(10, 0, looks(validities, leaks))]);
+    assert_eq!(from_a(&evidence), Outlook::default());
+}
+
+#[test]
+fn an_invalid_part_outlasts_windows_that_show_the_prefix_valid() {
+    let mut evidence = told(&[(10, 0, invalid(10, 1, "198.51.100.128/25"))]);
+    let valid = Validities {
+        valid: 1,
+        ..Validities::default()
+    };
+    tell(&mut evidence, 20, 0, &looks(valid, Leaks::default()));
+    assert_eq!(from_a(&evidence).severity, 1.0);
+    evidence.expire(at(310), &RoutingRules::default());
+    assert_eq!(from_a(&evidence), Outlook::default());
+}
+
+#[test]
+fn a_route_that_looks_leaked_lowers_the_weight_by_how_sure_the_sign_is() {
+    let leaked = |sign| {
+        let path = "174 64666 3356 64500".to_owned();
+        prefix(10, 1, Change::Leaked { sign, path }, sight(1, 0, 0))
+    };
+    let valley = LeakSign::Valley {
+        upper: 174,
+        through: 64_666,
+        lower: 3_356,
+    };
+    let marked = LeakSign::OnlyToCustomer {
+        marked_by: 3_356,
+        heard_by: 64_666,
+    };
+    for (sign, severity, words) in [
+        (valley, 0.5, "AS64666 passes it from AS3356 to AS174"),
+        (
+            marked,
+            1.0,
+            "AS3356 marked it for its customers only, and AS64666 passes it on",
+        ),
+    ] {
+        let mut evidence = told(&[(10, 0, leaked(sign))]);
+        let outlook = from_a(&evidence);
+        assert_eq!((outlook.withdrawn, outlook.severity), (None, severity));
+        assert!(outlook.words[0].contains(words), "{:?}", outlook.words);
+        tell(
+            &mut evidence,
+            20,
+            0,
+            &looks(Validities::default(), Leaks::default()),
+        );
+        assert_eq!(from_a(&evidence), Outlook::default());
+    }
+}
+
 #[test]
 fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
     let mut evidence = RoutingEvidence::default();
@@ -337,6 +454,7 @@ fn anything() -> impl Strategy<Value = (u64, usize, Routing)> {
         let routing = match kind {
             0..=3 => withdrawn(secs, number, sight),
             4 => returned(secs, number, sight),
+            5 if penalty % 2 == 0 => invalid(secs, number, PREFIX),
             5 => prefix(secs, number, Change::Exploring { paths, path }, sight),
             6 => window(sight, penalty),
             _ => trouble(secs, number, kind, sight),

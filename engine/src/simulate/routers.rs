@@ -10,8 +10,8 @@ use std::{
 
 use leeward_common::{
     bgp::{
-        Change, Counts, FeedChange, FeedState, Prefix, PrefixWindow, Routing, RoutingEvent, Sight,
-        Standing, What,
+        Change, Counts, FeedChange, FeedState, Leaks, Prefix, PrefixWindow, Routing, RoutingEvent,
+        Sight, Standing, Validities, What,
     },
     id::{AgentId, RegionId},
     time::Timestamp,
@@ -267,6 +267,8 @@ impl Routers {
             blackholed: false,
             shutting_down: false,
             sight: self.sight_of(agent, prefix),
+            validities: Validities::default(),
+            leaks: Leaks::default(),
         };
         let mine = self
             .feeds

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use leeward_common::bgp::{LeakSign, Validities, Validity};
 use proptest::prelude::*;
 
 use super::*;
 use crate::bgp::{
     peer::{Down, end_of_table},
+    rpki,
     watch::Watched,
 };
 
@@ -200,6 +202,7 @@ fn several_origins_are_seen_together_and_a_more_specific_of_a_stranger_is_told()
     let found = MoreSpecific {
         prefix: "192.0.2.128/25".parse().unwrap(),
         origin: Some(64_666),
+        validity: Validity::Unknown,
     };
     assert_eq!(window.more_specifics, [found]);
     assert!(changes(&mut observer).contains(&Change::MoreSpecific(found)));
@@ -458,4 +461,193 @@ proptest! {
         let window = &rest.observer.close_window(at(rest.now + 1), at(rest.now))[0];
         prop_assert_eq!(window.counts.withdrawals, 1);
     }
+}
+
+/// Authorizations of these, each with the longest part that may be announced, and by whom.
+fn authorized(payloads: &[(&str, u8, u32)]) -> Authorizations {
+    let mut change = rpki::Change::default();
+    for (prefix, length_max, system) in payloads {
+        let prefix = prefix.parse().unwrap();
+        change
+            .push(rpki::Action::Announce, &prefix, *length_max, *system)
+            .unwrap();
+    }
+    Authorizations::Known(Arc::new(change.apply(&rpki::Roas::default()).unwrap()))
+}
+
+fn invalid(changes: Vec<Change>) -> Vec<(String, Option<Validity>, Validity)> {
+    let invalid = changes.into_iter().filter_map(|change| match change {
+        Change::Invalid(own) => Some((own.prefix.to_string(), own.was, own.is)),
+        _ => None,
+    });
+    invalid.collect()
+}
+
+#[test]
+fn a_route_that_becomes_invalid_by_an_announcement_or_an_authorization_is_told() {
+    let mut observer = observer();
+    let (one, other) = (feed(1, View::PostPolicy), feed(2, View::PostPolicy));
+    observer.authorize(at(0), authorized(&[(WATCHED[0], 24, 64_500)]));
+    loaded(&mut observer, &one);
+    loaded(&mut observer, &other);
+    let window = &observer.close_window(at(45), at(40))[0];
+    assert_eq!(
+        (window.validities.valid, window.validities.invalid()),
+        (2, 0)
+    );
+    // Another origin, told by each feed that shows it.
+    for (feed, second) in [(&one, 50), (&other, 51)] {
+        observer.on(at(second), feed, &announce(WATCHED[0], &[64_501, 64_666]));
+        let told = invalid(changes(&mut observer));
+        let is = Validity::InvalidOrigin;
+        assert_eq!(told, [(WATCHED[0].to_owned(), Some(Validity::Valid), is)]);
+    }
+    let window = &observer.close_window(at(60), at(45))[0];
+    assert_eq!(window.validities.invalid_origin, 2);
+    // It stays so by another path: no news.
+    observer.on(
+        at(61),
+        &one,
+        &announce(WATCHED[0], &[64_501, 64_502, 64_666]),
+    );
+    assert!(invalid(changes(&mut observer)).is_empty());
+    // The authorization changes: valid again, and then no longer.
+    observer.authorize(at(70), authorized(&[(WATCHED[0], 24, 64_666)]));
+    assert!(changes(&mut observer).is_empty());
+    observer.authorize(at(71), authorized(&[("192.0.2.0/23", 23, 64_666)]));
+    let told = invalid(changes(&mut observer));
+    let is = Validity::InvalidLength;
+    assert_eq!(
+        told,
+        [(WATCHED[0].to_owned(), Some(Validity::Valid), is)],
+        "once for all feeds"
+    );
+    // Nobody was authorized, and then somebody else: not for this.
+    observer.authorize(at(72), authorized(&[]));
+    observer.authorize(at(73), authorized(&[(WATCHED[0], 24, 1)]));
+    assert!(changes(&mut observer).is_empty());
+    let window = &observer.close_window(at(80), at(60))[0];
+    assert_eq!(window.validities.invalid_origin, 2);
+}
+
+#[test]
+fn what_nobody_can_tell_is_unknown_and_never_invalid() {
+    let mut observer = observer();
+    let one = feed(1, View::PostPolicy);
+    loaded(&mut observer, &one);
+    let window = &observer.close_window(at(45), at(40))[0];
+    assert_eq!(window.validities, Validities::default(), "nobody asked");
+    observer.authorize(at(46), Authorizations::Unknown);
+    observer.on(at(50), &one, &announce(WATCHED[0], &[64_501, 64_666]));
+    let window = &observer.close_window(at(51), at(45))[0];
+    assert_eq!(
+        (window.validities.unknown, window.validities.invalid()),
+        (1, 0)
+    );
+    // What changed meanwhile is no news when a cache is there.
+    observer.authorize(at(52), authorized(&[(WATCHED[0], 24, 64_500)]));
+    assert!(invalid(changes(&mut observer)).is_empty());
+    assert_eq!(
+        observer.close_window(at(53), at(51))[0]
+            .validities
+            .invalid(),
+        1
+    );
+    observer.authorize(at(54), Authorizations::Unknown);
+    assert_eq!(
+        observer.close_window(at(55), at(53))[0]
+            .validities
+            .invalid(),
+        0
+    );
+    // The router's own route has no path: nobody knows who that is.
+    observer.authorize(at(56), authorized(&[(WATCHED[0], 24, 64_500)]));
+    observer.on(at(57), &one, &announce(WATCHED[0], &[]));
+    assert!(invalid(changes(&mut observer)).is_empty());
+}
+
+#[test]
+fn a_table_that_is_transferred_with_invalid_routes_is_no_news_and_a_new_route_is() {
+    let mut observer = observer();
+    let (one, other) = (feed(1, View::PostPolicy), feed(2, View::PostPolicy));
+    observer.authorize(at(0), authorized(&[("192.0.2.0/23", 23, 64_500)]));
+    loaded(&mut observer, &one);
+    loaded(&mut observer, &other);
+    assert!(changes(&mut observer).is_empty());
+    // Another prefix, of which no feed had a route.
+    observer.authorize(at(41), authorized(&[(WATCHED[1], 24, 64_500)]));
+    for (feed, second) in [(&one, 50), (&other, 52)] {
+        observer.on(at(second), feed, &announce(WATCHED[1], &[64_501, 64_666]));
+        let told = invalid(changes(&mut observer));
+        let is = Validity::InvalidOrigin;
+        assert_eq!(told, [(WATCHED[1].to_owned(), None, is)]);
+    }
+    // Who shows it an hour later tells nothing new.
+    let third = feed(3, View::PostPolicy);
+    loaded(&mut observer, &third);
+    observer.on(at(3_700), &third, &announce(WATCHED[1], &[64_501, 64_666]));
+    assert!(changes(&mut observer).is_empty());
+}
+
+#[test]
+fn an_invalid_part_of_a_watched_prefix_is_told_with_its_validity() {
+    let mut observer = observer();
+    let one = feed(1, View::PostPolicy);
+    observer.authorize(at(0), authorized(&[(WATCHED[0], 24, 64_500)]));
+    loaded(&mut observer, &one);
+    // By whom may announce it, but not as short.
+    observer.on(at(50), &one, &announce("192.0.2.0/25", &[64_501, 64_500]));
+    observer.on(at(51), &one, &announce("192.0.2.128/25", &[64_501, 64_666]));
+    let told = changes(&mut observer);
+    let length = Validity::InvalidLength;
+    let origin = Validity::InvalidOrigin;
+    assert_eq!(
+        invalid(told.clone()),
+        [
+            ("192.0.2.0/25".to_owned(), None, length),
+            ("192.0.2.128/25".to_owned(), None, origin)
+        ]
+    );
+    let Some(Change::MoreSpecific(part)) = told.last() else {
+        panic!("{told:?}");
+    };
+    assert_eq!(part.validity, origin);
+}
+
+#[test]
+fn a_route_that_comes_to_look_leaked_is_told_and_counted() {
+    let relations = Relations {
+        transit_free: BTreeSet::from([174, 3_356]),
+        ..Relations::default()
+    };
+    let mut observer = observer().with_relations(relations);
+    let one = feed(1, View::PostPolicy);
+    loaded(&mut observer, &one);
+    observer.on(
+        at(50),
+        &one,
+        &announce(WATCHED[0], &[174, 64_666, 3_356, 64_500]),
+    );
+    let told = changes(&mut observer);
+    let sign = LeakSign::Valley {
+        upper: 174,
+        through: 64_666,
+        lower: 3_356,
+    };
+    let path = "174 64666 3356 64500".to_owned();
+    assert!(told.contains(&Change::Leaked { sign, path }), "{told:?}");
+    assert_eq!(observer.close_window(at(60), at(40))[0].leaks.valley, 1);
+    // Longer, but by the same leak.
+    observer.on(
+        at(61),
+        &one,
+        &announce(WATCHED[0], &[174, 64_666, 3_356, 3_356, 64_500]),
+    );
+    let told = changes(&mut observer);
+    assert!(
+        !told.iter().any(|own| matches!(own, Change::Leaked { .. })),
+        "{told:?}"
+    );
+    observer.on(at(62), &one, &announce(WATCHED[0], &[174, 64_500]));
+    assert_eq!(observer.close_window(at(70), at(60))[0].leaks.all(), 0);
 }

@@ -25,6 +25,7 @@ fn prefix(told: &Told<PrefixWindow>) -> BgpPrefix {
     let more = window.more_specifics.iter().map(|more| BgpMoreSpecific {
         prefix: more.prefix.to_string(),
         origin: more.origin,
+        validity: more.validity,
     });
     BgpPrefix {
         prefix: window.prefix.to_string(),
@@ -46,6 +47,11 @@ fn prefix(told: &Told<PrefixWindow>) -> BgpPrefix {
         penalty_slow: window.penalty_slow,
         disregarded: counts.disregarded,
         more_specifics: more.collect(),
+        valid: window.validities.valid,
+        not_found: window.validities.not_found,
+        invalid: window.validities.invalid(),
+        unknown: window.validities.unknown,
+        leaked: window.leaks.all(),
         blackholed: window.blackholed,
         shutting_down: window.shutting_down,
         window_start: window.start.into(),
@@ -145,6 +151,8 @@ fn changed(change: &Change) -> (&'static str, String) {
                 system(more.origin)
             ),
         ),
+        Change::Invalid(invalid) => ("invalid", invalid.to_string()),
+        Change::Leaked { sign, path } => ("leaked", format!("looks leaked by {path}: {sign}")),
     }
 }
 
@@ -178,7 +186,7 @@ fn feed(change: &FeedChange) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use leeward_common::{
-        bgp::{Counts, MoreSpecific, Sight},
+        bgp::{Counts, Leaks, MoreSpecific, Sight, Validities, Validity},
         time::Timestamp,
     };
 
@@ -198,6 +206,7 @@ mod tests {
         let more = MoreSpecific {
             prefix: "192.0.2.128/25".parse().unwrap(),
             origin: None,
+            validity: Validity::NotFound,
         };
         let told = prefix(&told(PrefixWindow {
             prefix: "192.0.2.0/24".parse().unwrap(),
@@ -223,6 +232,8 @@ mod tests {
                 gone_sources: 2,
                 stuck: 0,
             },
+            validities: Validities::default(),
+            leaks: Leaks::default(),
         }));
         assert_eq!(
             (told.prefix.as_str(), told.region_id.as_str()),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Time;
 use crate::{
-    bgp::Standing,
+    bgp::{Standing, Validity},
     id::{AgentId, RegionId},
 };
 
@@ -60,6 +60,21 @@ pub struct BgpPrefix {
     pub disregarded: u32,
     /// Parts of the prefix that strangers announced in the window.
     pub more_specifics: Vec<BgpMoreSpecific>,
+    /// Feeds whose route's origin may announce it (RPKI, RFC 6811).
+    #[serde(default)]
+    pub valid: u32,
+    /// Feeds whose route nobody is authorized for.
+    #[serde(default)]
+    pub not_found: u32,
+    /// Feeds whose route others are authorized for, or shorter prefixes.
+    #[serde(default)]
+    pub invalid: u32,
+    /// Feeds of whose route nobody can tell, since no cache is there.
+    #[serde(default)]
+    pub unknown: u32,
+    /// Feeds whose route looks leaked.
+    #[serde(default)]
+    pub leaked: u32,
     /// A feed shows the community that asks for traffic to be thrown away (RFC 7999).
     pub blackholed: bool,
     /// A feed shows the community that announces a shutdown (RFC 8326).
@@ -80,6 +95,10 @@ pub struct BgpMoreSpecific {
     pub prefix: String,
     /// Who announced it; `null` if the path does not tell.
     pub origin: Option<u32>,
+    /// Whether that origin may: `unknown`, `valid`, `not_found`, `invalid_origin` or `invalid_length`.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub validity: Validity,
 }
 
 /// Feeds: views of neighbours, of routers and of peers.
@@ -138,8 +157,8 @@ pub struct BgpEvent {
     pub at: Time,
     /// When it was told, by the aggregator's clock.
     pub told_at: Time,
-    /// What it was: `withdrawn`, `returned`, `exploring`, `origin_changed`, `more_specific`, `feed_up`, `feed_loaded`, `feed_down`,
-    /// `feed_untrusted` or `feed_limited`.
+    /// What it was: `withdrawn`, `returned`, `exploring`, `origin_changed`, `more_specific`, `invalid`, `leaked`, `feed_up`,
+    /// `feed_loaded`, `feed_down`, `feed_untrusted` or `feed_limited`.
     pub kind: String,
     /// The watched prefix; `null` of a feed's own events.
     pub prefix: Option<String>,

@@ -1,0 +1,223 @@
+//! Whether routes may be announced as they are, and whether they look leaked: what is told when that begins.
+//!
+//! What comes up on a feed that can be believed is news if the feed's route was otherwise before. If it had none, it is news
+//! for as long as it is new to all feeds ([`NEWS`]): the tenth feed that shows the same in an hour tells nothing new.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use leeward_common::{
+    bgp::{Change, Invalid, LeakSign, Leaks, NAMED_MAX, Validities, Validity},
+    time::Timestamp,
+};
+
+use super::{MORE_SPECIFICS_MAX, Observer, prefix, text};
+use crate::bgp::{leak::Relations, peer::Feed, prefix::Standing, rpki::Roas, update::Attributes};
+
+/// What is odd about a prefix is news for so long after the first feed showed it: convergence takes two minutes on average.
+pub const NEWS: Duration = Duration::from_secs(120);
+
+/// What is known of authorizations.
+#[derive(Clone, Debug, Default)]
+pub enum Authorizations {
+    /// Nobody asks for them.
+    #[default]
+    Unasked,
+    /// No cache is there, or none has sent a whole set.
+    Unknown,
+    /// All of them.
+    Known(Arc<Roas>),
+}
+
+impl Authorizations {
+    /// Whether a prefix may be announced by this route's origin. A route without a path is the router's own, and says nothing
+    /// about who it is.
+    fn of(&self, prefix: &IpNet, attributes: &Attributes) -> Validity {
+        match self {
+            Self::Known(roas) if !attributes.path.hops().is_empty() => {
+                roas.validate(prefix, attributes.path.origin())
+            }
+            _ => Validity::Unknown,
+        }
+    }
+}
+
+/// What is odd about routes to a watched prefix or its parts.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Odd {
+    Invalid(IpNet, Option<u32>),
+    Leak(LeakSign),
+}
+
+impl Observer {
+    /// Looks for signs of leaks with what is known of other systems.
+    #[must_use]
+    pub fn with_relations(mut self, relations: Relations) -> Self {
+        self.relations = relations;
+        self
+    }
+
+    /// Another set of authorizations is known, or none any longer. A route that was valid and now is not is told; what
+    /// changed while nothing was known is not.
+    pub fn authorize(&mut self, now: Timestamp, authorizations: Authorizations) {
+        let before = std::mem::replace(&mut self.authorizations, authorizations);
+        let (Authorizations::Known(_), Authorizations::Known(roas)) =
+            (&before, &self.authorizations)
+        else {
+            return;
+        };
+        let roas = roas.clone();
+        for place in 0..self.followed.len() {
+            let watched = self.watchlist.all()[place].prefix;
+            let mut fallen = Vec::new();
+            let mut named = BTreeSet::new();
+            for (feed, known, route) in self.counting(place) {
+                let (Standing::Present, Some(attributes)) =
+                    (route.standing(known.gate.epoch), route.attributes())
+                else {
+                    continue;
+                };
+                let origin = attributes.path.origin();
+                let was = before.of(&watched, attributes);
+                let is = self.authorizations.of(&watched, attributes);
+                // Whoever shows it, it is the same authorization that is gone.
+                if was == Validity::Valid && is.is_invalid() && named.insert(origin) {
+                    fallen.push((*feed, origin, was, is));
+                }
+                if named.len() >= NAMED_MAX {
+                    break;
+                }
+            }
+            for (feed, origin, was, is) in fallen {
+                let change = Change::Invalid(Invalid {
+                    prefix: prefix(&watched),
+                    origin,
+                    was: Some(was),
+                    is,
+                    allowed: roas.allowed(&watched),
+                });
+                self.tell_prefix(now, &feed, place, change);
+            }
+        }
+    }
+
+    /// A route of a watched prefix is another one than before, or there was none.
+    pub(super) fn look_for_signs(
+        &mut self,
+        now: Timestamp,
+        feed: &Feed,
+        place: usize,
+        (before, after): (Option<&Attributes>, &Attributes),
+        counts: bool,
+    ) {
+        let watched = self.watchlist.all()[place].prefix;
+        let was = before.map(|before| self.authorizations.of(&watched, before));
+        let is = self.authorizations.of(&watched, after);
+        if is.is_invalid() && !was.is_some_and(Validity::is_invalid) {
+            self.tell_invalid(
+                now,
+                feed,
+                place,
+                (watched, after.path.origin()),
+                (was, is),
+                counts,
+            );
+        }
+        let system = self.feeds.get(feed).map_or(0, |known| known.gate.system);
+        let shown = before.and_then(|before| self.leak(feed.neighbour, system, before));
+        let sign = self.leak(feed.neighbour, system, after);
+        if let Some(sign) = sign.filter(|sign| shown != Some(*sign)) {
+            let is_news = self.is_news(now, place, Odd::Leak(sign)) || before.is_some();
+            if is_news && counts {
+                let path = text(&after.path);
+                self.tell_prefix(now, feed, place, Change::Leaked { sign, path });
+            }
+        }
+    }
+
+    /// Part of a watched prefix came up that nobody showed before.
+    pub(super) fn look_at_part(
+        &mut self,
+        now: Timestamp,
+        feed: &Feed,
+        place: usize,
+        part: IpNet,
+        attributes: &Attributes,
+        counts: bool,
+    ) -> Validity {
+        let is = self.authorizations.of(&part, attributes);
+        if is.is_invalid() {
+            let route = (part, attributes.path.origin());
+            self.tell_invalid(now, feed, place, route, (None, is), counts);
+        }
+        is
+    }
+
+    fn tell_invalid(
+        &mut self,
+        now: Timestamp,
+        feed: &Feed,
+        place: usize,
+        (announced, origin): (IpNet, Option<u32>),
+        (was, is): (Option<Validity>, Validity),
+        counts: bool,
+    ) {
+        let is_news = self.is_news(now, place, Odd::Invalid(announced, origin)) || was.is_some();
+        let Authorizations::Known(roas) = &self.authorizations else {
+            return;
+        };
+        if is_news && counts {
+            let change = Change::Invalid(Invalid {
+                prefix: prefix(&announced),
+                origin,
+                was,
+                is,
+                allowed: roas.allowed(&announced),
+            });
+            self.tell_prefix(now, feed, place, change);
+        }
+    }
+
+    /// Whether this came up just now. What there is no room to remember is no news.
+    fn is_news(&mut self, now: Timestamp, place: usize, what: Odd) -> bool {
+        let odd = &mut self.followed[place].odd;
+        if odd.len() >= MORE_SPECIFICS_MAX && !odd.contains_key(&what) {
+            return false;
+        }
+        now.since(*odd.entry(what).or_insert(now)) <= NEWS
+    }
+
+    fn leak(&self, neighbour: IpAddr, system: u32, attributes: &Attributes) -> Option<LeakSign> {
+        self.relations.sign(neighbour, system, attributes)
+    }
+
+    /// What the routes to a prefix are like now. What is no longer shown is forgotten, so that it will be news again.
+    pub(super) fn signs(&mut self, now: Timestamp, place: usize) -> (Validities, Leaks) {
+        let watched = self.watchlist.all()[place].prefix;
+        let (mut validities, mut leaks) = (Validities::default(), Leaks::default());
+        let mut shown = BTreeSet::new();
+        for (feed, known, route) in self.counting(place) {
+            let (Standing::Present, Some(attributes)) =
+                (route.standing(known.gate.epoch), route.attributes())
+            else {
+                continue;
+            };
+            if !matches!(self.authorizations, Authorizations::Unasked) {
+                validities.add(self.authorizations.of(&watched, attributes));
+            }
+            shown.insert(Odd::Invalid(watched, attributes.path.origin()));
+            if let Some(sign) = self.leak(feed.neighbour, known.gate.system, attributes) {
+                leaks.add(sign);
+                shown.insert(Odd::Leak(sign));
+            }
+        }
+        let followed = &mut self.followed[place];
+        let parts = &followed.more_specifics;
+        followed.odd.retain(|odd, since| {
+            now.since(*since) <= NEWS
+                || shown.contains(odd)
+                || matches!(odd, Odd::Invalid(part, origin) if parts.contains(&(*part, *origin)))
+        });
+        (validities, leaks)
+    }
+}
