@@ -20,11 +20,13 @@
 //! - [`mrt`], [`pcap`], [`replay`]: recordings, and `leeward-agent bgp replay`.
 //!
 //! - [`live`]: routers and peers that are connected, on a thread of their own. [`cache`]: the way to who knows the authorizations.
+//!   [`ris`], [`collectors`]: what route collectors elsewhere hear, and the way to them.
 //!
-//! All of it is pure but for [`live`], [`cache`] and the reading of files in [`replay`]. What each figure means is told in `docs/bgp.md`.
+//! All of it is pure but for [`live`], [`cache`], [`collectors`] and the reading of files in [`replay`]. What each figure means is told in `docs/bgp.md`.
 
 pub mod bmp;
 pub mod cache;
+pub mod collectors;
 pub mod feed;
 pub mod leak;
 pub mod live;
@@ -35,6 +37,7 @@ pub mod peer;
 pub mod penalty;
 pub mod prefix;
 pub mod replay;
+pub mod ris;
 pub mod rpki;
 pub mod session;
 pub mod update;

@@ -562,6 +562,36 @@ impl Page {
                 &figures.events,
             ),
             (
+                "bgp_ris_connected",
+                GAUGE,
+                "Connections to RIS Live: one or none.",
+                &figures.ris_connected,
+            ),
+            (
+                "bgp_ris_attempts_total",
+                COUNTER,
+                "Attempts at connecting to RIS Live.",
+                &figures.ris_attempts,
+            ),
+            (
+                "bgp_ris_messages_total",
+                COUNTER,
+                "Messages of RIS Live.",
+                &figures.ris_messages,
+            ),
+            (
+                "bgp_ris_refused_total",
+                COUNTER,
+                "Messages of RIS Live that were not understood.",
+                &figures.ris_refused,
+            ),
+            (
+                "bgp_ris_feeds",
+                GAUGE,
+                "Peers of route collectors that were heard.",
+                &figures.ris_feeds,
+            ),
+            (
                 "bgp_roa_caches",
                 GAUGE,
                 "Caches of authorizations (RPKI) that are followed: one or none.",

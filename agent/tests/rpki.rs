@@ -170,7 +170,7 @@ impl Agent {
     fn until(&mut self, what: &str, mut wanted: impl FnMut(&Seen<'_>) -> bool) {
         let told = &mut self.told;
         let found = &mut self.found;
-        let found = self.runtime.block_on(timeout(PATIENCE, async {
+        let hear = async {
             loop {
                 let Some(Finding::Routing(routing)) = found.recv().await else {
                     panic!("nothing is told any more");
@@ -189,7 +189,10 @@ impl Agent {
                     return;
                 }
             }
-        }));
+        };
+        let found = self
+            .runtime
+            .block_on(async { timeout(PATIENCE, hear).await });
         assert!(
             found.is_ok(),
             "{what} did not happen within {PATIENCE:?}: {:?}",

@@ -280,6 +280,7 @@ async fn what_routers_told_is_known_after_a_restart() {
         announced: 5,
         withdrawn: 6,
         fabricated: 7,
+        collector: None,
     };
     let routing = Routing {
         feeds: vec![feed.clone()],

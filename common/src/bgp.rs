@@ -20,6 +20,9 @@ pub const REPORT_MAX: usize = 64;
 /// The most origins, and the most more-specific prefixes, that a window names.
 pub const NAMED_MAX: usize = 8;
 
+/// The longest name of a route collector.
+pub const COLLECTOR_MAX: usize = 32;
+
 /// The most authorizations that an event names.
 pub const ALLOWED_MAX: usize = 4;
 
@@ -106,6 +109,27 @@ pub struct Sight {
     pub gone_sources: u32,
     /// Feeds that still show a route that most others withdrew long ago; they count as neither.
     pub stuck: u32,
+    /// The same of peers of route collectors elsewhere, which count as none of the above.
+    #[serde(default, skip_serializing_if = "Outside::is_default")]
+    pub outside: Outside,
+}
+
+/// How many peers of route collectors (RIS Live) see a prefix, of those that said something about it since the agent listens.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Outside {
+    /// Peers that have a route.
+    pub visible: u32,
+    /// Peers that had one and withdrew it.
+    pub gone: u32,
+    /// Different collectors among the latter's.
+    pub collectors: u32,
+}
+
+impl Outside {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether a route's origin may announce it (RFC 6811).
@@ -448,9 +472,18 @@ impl Routing {
         }
         for feed in &self.feeds {
             at_most("name of a feed", feed.feed.len(), limits::REASON_BYTES)?;
+            check_collector(feed.collector.as_ref())?;
         }
         self.events.iter().try_for_each(RoutingEvent::check)
     }
+}
+
+fn check_collector(name: Option<&String>) -> Result<(), WireError> {
+    at_most(
+        "name of a collector",
+        name.map_or(0, String::len),
+        COLLECTOR_MAX,
+    )
 }
 
 /// What one feed is worth, and what it said since its session is up, of watched prefixes and others.
@@ -460,6 +493,9 @@ pub struct FeedState {
     pub feed: String,
     /// The router or peer that it comes from.
     pub source: IpAddr,
+    /// The route collector that hears it, if it is a view from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collector: Option<String>,
     /// The neighbour's system; 0 if unknown.
     pub system: u32,
     /// Whether it can be believed.
@@ -499,6 +535,9 @@ pub struct RoutingEvent {
     pub feed: String,
     /// The router or peer that the feed comes from.
     pub source: IpAddr,
+    /// The route collector that hears it, if it is a view from elsewhere: no router that packets to the region go through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collector: Option<String>,
     /// What happened.
     pub what: What,
 }
@@ -506,6 +545,7 @@ pub struct RoutingEvent {
 impl RoutingEvent {
     fn check(&self) -> Result<(), WireError> {
         at_most("name of a feed", self.feed.len(), limits::REASON_BYTES)?;
+        check_collector(self.collector.as_ref())?;
         let text = match &self.what {
             What::Prefix { change, .. } => match change {
                 Change::Withdrawn { path }

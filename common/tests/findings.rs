@@ -5,8 +5,8 @@
 use leeward_common::{
     bgp::{
         ALLOWED_MAX, Allowed, Change, Counts, FeedChange, FeedState, Invalid, LeakSign, Leaks,
-        MoreSpecific, Prefix, PrefixWindow, REPORT_MAX, Routing, RoutingEvent, Sight, Standing,
-        Validities, Validity, What,
+        MoreSpecific, Outside, Prefix, PrefixWindow, REPORT_MAX, Routing, RoutingEvent, Sight,
+        Standing, Validities, Validity, What,
     },
     finding::{
         Bandwidth, Declined, Finding,
@@ -307,12 +307,14 @@ fn routing() -> Routing {
         gone: 2,
         gone_sources: 1,
         stuck: 0,
+        outside: Outside::default(),
     };
     let event = |what| RoutingEvent {
         at: Timestamp::from_unix_us(1),
         feed: "10.0.0.1 session".to_owned(),
         source,
         what,
+        collector: None,
     };
     let changes = [
         Change::Withdrawn {
@@ -375,6 +377,7 @@ fn routing() -> Routing {
             announced: 5,
             withdrawn: 6,
             fabricated: 7,
+            collector: None,
         }],
     }
 }

@@ -16,6 +16,10 @@
 //!                         the agent began anew · `lasts` has passed since the agent heard of it
 //! ```
 //!
+//! What peers of route collectors elsewhere tell (RIS Live) is hearsay: nobody's packets to the region need go through them, and nobody
+//! knows what else they have. It lowers a weight when several of them, of more than one collector, tell the same, and never forces
+//! a move nor prevents one.
+//!
 //! A route that somebody shows counts until that very feed withdraws it. So a feed that is lost takes no route away, and
 //! neither does one that is stuck: only withdrawals, told as events, make evidence; windows only ever end it.
 
@@ -26,8 +30,8 @@ use std::{
 
 use leeward_common::{
     bgp::{
-        Change, FeedChange, LeakSign, Prefix, PrefixWindow, Routing, RoutingEvent, Sight, Standing,
-        What,
+        Change, FeedChange, LeakSign, Outside, Prefix, PrefixWindow, Routing, RoutingEvent, Sight,
+        Standing, What,
     },
     id::{AgentId, RegionId},
     time::Timestamp,
@@ -42,6 +46,10 @@ pub const MAX_ACCOUNTS: usize = 16_384;
 
 /// The most feeds of one agent that are told apart for one prefix; one more that withdraws it changes nothing.
 pub const MAX_FEEDS: usize = 64;
+
+/// So many peers of route collectors must tell the same before it counts, and they must be heard by so many collectors.
+const OUTSIDE_FEEDS: usize = 3;
+const OUTSIDE_COLLECTORS: usize = 2;
 
 /// The RFC 2439 figure of merit at which instability counts in full: two withdrawals within half a minute, and the value
 /// at which routers with common settings suppress a route.
@@ -72,6 +80,16 @@ struct Account {
     /// How many feeds showed another route then, or have since, stuck ones included.
     others: u32,
     signs: BTreeMap<Sign, Noted>,
+    /// What peers of route collectors tell, by the feed's name.
+    #[serde(default)]
+    outside: BTreeMap<Sign, BTreeMap<String, Hearsay>>,
+}
+
+/// What a peer of a route collector tells.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Hearsay {
+    collector: String,
+    noted: Noted,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -114,6 +132,8 @@ enum Sign {
     Shutdown,
     Invalid,
     Leak,
+    /// Withdrawn elsewhere.
+    Gone,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -187,7 +207,7 @@ impl RoutingEvidence {
         }
         for feed in &routing.feeds {
             if feed.standing != Standing::Believed {
-                self.forget_feed(agent, &feed.feed);
+                self.forget_feed(agent, &feed.feed, feed.collector.is_some());
             }
         }
         for window in &routing.windows {
@@ -206,7 +226,9 @@ impl RoutingEvidence {
     ) {
         let (prefix, region, change, sight) = match &event.what {
             What::Feed(FeedChange::Loaded | FeedChange::Limited { .. }) => return,
-            What::Feed(_) => return self.forget_feed(agent, &event.feed),
+            What::Feed(_) => {
+                return self.forget_feed(agent, &event.feed, event.collector.is_some());
+            }
             What::Prefix {
                 prefix,
                 region,
@@ -214,6 +236,10 @@ impl RoutingEvidence {
                 sight,
             } => (prefix, region, change, sight),
         };
+        if let Some(collector) = &event.collector {
+            let place = (region, prefix, agent);
+            return self.on_hearsay(now, rules, place, observer, (event, collector));
+        }
         let shown = sight.visible.saturating_add(sight.stuck);
         let sees = match (change, shown) {
             (Change::Withdrawn { .. }, 0) => Sees::Withdrawal,
@@ -240,47 +266,64 @@ impl RoutingEvidence {
                 return;
             }
             _ if !is_news => return,
-            Change::Withdrawn { .. } => return,
-            Change::Exploring { paths, .. } => (
-                Sign::Exploration,
-                f64::from(*paths) / FULL_EXPLORATION,
-                format!("{paths} successively longer paths"),
-            ),
-            Change::OriginChanged { from, to } => (
-                Sign::Origin,
-                1.0,
-                format!(
-                    "its origin changed from {} to {}",
-                    system(*from),
-                    system(*to)
-                ),
-            ),
-            Change::MoreSpecific(part) => (
-                Sign::MoreSpecific,
-                1.0,
-                format!(
-                    "{} came up within it, from {}",
-                    part.prefix,
-                    system(part.origin)
-                ),
-            ),
-            // Like a stranger's part of it: nothing but time says that it is over.
-            Change::Invalid(invalid) if invalid.prefix != *prefix => {
-                (Sign::MoreSpecific, 1.0, invalid.to_string())
-            }
-            Change::Invalid(invalid) => (Sign::Invalid, 1.0, invalid.to_string()),
-            Change::Leaked { sign, path } => {
-                let severity = match sign {
-                    LeakSign::OnlyToCustomer { .. } => MARKED,
-                    LeakSign::Valley { .. } => VALLEY,
-                };
-                let words = format!("it looks leaked: {sign} (its path is {path})");
-                (Sign::Leak, severity, words)
-            }
+            _ => odd(prefix, change),
         };
-        let (sign, severity, what) = sign;
+        let Some((sign, severity, what)) = sign else {
+            return;
+        };
         let words = format!("{what}, by {} at {}", event.source, time_of_day(now));
         self.note(now, place, observer, sign, severity, words);
+    }
+
+    /// Something happened that a peer of a route collector tells.
+    fn on_hearsay(
+        &mut self,
+        now: Timestamp,
+        rules: &RoutingRules,
+        place: (&RegionId, &Prefix, &AgentId),
+        observer: &RegionId,
+        (event, collector): (&RoutingEvent, &str),
+    ) {
+        let What::Prefix { change, sight, .. } = &event.what else {
+            return;
+        };
+        let feed = &event.feed;
+        if let Change::Returned { .. } = change {
+            self.change(place, |own| own.forget_hearsay(Sign::Gone, feed));
+            return;
+        }
+        let outside = &sight.outside;
+        let told = match change {
+            Change::Withdrawn { path } => {
+                let gone = f64::from(outside.gone.max(1));
+                let share = gone / (gone + f64::from(outside.visible));
+                let path = match path.as_str() {
+                    "" => String::new(),
+                    path => format!(" (its path was {path})"),
+                };
+                Some((Sign::Gone, share, format!("withdrawn elsewhere{path}")))
+            }
+            change => odd(place.1, change),
+        };
+        let Some((sign, severity, what)) = told else {
+            return;
+        };
+        if now.since(event.at) >= rules.lasts {
+            return;
+        }
+        let Some(own) = self.account(place, observer) else {
+            return;
+        };
+        let heard = own.outside.entry(sign).or_default();
+        if heard.len() < MAX_FEEDS || heard.contains_key(feed) {
+            let noted = Noted {
+                at: now,
+                severity: severity.clamp(0.0, 1.0),
+                words: format!("{what}, by {feed} at {}", time_of_day(now)),
+            };
+            let collector = collector.to_owned();
+            heard.insert(feed.clone(), Hearsay { collector, noted });
+        }
     }
 
     fn on_window(
@@ -296,7 +339,15 @@ impl RoutingEvidence {
             0 => Sees::Nothing,
             _ => Sees::Route,
         };
-        self.see(now, &window.prefix, agent, observer, sees);
+        // Who hears of it only by collectors elsewhere hears no routers.
+        let is_known = || {
+            let seen = self.seen.get(&window.prefix);
+            seen.is_some_and(|of| of.contains_key(agent))
+        };
+        let only_elsewhere = sight.outside != Outside::default() && shown == 0 && sight.gone == 0;
+        if !only_elsewhere || is_known() {
+            self.see(now, &window.prefix, agent, observer, sees);
+        }
         let place = (&window.region, &window.prefix, agent);
         self.change(place, |own| {
             own.others = own.others.max(shown);
@@ -326,9 +377,13 @@ impl RoutingEvidence {
         let ended = [
             (Sign::Invalid, window.validities.invalid()),
             (Sign::Leak, window.leaks.all()),
+            (Sign::Gone, sight.outside.gone),
         ];
         for (sign, _) in ended.iter().filter(|(_, shown)| *shown == 0) {
-            self.change(place, |own| drop(own.signs.remove(sign)));
+            self.change(place, |own| {
+                own.signs.remove(sign);
+                own.outside.remove(sign);
+            });
         }
         for (sign, severity, words) in signs {
             match severity > 0.0 {
@@ -423,6 +478,7 @@ impl RoutingEvidence {
             withdrawals: BTreeMap::new(),
             others: 0,
             signs: BTreeMap::new(),
+            outside: BTreeMap::new(),
         }))
     }
 
@@ -462,10 +518,16 @@ impl RoutingEvidence {
 
     /// A feed can no longer be believed: what it withdrew is not known any more, and what made a prefix look odd may have
     /// been it.
-    fn forget_feed(&mut self, agent: &AgentId, feed: &str) {
+    fn forget_feed(&mut self, agent: &AgentId, feed: &str, is_outside: bool) {
         self.changes += 1;
         self.retain(|of, own| {
-            if of == agent {
+            if of == agent && is_outside {
+                // Of each of these it is known who told what.
+                own.outside
+                    .values_mut()
+                    .for_each(|heard| drop(heard.remove(feed)));
+                own.outside.retain(|_, heard| !heard.is_empty());
+            } else if of == agent {
                 own.withdrawals.remove(feed);
                 own.signs.clear();
             }
@@ -494,10 +556,14 @@ impl RoutingEvidence {
         });
         let mut expired = false;
         self.retain(|_, own| {
-            let before = own.withdrawals.len() + own.signs.len();
+            let before = own.times().count();
             own.withdrawals.retain(|_, own| is_fresh(own.at));
             own.signs.retain(|_, own| is_fresh(own.at));
-            expired |= own.withdrawals.len() + own.signs.len() < before;
+            own.outside.retain(|_, heard| {
+                heard.retain(|_, own| is_fresh(own.noted.at));
+                !heard.is_empty()
+            });
+            expired |= own.times().count() < before;
             true
         });
         expired
@@ -601,6 +667,25 @@ impl RoutingEvidence {
                 outlook.severity = outlook.severity.max(noted.severity);
                 outlook.words.push(format!("{prefix}: {}", noted.words));
             }
+            for heard in own.outside.values() {
+                let collectors: BTreeSet<_> = heard.values().map(|own| &own.collector).collect();
+                let newest = heard
+                    .values()
+                    .map(|own| &own.noted)
+                    .max_by_key(|own| own.at);
+                if let Some(newest) = newest
+                    && heard.len() >= OUTSIDE_FEEDS
+                    && collectors.len() >= OUTSIDE_COLLECTORS
+                {
+                    outlook.severity = outlook.severity.max(newest.severity);
+                    outlook.words.push(format!(
+                        "{prefix}: {}, as {} peers of {} route collectors tell",
+                        newest.words,
+                        heard.len(),
+                        collectors.len()
+                    ));
+                }
+            }
         }
     }
 }
@@ -613,12 +698,24 @@ impl Account {
     }
 
     fn is_empty(&self) -> bool {
-        self.withdrawals.is_empty() && self.signs.is_empty()
+        self.withdrawals.is_empty() && self.signs.is_empty() && self.outside.is_empty()
+    }
+
+    fn forget_hearsay(&mut self, sign: Sign, feed: &str) {
+        if let Some(heard) = self.outside.get_mut(&sign) {
+            heard.remove(feed);
+            if heard.is_empty() {
+                self.outside.remove(&sign);
+            }
+        }
     }
 
     fn times(&self) -> impl Iterator<Item = Timestamp> {
         let withdrawn = self.withdrawals.values().map(|own| own.at);
-        withdrawn.chain(self.signs.values().map(|own| own.at))
+        let heard = self.outside.values().flat_map(BTreeMap::values);
+        withdrawn
+            .chain(self.signs.values().map(|own| own.at))
+            .chain(heard.map(|own| own.noted.at))
     }
 }
 
@@ -669,6 +766,49 @@ fn withdrawn(prefix: &Prefix, accounts: &[(&AgentId, &Account)], left: usize) ->
         "{prefix} was withdrawn {}{more}, {hears}; {rest}",
         words.join(", ")
     )
+}
+
+/// What is odd about a change while there are routes, how much, and in words.
+fn odd(prefix: &Prefix, change: &Change) -> Option<(Sign, f64, String)> {
+    Some(match change {
+        Change::Withdrawn { .. } | Change::Returned { .. } => return None,
+        Change::Exploring { paths, .. } => (
+            Sign::Exploration,
+            f64::from(*paths) / FULL_EXPLORATION,
+            format!("{paths} successively longer paths"),
+        ),
+        Change::OriginChanged { from, to } => (
+            Sign::Origin,
+            1.0,
+            format!(
+                "its origin changed from {} to {}",
+                system(*from),
+                system(*to)
+            ),
+        ),
+        Change::MoreSpecific(part) => (
+            Sign::MoreSpecific,
+            1.0,
+            format!(
+                "{} came up within it, from {}",
+                part.prefix,
+                system(part.origin)
+            ),
+        ),
+        // Like a stranger's part of it: nothing but time says that it is over.
+        Change::Invalid(invalid) if invalid.prefix != *prefix => {
+            (Sign::MoreSpecific, 1.0, invalid.to_string())
+        }
+        Change::Invalid(invalid) => (Sign::Invalid, 1.0, invalid.to_string()),
+        Change::Leaked { sign, path } => {
+            let severity = match sign {
+                LeakSign::OnlyToCustomer { .. } => MARKED,
+                LeakSign::Valley { .. } => VALLEY,
+            };
+            let words = format!("it looks leaked: {sign} (its path is {path})");
+            (Sign::Leak, severity, words)
+        }
+    })
 }
 
 fn system(system: Option<u32>) -> String {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use leeward_common::{
-    bgp::{Change, Routing, RoutingEvent, Sight, What},
+    bgp::{Change, Outside, Routing, RoutingEvent, Sight, What},
     finding::Finding,
 };
 use leeward_engine::{
@@ -38,8 +38,10 @@ fn withdraw(bench: &mut Bench, agent: &str, feed: u8, reached: &str, visible: u3
                 gone: 1,
                 gone_sources: 1,
                 stuck: 0,
+                outside: Outside::default(),
             },
         },
+        collector: None,
     };
     let routing = Routing {
         events: vec![event],

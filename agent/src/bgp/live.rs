@@ -25,7 +25,7 @@ use std::{
 
 use anyhow::Context as _;
 use leeward_common::{
-    bgp::{Leaks, Prefix, REPORT_MAX, Routing, Sight, Validities},
+    bgp::{Leaks, Prefix, REPORT_MAX, Routing, Sight, Standing, Validities},
     finding::Finding,
     time::{Clock as _, SystemClock, Timestamp},
 };
@@ -33,15 +33,16 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
+use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::{
     bmp::{Frame, Frames, Station},
-    cache,
+    cache, collectors,
     observer::{Authorizations, Observer},
     peer::{Event, Feed},
     session::{self, Session},
@@ -70,7 +71,7 @@ const TICK: Duration = Duration::from_secs(1);
 const BACKLOG: i32 = 64;
 
 /// What happened, as one connection heard it.
-type Heard = (Timestamp, Vec<(Feed, Event)>);
+pub(super) type Heard = (Timestamp, Vec<(Feed, Event)>);
 
 /// What live feeds did, for the metrics.
 #[derive(Debug, Default)]
@@ -87,6 +88,16 @@ pub struct Figures {
     pub strangers: AtomicU64,
     /// Events that were told.
     pub events: AtomicU64,
+    /// Connections to RIS Live that are open: one or none.
+    pub ris_connected: AtomicU64,
+    /// Attempts at connecting to it.
+    pub ris_attempts: AtomicU64,
+    /// Its messages.
+    pub ris_messages: AtomicU64,
+    /// Those that were not understood.
+    pub ris_refused: AtomicU64,
+    /// Peers of route collectors that were heard.
+    pub ris_feeds: AtomicU64,
     /// Caches of authorizations that are followed and have sent a whole set: one or none.
     pub roa_caches: AtomicU64,
     /// The authorizations that are known.
@@ -204,10 +215,16 @@ pub fn start(
     let work = Work {
         observer,
         told: BTreeMap::new(),
+        outside: BTreeMap::new(),
         window: config.window,
         figures: figures.clone(),
         hearing,
         authorizing,
+        tls: config
+            .ris_live
+            .as_ref()
+            .map(|_| collectors::public())
+            .transpose()?,
         out,
     };
     let shared = Arc::new(Shared {
@@ -225,7 +242,7 @@ pub fn start(
 
 /// The wall clock as it was at the start, and the monotonic one since: what is measured never runs backwards.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+pub(super) struct Clock {
     wall: Timestamp,
     since: Instant,
 }
@@ -238,18 +255,18 @@ impl Clock {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.wall + self.since.elapsed()
     }
 }
 
 /// What all connections share.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     config: Bgp,
-    clock: Clock,
-    heard: mpsc::Sender<Heard>,
-    figures: Arc<Figures>,
+    pub(super) clock: Clock,
+    pub(super) heard: mpsc::Sender<Heard>,
+    pub(super) figures: Arc<Figures>,
 }
 
 /// What the thread does beside reading: it owns the observer.
@@ -257,10 +274,13 @@ struct Work {
     observer: Observer,
     /// How each prefix was seen when it was told last.
     told: BTreeMap<Prefix, (Sight, Validities, Leaks)>,
+    /// How each feed of a route collector was when it was told last.
+    outside: BTreeMap<String, (Standing, u64)>,
     window: Duration,
     figures: Arc<Figures>,
     hearing: mpsc::Receiver<Heard>,
     authorizing: mpsc::Receiver<Authorizations>,
+    tls: Option<TlsConnector>,
     out: mpsc::Sender<Finding>,
 }
 
@@ -270,6 +290,11 @@ impl Work {
         let caches = shared.config.rpki_caches.clone();
         if !caches.is_empty() {
             tokio::spawn(cache::follow(caches, self.figures.clone(), known));
+        }
+        // Kept, so that the connection knows of another watch-list.
+        let (_watched, watching) = watch::channel(self.observer.watched());
+        if let (Some(ris), Some(tls)) = (shared.config.ris_live.clone(), self.tls.take()) {
+            tokio::spawn(collectors::follow(ris, tls, watching, shared.clone()));
         }
         if let Err(error) = listen(&shared, bound) {
             warn!(%error, "routers and peers are not listened to");
@@ -347,10 +372,17 @@ impl Work {
             let before = told.insert(window.prefix, looks);
             !window.is_quiet() || before != Some(looks)
         });
+        let mut feeds = self.observer.feeds();
+        let outside = &mut self.outside;
+        // There may be a thousand of them, which say nothing most of the time.
+        feeds.retain(|feed| {
+            let is_as = (feed.standing, feed.updates);
+            feed.collector.is_none() || outside.insert(feed.feed.clone(), is_as) != Some(is_as)
+        });
         Routing {
             events: self.observer.take_events(),
             windows,
-            feeds: self.observer.feeds(),
+            feeds,
         }
     }
 }

@@ -117,6 +117,13 @@ impl Observer {
         }
     }
 
+    /// The prefixes that are followed.
+    #[must_use]
+    pub fn watched(&self) -> Vec<IpNet> {
+        let watched = self.watchlist.all().iter();
+        watched.map(|watched| watched.prefix).collect()
+    }
+
     /// Something happened on a feed.
     pub fn on(&mut self, now: Timestamp, feed: &Feed, event: &Event) {
         match event {
@@ -160,6 +167,7 @@ impl Observer {
             FeedState {
                 feed: feed.to_string(),
                 source: feed.source,
+                collector: feed.view.collector().map(ToString::to_string),
                 system: known.gate.system,
                 standing: known.gate.told(),
                 since: known.gate.since,
@@ -198,15 +206,23 @@ impl Observer {
                 );
             }
         }
+        if feed.view.collector().is_some() {
+            self.in_midst(feed);
+        }
         self.tell(now, feed, What::Feed(FeedChange::Up));
+    }
+
+    /// The feed's session began before it was listened to: what it withdraws it may have announced.
+    fn in_midst(&mut self, feed: &Feed) {
+        if let Some(known) = self.feeds.get_mut(feed) {
+            known.gate.is_whole = false;
+        }
     }
 
     /// A recording begins in the midst of a session.
     fn up_unseen(&mut self, now: Timestamp, feed: &Feed) {
         self.up(now, feed, 0);
-        if let Some(known) = self.feeds.get_mut(feed) {
-            known.gate.is_whole = false;
-        }
+        self.in_midst(feed);
     }
 
     fn down(&mut self, now: Timestamp, feed: &Feed, why: &str) {
@@ -383,9 +399,11 @@ impl Observer {
                 tally.counts.path_changes += u32::from(!change.returned);
                 tally.counts.returns += u32::from(change.returned);
                 tally.counts.origin_changes += u32::from(change.origin.is_some());
-                tally.longer = tally.longer.max(change.longer);
-                tally.edit_distance = tally.edit_distance.max(change.edit_distance);
-                tally.exploration = tally.exploration.max(change.explored);
+                if feed.view.collector().is_none() {
+                    tally.longer = tally.longer.max(change.longer);
+                    tally.edit_distance = tally.edit_distance.max(change.edit_distance);
+                    tally.exploration = tally.exploration.max(change.explored);
+                }
                 let path = text(&attributes.path);
                 if change.returned {
                     self.tell_prefix(now, feed, place, Change::Returned { path: path.clone() });
@@ -472,8 +490,19 @@ impl Observer {
 
     fn sight(&self, place: usize) -> Sight {
         let mut sight = Sight::default();
-        let mut gone_sources = BTreeSet::new();
+        let (mut gone_sources, mut collectors) = (BTreeSet::new(), BTreeSet::new());
         for (feed, known, route) in self.counting(place) {
+            if let Some(collector) = feed.view.collector() {
+                match route.standing(known.gate.epoch) {
+                    Standing::Unknown => {}
+                    Standing::Present => sight.outside.visible += 1,
+                    Standing::Withdrawn => {
+                        sight.outside.gone += 1;
+                        collectors.insert(collector);
+                    }
+                }
+                continue;
+            }
             match route.standing(known.gate.epoch) {
                 Standing::Unknown => {}
                 Standing::Present if route.is_stuck => sight.stuck += 1,
@@ -485,6 +514,7 @@ impl Observer {
             }
         }
         sight.gone_sources = u32::try_from(gone_sources.len()).unwrap_or(u32::MAX);
+        sight.outside.collectors = u32::try_from(collectors.len()).unwrap_or(u32::MAX);
         sight
     }
 
@@ -513,14 +543,21 @@ impl Observer {
             leaks,
         };
         let mut origins = BTreeSet::new();
-        for (_, known, route) in self.counting(place) {
-            let (fast, slow) = route.penalties(now);
-            window.penalty_fast = window.penalty_fast.max(fast as u32);
-            window.penalty_slow = window.penalty_slow.max(slow as u32);
+        for (feed, known, route) in self.counting(place) {
+            let is_outside = feed.view.collector().is_some();
+            if !is_outside {
+                let (fast, slow) = route.penalties(now);
+                window.penalty_fast = window.penalty_fast.max(fast as u32);
+                window.penalty_slow = window.penalty_slow.max(slow as u32);
+            }
             if route.standing(known.gate.epoch) == Standing::Present
                 && let Some(attributes) = route.attributes()
             {
                 origins.extend(attributes.path.origin());
+                // Wherever that is asked for elsewhere, it is not here.
+                if is_outside {
+                    continue;
+                }
                 window.blackholed |= attributes.blackholed;
                 window.shutting_down |= attributes.shutting_down;
             }
@@ -532,8 +569,9 @@ impl Observer {
     /// Routes that stayed when most others went, long ago (as in the incident of 2020-08-30 around AS3356).
     fn mark_stuck(&mut self, now: Timestamp, place: usize) {
         let (mut gone, mut present, mut gone_for) = (0, Vec::new(), Duration::MAX);
-        for (_, known, route) in self.counting(place) {
+        for (feed, known, route) in self.counting(place) {
             match route.standing(known.gate.epoch) {
+                _ if feed.view.collector().is_some() => {}
                 Standing::Unknown => {}
                 Standing::Present => present.push((known.number, route.since())),
                 Standing::Withdrawn => {
@@ -576,6 +614,7 @@ impl Observer {
             at: now,
             feed: feed.to_string(),
             source: feed.source,
+            collector: feed.view.collector().map(ToString::to_string),
             what,
         });
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr};
 
+use leeward_common::bgp::COLLECTOR_MAX;
+
 use super::update::{Family, Update};
 
 /// Which of a router's tables a feed shows.
@@ -19,6 +21,8 @@ pub enum View {
     LocRib,
     /// What a recording holds.
     Recording,
+    /// What a peer of this route collector announces to it, elsewhere.
+    Outside(Collector),
 }
 
 impl View {
@@ -26,6 +30,16 @@ impl View {
     #[must_use]
     pub const fn is_choice(self) -> bool {
         matches!(self, Self::Session | Self::LocRib | Self::Out)
+    }
+
+    /// The collector of a view from elsewhere: of routers that packets to a region need not go through, and of which nobody
+    /// showed a table.
+    #[must_use]
+    pub const fn collector(&self) -> Option<&Collector> {
+        match self {
+            Self::Outside(collector) => Some(collector),
+            _ => None,
+        }
     }
 
     /// Its name.
@@ -38,7 +52,40 @@ impl View {
             Self::Out => "out",
             Self::LocRib => "loc-rib",
             Self::Recording => "recording",
+            Self::Outside(_) => "outside",
         }
+    }
+}
+
+/// The name of a route collector, like `rrc21.ripe.net`.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Collector {
+    /// Behind the name there are zeros.
+    name: [u8; COLLECTOR_MAX],
+}
+
+impl Collector {
+    /// A collector of this name; `None` unless it is one that a host may have, and short.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+        let mut name = [0; COLLECTOR_MAX];
+        name.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        (!text.is_empty() && text.bytes().all(is_usual)).then_some(Self { name })
+    }
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.iter().take_while(|byte| **byte != 0);
+        name.into_iter()
+            .try_for_each(|byte| write!(f, "{}", char::from(*byte)))
+    }
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -79,6 +126,7 @@ impl fmt::Display for Feed {
         let view = self.view.name();
         match self.view {
             View::Session | View::LocRib => write!(f, "{} {view}", self.source)?,
+            View::Outside(collector) => write!(f, "{} at {collector}", self.neighbour)?,
             _ => write!(f, "{} {} {view}", self.source, self.neighbour)?,
         }
         match self.distinguisher {

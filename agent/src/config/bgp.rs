@@ -19,6 +19,7 @@ use crate::{
     admission::Network,
     bgp::{
         cache,
+        collectors::{Place, RisLive},
         leak::Relations,
         session,
         watch::{Watched, Watchlist},
@@ -50,6 +51,8 @@ pub struct Bgp {
     pub rpki_caches: Vec<String>,
     /// What others are to each other and to us.
     pub relations: Relations,
+    /// Where route collectors elsewhere are listened to.
+    pub ris_live: Option<RisLive>,
 }
 
 /// Nobody is listened to.
@@ -64,6 +67,7 @@ impl Default for Bgp {
             peers: Vec::new(),
             rpki_caches: Vec::new(),
             relations: Relations::default(),
+            ris_live: None,
         }
     }
 }
@@ -83,7 +87,7 @@ impl Bgp {
     /// Whether anybody is listened to.
     #[must_use]
     pub const fn is_enabled(&self) -> bool {
-        self.bmp_listen.is_some() || self.listen.is_some()
+        self.bmp_listen.is_some() || self.listen.is_some() || self.ris_live.is_some()
     }
 
     /// The prefixes as a list that can be searched.
@@ -102,6 +106,7 @@ mod defaults {
     use std::time::Duration;
 
     pub(super) const WINDOW: Duration = Duration::from_secs(10);
+    pub(super) const SILENT_FOR: Duration = Duration::from_secs(60);
     pub(super) const HOLD_TIME: Duration = Duration::from_secs(9);
 }
 
@@ -127,6 +132,14 @@ pub(super) struct RawBgp {
     peer_neighbours: Vec<Spanned<String>>,
     #[serde(default)]
     rpki: RawRpki,
+    ris_live: Option<RawRisLive>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRisLive {
+    url: Spanned<String>,
+    silent_for: Option<Spanned<Span>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -183,6 +196,31 @@ impl RawRpki {
     }
 }
 
+impl RawRisLive {
+    fn valid(&self, document: &Document<'_>) -> Result<RisLive, ConfigError> {
+        let Some(place) = Place::parse(self.url.get_ref()) else {
+            let message = format!(
+                "bgp.ris_live.url is {:?}; write one like \"wss://ris-live.ripe.net/v1/ws/?client=NAME\"",
+                self.url.get_ref()
+            );
+            return Err(document.error(self.url.span(), message));
+        };
+        let silent_for = self
+            .silent_for
+            .as_ref()
+            .map_or(defaults::SILENT_FOR, |span| span.get_ref().0);
+        if let Some(written) = &self.silent_for
+            && !(Duration::from_secs(10)..=Duration::from_secs(600)).contains(&silent_for)
+        {
+            return Err(document.error(
+                written.span(),
+                "bgp.ris_live.silent_for must lie between \"10s\" and \"10m\"",
+            ));
+        }
+        Ok(RisLive { place, silent_for })
+    }
+}
+
 impl RawBgp {
     pub(super) fn valid(
         &self,
@@ -235,6 +273,11 @@ impl RawBgp {
                 customers: super::networks(document, &self.customer_neighbours)?,
                 peers: super::networks(document, &self.peer_neighbours)?,
             },
+            ris_live: self
+                .ris_live
+                .as_ref()
+                .map(|own| own.valid(document))
+                .transpose()?,
         })
     }
 

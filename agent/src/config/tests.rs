@@ -75,6 +75,11 @@ fn the_sample_shows_the_defaults() {
         Some(Path::new("/etc/leeward/peer.key"))
     );
     assert_eq!(bgp.rpki_caches, ["rpki.example.net:323"]);
+    let ris_live = bgp.ris_live.unwrap();
+    assert_eq!(
+        (ris_live.place.port, ris_live.silent_for),
+        (443, Duration::from_secs(60))
+    );
     assert_eq!(
         (bgp.relations.transit_free.len(), bgp.relations.peers.len()),
         (3, 1)
@@ -114,6 +119,14 @@ fn what_is_wrong_with_routing_is_said_with_its_place() {
         (
             "[bgp.rpki]\ncaches = [\"rpki.example.net\"]",
             "bgp.rpki.caches holds \"rpki.example.net\"; write host and port",
+        ),
+        (
+            "[bgp.ris_live]\nurl = \"https://ris-live.ripe.net/\"",
+            "bgp.ris_live.url is \"https://ris-live.ripe.net/\"; write one like",
+        ),
+        (
+            "[bgp.ris_live]\nurl = \"wss://ris-live.ripe.net/\"\nsilent_for = \"1s\"",
+            "bgp.ris_live.silent_for must lie between",
         ),
     ] {
         let error = parse(&with(text)).unwrap_err();

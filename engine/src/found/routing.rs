@@ -127,6 +127,7 @@ mod tests {
                 feed: feed.to_string(),
                 source,
                 what: What::Feed(FeedChange::Loaded),
+                collector: None,
             }],
             windows: Vec::new(),
             feeds: vec![FeedState {
@@ -139,6 +140,7 @@ mod tests {
                 announced: 0,
                 withdrawn: 0,
                 fabricated: 0,
+                collector: None,
             }],
         };
         let (agent, region) = ("iad-1".parse().unwrap(), "iad".parse().unwrap());

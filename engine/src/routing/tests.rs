@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use leeward_common::bgp::{Allowed, Counts, FeedState, Invalid, Leaks, Validities, Validity};
+use leeward_common::bgp::{
+    Allowed, Counts, FeedState, Invalid, Leaks, Outside, Validities, Validity,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -31,6 +33,7 @@ fn sight(visible: u32, gone: u32, stuck: u32) -> Sight {
         gone,
         gone_sources: gone,
         stuck,
+        outside: Outside::default(),
     }
 }
 
@@ -41,6 +44,7 @@ fn event(secs: u64, feed: u8, what: What) -> Routing {
             feed: format!("feed {feed}"),
             source: [10, 0, 0, feed].into(),
             what,
+            collector: None,
         }],
         ..Routing::default()
     }
@@ -103,6 +107,7 @@ fn feed(feed: u8, standing: Standing) -> Routing {
         announced: 0,
         withdrawn: 0,
         fabricated: 0,
+        collector: None,
     };
     Routing {
         feeds: vec![state],
@@ -421,6 +426,118 @@ fn a_route_that_looks_leaked_lowers_the_weight_by_how_sure_the_sign_is() {
     }
 }
 
+/// The same as a peer of a route collector tells.
+fn elsewhere(
+    mut routing: Routing,
+    peer: u8,
+    collector: &str,
+    (visible, gone): (u32, u32),
+) -> Routing {
+    let event = &mut routing.events[0];
+    event.feed = format!("192.0.2.{peer} at {collector}");
+    event.collector = Some(collector.to_owned());
+    if let What::Prefix { sight, .. } = &mut event.what {
+        *sight = Sight::default();
+        (sight.outside.visible, sight.outside.gone) = (visible, gone);
+    }
+    routing
+}
+
+#[test]
+fn collectors_elsewhere_lower_the_weight_when_several_agree_and_force_nothing() {
+    let gone = |secs, peer, collector, seen| {
+        (
+            secs,
+            0,
+            elsewhere(withdrawn(secs, peer, sight(0, 0, 0)), peer, collector, seen),
+        )
+    };
+    let two = [gone(10, 1, "rrc01", (2, 1)), gone(11, 2, "rrc21", (1, 2))];
+    assert_eq!(
+        from_a(&told(&two)),
+        Outlook::default(),
+        "two are not enough"
+    );
+    let one_collector = [1, 2, 3, 4].map(|peer| gone(10, peer, "rrc01", (0, 4)));
+    assert_eq!(
+        from_a(&told(&one_collector)),
+        Outlook::default(),
+        "nor is one collector"
+    );
+    let mut evidence = told(&two);
+    let (.., third) = gone(12, 3, "rrc21", (1, 3));
+    tell(&mut evidence, 12, 0, &third);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 0.75));
+    assert_eq!(
+        outlook.words,
+        [
+            "198.51.100.0/24: withdrawn elsewhere (its path was 64501 64500), by 192.0.2.3 at rrc21 at 00:00:12 UTC, as 3 peers \
+             of 2 route collectors tell"
+        ]
+    );
+    // One of them has a route again.
+    let back = elsewhere(returned(13, 1, sight(0, 0, 0)), 1, "rrc01", (2, 2));
+    tell(&mut evidence, 13, 0, &back);
+    assert_eq!(from_a(&evidence), Outlook::default());
+}
+
+#[test]
+fn collectors_elsewhere_neither_are_routers_of_the_region_nor_stand_in_their_way() {
+    let rules = RoutingRules::default();
+    // Agent 0 of region a hears collectors only, which still show the route.
+    let mut seen = window(sight(0, 0, 0), 0);
+    seen.windows[0].sight.outside.visible = 300;
+    let mut evidence = told(&[(9, 0, seen)]);
+    // The routers of region c withdraw it, by two feeds.
+    for feed in [1, 2] {
+        tell(
+            &mut evidence,
+            10,
+            2,
+            &withdrawn(10, feed, sight(0, u32::from(feed), 0)),
+        );
+    }
+    let a = region("a");
+    let outlook = evidence.outlook(&rules, Observers::Region(&a), &region("b"));
+    assert!(
+        outlook.withdrawn.is_some(),
+        "region a has no routers, so those of others count: {outlook:?}"
+    );
+}
+
+#[test]
+fn trouble_of_one_feed_elsewhere_leaves_what_others_tell() {
+    let from_nobody = Change::OriginChanged {
+        from: Some(64_500),
+        to: Some(64_666),
+    };
+    let mut evidence = RoutingEvidence::default();
+    for (peer, collector) in [(1, "rrc01"), (2, "rrc01"), (3, "rrc21"), (4, "rrc21")] {
+        let told = prefix(10, peer, from_nobody.clone(), sight(0, 0, 0));
+        tell(
+            &mut evidence,
+            10,
+            0,
+            &elsewhere(told, peer, collector, (4, 0)),
+        );
+    }
+    // A feed that nobody heard of comes up; one of these is lost; then another.
+    for (peer, severity) in [(9, 1.0), (1, 1.0), (2, 0.0)] {
+        let (why, watched) = (String::new(), 1);
+        let down = event(11, peer, What::Feed(FeedChange::Down { why, watched }));
+        tell(
+            &mut evidence,
+            11,
+            0,
+            &elsewhere(down, peer, "rrc01", (0, 0)),
+        );
+        assert_eq!(from_a(&evidence).severity, severity, "without {peer}");
+    }
+    evidence.expire(at(400), &RoutingRules::default());
+    assert_eq!(evidence.len(), 0);
+}
+
 #[test]
 fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
     let mut evidence = RoutingEvidence::default();
@@ -458,6 +575,15 @@ fn anything() -> impl Strategy<Value = (u64, usize, Routing)> {
             5 => prefix(secs, number, Change::Exploring { paths, path }, sight),
             6 => window(sight, penalty),
             _ => trouble(secs, number, kind, sight),
+        };
+        let routing = match (penalty % 3, routing.events.is_empty()) {
+            (0, false) => elsewhere(
+                routing,
+                number,
+                ["rrc01", "rrc21"][from % 2],
+                (sight.visible, sight.gone),
+            ),
+            _ => routing,
         };
         (secs, from, routing)
     })

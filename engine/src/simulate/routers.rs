@@ -284,6 +284,7 @@ impl Routers {
             announced: 0,
             withdrawn: 0,
             fabricated: 0,
+            collector: None,
         };
         Routing {
             events: Vec::new(),
@@ -299,5 +300,6 @@ fn event(at: Timestamp, feed: &str, source: IpAddr, what: What) -> RoutingEvent 
         feed: feed.to_owned(),
         source,
         what,
+        collector: None,
     }
 }

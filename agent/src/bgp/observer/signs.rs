@@ -12,7 +12,13 @@ use leeward_common::{
 };
 
 use super::{MORE_SPECIFICS_MAX, Observer, prefix, text};
-use crate::bgp::{leak::Relations, peer::Feed, prefix::Standing, rpki::Roas, update::Attributes};
+use crate::bgp::{
+    leak::Relations,
+    peer::{Collector, Feed},
+    prefix::Standing,
+    rpki::Roas,
+    update::Attributes,
+};
 
 /// What is odd about a prefix is news for so long after the first feed showed it: convergence takes two minutes on average.
 pub const NEWS: Duration = Duration::from_secs(120);
@@ -70,7 +76,7 @@ impl Observer {
         for place in 0..self.followed.len() {
             let watched = self.watchlist.all()[place].prefix;
             let mut fallen = Vec::new();
-            let mut named = BTreeSet::new();
+            let mut named: BTreeSet<(Option<&Collector>, Option<u32>)> = BTreeSet::new();
             for (feed, known, route) in self.counting(place) {
                 let (Standing::Present, Some(attributes)) =
                     (route.standing(known.gate.epoch), route.attributes())
@@ -80,8 +86,9 @@ impl Observer {
                 let origin = attributes.path.origin();
                 let was = before.of(&watched, attributes);
                 let is = self.authorizations.of(&watched, attributes);
-                // Whoever shows it, it is the same authorization that is gone.
-                if was == Validity::Valid && is.is_invalid() && named.insert(origin) {
+                // Whoever shows it, it is the same authorization that is gone; but collectors are counted.
+                let shown = (feed.view.collector(), origin);
+                if was == Validity::Valid && is.is_invalid() && named.insert(shown) {
                     fallen.push((*feed, origin, was, is));
                 }
                 if named.len() >= NAMED_MAX {

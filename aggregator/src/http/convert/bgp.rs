@@ -186,7 +186,7 @@ fn feed(change: &FeedChange) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use leeward_common::{
-        bgp::{Counts, Leaks, MoreSpecific, Sight, Validities, Validity},
+        bgp::{Counts, Leaks, MoreSpecific, Outside, Sight, Validities, Validity},
         time::Timestamp,
     };
 
@@ -231,6 +231,7 @@ mod tests {
                 gone: 2,
                 gone_sources: 2,
                 stuck: 0,
+                outside: Outside::default(),
             },
             validities: Validities::default(),
             leaks: Leaks::default(),
@@ -255,6 +256,7 @@ mod tests {
                 feed: "10.0.0.1 session".to_owned(),
                 source: [10, 0, 0, 1].into(),
                 what,
+                collector: None,
             }))
         };
         let changed = event(What::Prefix {
