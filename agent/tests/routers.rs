@@ -239,6 +239,7 @@ impl Agent {
                 gtsm: false,
                 signature_key: None,
             }],
+            ..Bgp::default()
         };
         change(&mut config);
         let (out, routing) = mpsc::channel(64);
