@@ -175,7 +175,7 @@ impl Tally {
         for (at, &(slot, count)) in all.iter().enumerate() {
             match u32::try_from(count) {
                 Ok(count) if best.contains(&at) => {
-                    self.near[usize::from(slot - self.first)] = count
+                    self.near[usize::from(slot - self.first)] = count;
                 }
                 _ => self.far.push((slot, count)),
             }

@@ -296,7 +296,7 @@ async fn who_speaks_no_websocket_is_asked_again_later() {
     let rig = Rig::new(LONG).await;
     for answer in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "\0\0\0\0", ""] {
         let (mut stream, _) = rig.listener.accept().await.unwrap();
-        stream.read(&mut [0; 4096]).await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
     rig.asked().await;
