@@ -16,9 +16,12 @@
 //! - [`feed`]: whether a feed may be believed right now. A lost feed is not a withdrawal.
 //! - [`penalty`]: RFC 2439's figure of merit, as a measure. [`prefix`]: what one feed says about one watched prefix.
 //! - [`rpki`]: who may announce what. [`leak`]: signs that a route was passed on to whom it should not have been.
+//! - [`table`]: the routes of one feed, compactly. [`inference`]: which link failed, from what it loses. [`tables`]: those of
+//!   all feeds.
 //! - [`observer`]: all of it together: events of feeds in; windows and urgent events of watched prefixes out.
 //! - [`mrt`], [`pcap`], [`replay`]: recordings, and `leeward-agent bgp replay`.
 //!
+//! - [`systems`]: whose an address is, asked by other threads.
 //! - [`live`]: routers and peers that are connected, on a thread of their own. [`cache`]: the way to who knows the authorizations.
 //!   [`ris`], [`collectors`]: what route collectors elsewhere hear, and the way to them.
 //!
@@ -28,6 +31,7 @@ pub mod bmp;
 pub mod cache;
 pub mod collectors;
 pub mod feed;
+pub mod inference;
 pub mod leak;
 pub mod live;
 pub mod mrt;
@@ -40,6 +44,9 @@ pub mod replay;
 pub mod ris;
 pub mod rpki;
 pub mod session;
+pub mod systems;
+pub mod table;
+pub mod tables;
 pub mod update;
 pub mod watch;
 pub mod wire;

@@ -609,6 +609,24 @@ impl Page {
                 "How often a cache of authorizations has answered in full.",
                 &figures.roa_updates,
             ),
+            (
+                "bgp_events_given_up_total",
+                COUNTER,
+                "Routing events that were not told: too many at once.",
+                &figures.given_up,
+            ),
+            (
+                "bgp_routes",
+                GAUGE,
+                "Routes that are kept with their paths.",
+                &figures.routes,
+            ),
+            (
+                "bgp_route_bytes",
+                GAUGE,
+                "Memory that kept routes take, about.",
+                &figures.route_bytes,
+            ),
         ];
         for (name, kind, help, value) in rows {
             self.one(name, kind, help, value.load(Relaxed));

@@ -35,7 +35,7 @@ use tracing::{error, info, warn};
 use crate::{
     answer,
     bandwidth::surveyor::Surveyor,
-    bgp::live,
+    bgp::{live, systems},
     checks::{self, Checker},
     config::{Config, Spool, Stamp},
     credentials::Credentials,
@@ -240,11 +240,18 @@ async fn serve(
     let (finder, found) = mpsc::channel(errands::FOUND_MAX);
     let surveyor = start_surveyor(&config, stamp_key, finder.clone());
     let (traces, ordered) = mpsc::channel(errands::TRACES_MAX);
+    let (systems, asked) = systems::channel();
     tracer
+        .naming(systems)
         .start(ordered, finder.clone())
         .context("cannot start the thread that traces")?;
     let routing = match config.bgp.is_enabled() {
-        true => Some(live::start(&config.bgp, listening.routers, finder)?),
+        true => Some(live::start_answering(
+            &config.bgp,
+            listening.routers,
+            finder,
+            asked,
+        )?),
         false => None,
     };
     let errands = Errands {

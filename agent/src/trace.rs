@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::{
+    bgp::systems::Systems,
     errands::TraceErrand,
     net::{
         clock::monotonic_ns,
@@ -74,6 +75,8 @@ pub struct Tracer {
     begun: VecDeque<u64>,
     inbox: Inbox,
     stamps: Inbox,
+    /// Who knows whose an address is.
+    systems: Option<Systems>,
 }
 
 impl Tracer {
@@ -92,6 +95,16 @@ impl Tracer {
             begun: VecDeque::new(),
             inbox: Inbox::default(),
             stamps: Inbox::default(),
+            systems: None,
+        }
+    }
+
+    /// The same, and hops get the systems that they belong to, where routers tell.
+    #[must_use]
+    pub fn naming(self, systems: Systems) -> Self {
+        Self {
+            systems: Some(systems),
+            ..self
         }
     }
 
@@ -170,6 +183,9 @@ impl Tracer {
         }
         self.sockets.rest();
         trace.took_us = (monotonic_ns() - at) / 1_000;
+        if let Some(systems) = &self.systems {
+            name(&mut trace, systems);
+        }
         info!(target = %path.target, kind = %path.kind, hops = trace.hops.len(), end = ?trace.end, "traced");
         Finding::Trace(Box::new(trace))
     }
@@ -207,6 +223,17 @@ impl Tracer {
             add(&mut trace.strays, line.strays);
         }
         Ok(())
+    }
+}
+
+/// Whose the addresses of its hops are.
+fn name(trace: &mut Trace, systems: &Systems) {
+    let answers = trace.hops.iter().flat_map(|hop| &hop.answers);
+    let addresses = answers.map(|answer| answer.from).collect();
+    let systems = systems.of(addresses);
+    let answers = trace.hops.iter_mut().flat_map(|hop| &mut hop.answers);
+    for (answer, system) in answers.zip(systems) {
+        answer.asn = system;
     }
 }
 
@@ -453,6 +480,66 @@ mod tests {
         assert_eq!(rtt_us(&left, 9_000_000, Some(49_000_000)), 8_000);
         assert_eq!(rtt_us(&left, 9_000_000, Some(99_000_000)), 8_000);
         assert_eq!(rtt_us(&left, 9_000_000, None), 8_000);
+    }
+
+    #[test]
+    fn hops_get_the_systems_that_routers_tell_and_none_where_they_tell_nothing() {
+        use crate::bgp::{
+            observer::Observer,
+            peer::{Event, Feed, end_of_table},
+            systems::channel,
+            tables::Extent,
+            update::{AsPath, Attributes, Family, Nlri, Update},
+            watch::Watchlist,
+        };
+        let mut observer = Observer::new(Watchlist::default()).keeping(Extent {
+            is_full: true,
+            ..Extent::default()
+        });
+        let feed = Feed::session([10, 0, 0, 1].into());
+        let at = |secs: u64| leeward_common::time::Timestamp::from_unix_us(secs * 1_000_000);
+        observer.on(at(0), &feed, &Event::Up { system: 64_501 });
+        let announced = Event::Update(Update {
+            announced: vec![Nlri {
+                prefix: "10.7.0.0/16".parse().unwrap(),
+                path_id: 0,
+            }],
+            attributes: std::sync::Arc::new(Attributes {
+                path: AsPath::sequence(&[64_501, 64_507]),
+                ..Attributes::default()
+            }),
+            ..Update::default()
+        });
+        observer.on(at(1), &feed, &announced);
+        observer.on(at(2), &feed, &end_of_table(Family::V4));
+        let named = |trace: &Trace| -> Vec<_> {
+            let answers = trace.hops.iter().flat_map(|hop| &hop.answers);
+            answers.map(|answer| answer.asn).collect()
+        };
+        let hops = ["10.0.0.1", "", "10.7.1.1"];
+        let mut trace = leeward_common::finding::trace::sample(&hops);
+        // A feed that loads its table is not believed yet.
+        for (is_believed, expected) in [(false, [None, None]), (true, [None, Some(64_507)])] {
+            if is_believed {
+                observer.pass(at(13));
+                observer.pass(at(24));
+            }
+            let (systems, mut questions) = channel();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build();
+                    let question = runtime.unwrap().block_on(questions.next());
+                    question.answer(&observer);
+                });
+                name(&mut trace, &systems);
+            });
+            assert_eq!(named(&trace), expected);
+        }
+        // Nobody answers.
+        let (systems, questions) = channel();
+        drop(questions);
+        name(&mut trace, &systems);
+        assert_eq!(named(&trace), [None, None]);
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl Agent {
     fn changes(&self) -> Vec<&Change> {
         let changes = self.events.iter().filter_map(|what| match what {
             What::Prefix { change, .. } => Some(change),
-            What::Feed(_) => None,
+            What::Feed(_) | What::Link(_) => None,
         });
         changes.collect()
     }

@@ -420,6 +420,9 @@ pub struct PrefixWindow {
     /// How many of its routes look leaked, at the end.
     #[serde(default, skip_serializing_if = "Leaks::is_default")]
     pub leaks: Leaks,
+    /// Whether a feed's route goes over a link that just failed, as it seems.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_failed_link: bool,
 }
 
 impl PrefixWindow {
@@ -556,11 +559,13 @@ impl RoutingEvent {
                     let named = invalid.allowed.len();
                     return at_most("list of authorizations", named, ALLOWED_MAX);
                 }
-                Change::OriginChanged { .. } | Change::MoreSpecific(_) => return Ok(()),
+                Change::OriginChanged { .. }
+                | Change::MoreSpecific(_)
+                | Change::OverFailedLink(_) => return Ok(()),
             },
             What::Feed(FeedChange::Down { why, .. }) => why,
             What::Feed(FeedChange::Limited { limit }) => limit,
-            What::Feed(_) => return Ok(()),
+            What::Feed(_) | What::Link(_) => return Ok(()),
         };
         at_most("text of a routing event", text.len(), PATH_TEXT_MAX)
     }
@@ -583,6 +588,25 @@ pub enum What {
     },
     /// To the feed itself.
     Feed(FeedChange),
+    /// A link between two systems failed, as it seems from what the feed lost.
+    Link(FailedLink),
+}
+
+/// A link between two systems that most likely failed, after what a feed lost in a burst.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FailedLink {
+    /// The system that is nearer to the feed.
+    pub near: u32,
+    /// The one behind it.
+    pub far: u32,
+    /// How well it fits, in thousandths: 1000 if everything that was lost went over it, and nothing does any more.
+    pub fit_permille: u32,
+    /// Routes that went over it and are withdrawn, or moved away to longer paths.
+    pub lost: u32,
+    /// Routes that still go over it.
+    pub remaining: u32,
+    /// Other links that fit as well.
+    pub alike: u32,
 }
 
 /// What happened to a watched prefix. Paths are at most [`PATH_TEXT_MAX`] bytes long, cut off behind that.
@@ -624,6 +648,8 @@ pub enum Change {
         /// Its path.
         path: String,
     },
+    /// The feed still shows a route, and that goes over a link that just failed, as it seems.
+    OverFailedLink(FailedLink),
 }
 
 /// The longest path in words.

@@ -4,7 +4,7 @@
 
 use leeward_common::{
     bgp::{
-        ALLOWED_MAX, Allowed, Change, Counts, FeedChange, FeedState, Invalid, LeakSign, Leaks,
+        ALLOWED_MAX, Allowed, Change, Counts, FailedLink, FeedChange, FeedState, Invalid, LeakSign, Leaks,
         MoreSpecific, Outside, Prefix, PrefixWindow, REPORT_MAX, Routing, RoutingEvent, Sight,
         Standing, Validities, Validity, What,
     },
@@ -366,6 +366,7 @@ fn routing() -> Routing {
             sight,
             validities: Validities::default(),
             leaks: Leaks::default(),
+            over_failed_link: false,
         }],
         feeds: vec![FeedState {
             feed: "10.0.0.1 session".to_owned(),
@@ -387,6 +388,36 @@ fn routing() -> Routing {
 fn golden_bytes_of_routing() {
     let findings = findings(vec![Finding::Routing(Box::new(routing()))]);
     let payload = include_bytes!("golden/routing.msgpack");
+    let frame = frame(&findings);
+    assert_eq!(
+        frame[HEADER_BYTES..].escape_ascii().to_string(),
+        payload.escape_ascii().to_string()
+    );
+    assert_eq!(decode(payload).unwrap(), findings);
+}
+
+/// Nor these, of a link that failed.
+#[test]
+fn golden_bytes_of_links() {
+    let link = FailedLink {
+        near: 64_501,
+        far: 64_502,
+        fit_permille: 987,
+        lost: 40,
+        remaining: 2,
+        alike: 1,
+    };
+    let mut routing = routing();
+    routing.events.truncate(2);
+    routing.events[0].what = What::Link(link);
+    let What::Prefix { change, .. } = &mut routing.events[1].what else {
+        panic!("no event of a prefix");
+    };
+    *change = Change::OverFailedLink(link);
+    routing.windows[0].over_failed_link = true;
+    routing.feeds.clear();
+    let findings = findings(vec![Finding::Routing(Box::new(routing))]);
+    let payload = include_bytes!("golden/links.msgpack");
     let frame = frame(&findings);
     assert_eq!(
         frame[HEADER_BYTES..].escape_ascii().to_string(),

@@ -134,6 +134,7 @@ enum Sign {
     Leak,
     /// Withdrawn elsewhere.
     Gone,
+    FailedLink,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -225,7 +226,7 @@ impl RoutingEvidence {
         event: &RoutingEvent,
     ) {
         let (prefix, region, change, sight) = match &event.what {
-            What::Feed(FeedChange::Loaded | FeedChange::Limited { .. }) => return,
+            What::Feed(FeedChange::Loaded | FeedChange::Limited { .. }) | What::Link(_) => return,
             What::Feed(_) => {
                 return self.forget_feed(agent, &event.feed, event.collector.is_some());
             }
@@ -384,6 +385,9 @@ impl RoutingEvidence {
                 own.signs.remove(sign);
                 own.outside.remove(sign);
             });
+        }
+        if !window.over_failed_link {
+            self.change(place, |own| drop(own.signs.remove(&Sign::FailedLink)));
         }
         for (sign, severity, words) in signs {
             match severity > 0.0 {
@@ -800,6 +804,14 @@ fn odd(prefix: &Prefix, change: &Change) -> Option<(Sign, f64, String)> {
             (Sign::MoreSpecific, 1.0, invalid.to_string())
         }
         Change::Invalid(invalid) => (Sign::Invalid, 1.0, invalid.to_string()),
+        Change::OverFailedLink(link) => (
+            Sign::FailedLink,
+            f64::from(link.fit_permille) / 1_000.0,
+            format!(
+                "its route goes over AS{}-AS{}, which most likely failed ({} routes over it are lost, {} remain)",
+                link.near, link.far, link.lost, link.remaining
+            ),
+        ),
         Change::Leaked { sign, path } => {
             let severity = match sign {
                 LeakSign::OnlyToCustomer { .. } => MARKED,

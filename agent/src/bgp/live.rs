@@ -46,6 +46,7 @@ use super::{
     observer::{Authorizations, Observer},
     peer::{Event, Feed},
     session::{self, Session},
+    systems::{self, Questions},
 };
 use crate::{
     config::{Bgp, BgpPeer},
@@ -53,7 +54,7 @@ use crate::{
 };
 
 /// What connections heard and the observer did not yet take. Who finds it full waits, and so does whoever sends to it.
-const HEARD_MAX: usize = 64;
+const HEARD_MAX: usize = 8;
 
 /// The most bytes that are read at once.
 const READ: usize = 64 << 10;
@@ -104,6 +105,12 @@ pub struct Figures {
     pub roas: AtomicU64,
     /// How often a cache has sent what changed, or that nothing did.
     pub roa_updates: AtomicU64,
+    /// Events that were given up, since there were too many at once.
+    pub given_up: AtomicU64,
+    /// Routes that are kept with their paths, and about how many bytes they take.
+    pub routes: AtomicU64,
+    /// See [`Self::routes`].
+    pub route_bytes: AtomicU64,
 }
 
 /// Sockets that are bound while the process may still bind low ports.
@@ -200,6 +207,21 @@ pub fn start(
     bound: Bound,
     out: mpsc::Sender<Finding>,
 ) -> anyhow::Result<Arc<Figures>> {
+    let (_, questions) = systems::channel();
+    start_answering(config, bound, out, questions)
+}
+
+/// The same, and it answers whose addresses are.
+///
+/// # Errors
+///
+/// Returns that no thread or runtime can be started.
+pub fn start_answering(
+    config: &Bgp,
+    bound: Bound,
+    out: mpsc::Sender<Finding>,
+    questions: Questions,
+) -> anyhow::Result<Arc<Figures>> {
     let figures = Arc::new(Figures::default());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -208,12 +230,15 @@ pub fn start(
     let (heard, hearing) = mpsc::channel(HEARD_MAX);
     let (known, authorizing) = mpsc::channel(cache::WAITING);
     let clock = Clock::new();
-    let mut observer = Observer::new(config.watchlist()).with_relations(config.relations.clone());
+    let mut observer = Observer::new(config.watchlist())
+        .with_relations(config.relations.clone())
+        .keeping(config.extent);
     if !config.rpki_caches.is_empty() {
         observer.authorize(clock.now(), Authorizations::Unknown);
     }
     let work = Work {
         observer,
+        questions,
         told: BTreeMap::new(),
         outside: BTreeMap::new(),
         window: config.window,
@@ -272,6 +297,7 @@ pub(super) struct Shared {
 /// What the thread does beside reading: it owns the observer.
 struct Work {
     observer: Observer,
+    questions: Questions,
     /// How each prefix was seen when it was told last.
     told: BTreeMap<Prefix, (Sight, Validities, Leaks)>,
     /// How each feed of a route collector was when it was told last.
@@ -305,15 +331,31 @@ impl Work {
         loop {
             let routing = tokio::select! {
                 Some((at, events)) = self.hearing.recv() => {
-                    self.hear(at, &events);
+                    for (feed, event) in &events {
+                        self.hear(at, feed, event);
+                        // What one read brings about may be more than the observer keeps.
+                        if self.observer.waiting() >= REPORT_MAX {
+                            let routing = Routing { events: self.observer.take_events(), ..Routing::default() };
+                            if self.hand_on(routing).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
                     Routing { events: self.observer.take_events(), ..Routing::default() }
                 }
                 Some(authorizations) = self.authorizing.recv() => {
                     self.observer.authorize(clock.now(), authorizations);
                     Routing { events: self.observer.take_events(), ..Routing::default() }
                 }
+                asked = self.questions.next() => {
+                    asked.answer(&self.observer);
+                    continue;
+                }
                 _ = tick.tick() => {
                     let now = clock.now();
+                    let (routes, bytes) = self.observer.table_size();
+                    self.figures.routes.store(routes as u64, Relaxed);
+                    self.figures.route_bytes.store(bytes as u64, Relaxed);
                     match now.since(start) >= self.window {
                         true => self.close(now, std::mem::replace(&mut start, now)),
                         false => {
@@ -355,13 +397,14 @@ impl Work {
         }
     }
 
-    fn hear(&mut self, at: Timestamp, events: &[(Feed, Event)]) {
-        for (feed, event) in events {
-            if matches!(event, Event::Update(_)) {
-                self.figures.updates.fetch_add(1, Relaxed);
-            }
-            self.observer.on(at, feed, event);
+    fn hear(&mut self, at: Timestamp, feed: &Feed, event: &Event) {
+        if matches!(event, Event::Update(_)) {
+            self.figures.updates.fetch_add(1, Relaxed);
         }
+        self.observer.on(at, feed, event);
+        self.figures
+            .given_up
+            .store(self.observer.events_given_up, Relaxed);
     }
 
     fn close(&mut self, now: Timestamp, start: Timestamp) -> Routing {

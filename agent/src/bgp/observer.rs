@@ -27,10 +27,12 @@ use super::{
     leak::Relations,
     peer::{Event, Feed, View},
     prefix::{Announced, Route, Standing, Withdrawn},
+    tables::{Extent, Tables},
     update::{AsPath, Attributes, Family, Nlri, Update},
     watch::{Relation, Watchlist},
 };
 
+mod links;
 #[path = "observer/signs.rs"]
 mod signs;
 
@@ -44,8 +46,8 @@ pub const FEED_BYTES_MAX: usize = 32 << 20;
 /// The same for all feeds together.
 pub const ALL_BYTES_MAX: usize = 256 << 20;
 
-/// The most events that wait to be taken. The oldest are given up and counted.
-pub const EVENTS_MAX: usize = 4_096;
+/// The most events that wait to be taken: more than one UPDATE can bring about by withdrawals. The oldest are given up and counted.
+pub const EVENTS_MAX: usize = 32_768;
 
 /// The most more-specific prefixes that are remembered of one watched prefix.
 pub const MORE_SPECIFICS_MAX: usize = 256;
@@ -53,6 +55,18 @@ pub const MORE_SPECIFICS_MAX: usize = 256;
 /// A route is stuck when at least two feeds, and at least as many as still have one, withdrew theirs this long ago. On
 /// average it takes two minutes until a withdrawal is everywhere.
 pub const STUCK_AFTER: Duration = Duration::from_secs(600);
+
+/// A feed that counts: its number, its session and its neighbour's system.
+#[derive(Clone, Copy, Debug)]
+struct CountingFeed {
+    feed: Feed,
+    number: u32,
+    epoch: u32,
+    system: u32,
+}
+
+/// The feeds that count, each at the place of its number.
+type Counting = Vec<Option<CountingFeed>>;
 
 /// All feeds, and all that is watched.
 #[derive(Debug, Default)]
@@ -62,6 +76,7 @@ pub struct Observer {
     followed: Vec<Followed>,
     authorizations: Authorizations,
     relations: Relations,
+    tables: Tables,
     /// What all routes take, in bytes.
     bytes: usize,
     events: VecDeque<RoutingEvent>,
@@ -124,6 +139,15 @@ impl Observer {
         watched.map(|watched| watched.prefix).collect()
     }
 
+    /// The same, and so much of what feeds show is kept.
+    #[must_use]
+    pub fn keeping(self, extent: Extent) -> Self {
+        Self {
+            tables: Tables::new(extent),
+            ..self
+        }
+    }
+
     /// Something happened on a feed.
     pub fn on(&mut self, now: Timestamp, feed: &Feed, event: &Event) {
         match event {
@@ -144,6 +168,13 @@ impl Observer {
         for feed in loaded {
             self.tell(now, &feed, What::Feed(FeedChange::Loaded));
         }
+        self.pass_tables(now);
+    }
+
+    /// How many events wait to be taken.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.events.len()
     }
 
     /// Takes what is to be told at once, oldest first.
@@ -154,8 +185,9 @@ impl Observer {
     /// Ends the window: what routing did to each watched prefix since `start`, in the order of the watch-list.
     pub fn close_window(&mut self, now: Timestamp, start: Timestamp) -> Vec<PrefixWindow> {
         self.pass(now);
+        let feeds = Family::ALL.map(|family| self.counting_feeds(family));
         (0..self.followed.len())
-            .map(|place| self.window(now, start, place))
+            .map(|place| self.window(now, start, place, &feeds))
             .collect()
     }
 
@@ -186,6 +218,7 @@ impl Observer {
             Some(known) => {
                 known.gate.up(now, system);
                 known.limited = false;
+                self.tables.forget(known.number);
             }
             None if known >= FEEDS_MAX => {
                 self.feeds_refused += 1;
@@ -231,6 +264,7 @@ impl Observer {
         };
         let (number, epoch) = (known.number, known.gate.epoch);
         known.gate.down(now);
+        self.tables.forget(number);
         let had = |followed: &&Followed| {
             let route = followed.routes.get(&number);
             route.is_some_and(|route| route.standing(epoch) == Standing::Present)
@@ -279,6 +313,7 @@ impl Observer {
         if is_loaded {
             self.tell(now, feed, What::Feed(FeedChange::Loaded));
         }
+        self.follow_table(now, feed, update);
         if is_doubted {
             let fabricated = self.feeds.get(feed).map_or(0, |known| {
                 let seen = &known.gate.seen;
@@ -463,7 +498,10 @@ impl Observer {
 
     /// Whether what a feed says about a prefix counts: it may be believed, and no other feed says the same better.
     fn counts(&self, feed: &Feed, prefix: &IpNet) -> bool {
-        let family = Family::of(prefix);
+        self.counts_of(feed, Family::of(prefix))
+    }
+
+    fn counts_of(&self, feed: &Feed, family: Family) -> bool {
         let believed = |feed: &Feed| {
             self.feeds
                 .get(feed)
@@ -478,22 +516,40 @@ impl Observer {
         }
     }
 
-    /// The feeds that count for a prefix, with their routes.
-    fn counting(&self, place: usize) -> impl Iterator<Item = (&Feed, &Known, &Route)> {
-        let prefix = self.watchlist.all()[place].prefix;
-        let followed = &self.followed[place];
-        self.feeds.iter().filter_map(move |(feed, known)| {
-            let route = followed.routes.get(&known.number)?;
-            self.counts(feed, &prefix).then_some((feed, known, route))
-        })
+    /// The feeds that count for a family, each at the place of its number.
+    fn counting_feeds(&self, family: Family) -> Counting {
+        let mut counting = vec![None; self.feeds.len()];
+        for (feed, known) in &self.feeds {
+            if self.counts_of(feed, family)
+                && let Some(place) = counting.get_mut(known.number as usize)
+            {
+                *place = Some(CountingFeed {
+                    feed: *feed,
+                    number: known.number,
+                    epoch: known.gate.epoch,
+                    system: known.gate.system,
+                });
+            }
+        }
+        counting
     }
 
-    fn sight(&self, place: usize) -> Sight {
+    /// The routes to a prefix of the feeds that count.
+    fn counting<'a>(
+        &'a self,
+        place: usize,
+        feeds: &'a Counting,
+    ) -> impl Iterator<Item = (CountingFeed, &'a Route)> {
+        let routes = self.followed[place].routes.iter();
+        routes.filter_map(|(number, route)| Some(((*feeds.get(*number as usize)?)?, route)))
+    }
+
+    fn sight(&self, place: usize, feeds: &Counting) -> Sight {
         let mut sight = Sight::default();
         let (mut gone_sources, mut collectors) = (BTreeSet::new(), BTreeSet::new());
-        for (feed, known, route) in self.counting(place) {
-            if let Some(collector) = feed.view.collector() {
-                match route.standing(known.gate.epoch) {
+        for (known, route) in self.counting(place, feeds) {
+            if let Some(collector) = known.feed.view.collector().copied() {
+                match route.standing(known.epoch) {
                     Standing::Unknown => {}
                     Standing::Present => sight.outside.visible += 1,
                     Standing::Withdrawn => {
@@ -503,13 +559,13 @@ impl Observer {
                 }
                 continue;
             }
-            match route.standing(known.gate.epoch) {
+            match route.standing(known.epoch) {
                 Standing::Unknown => {}
                 Standing::Present if route.is_stuck => sight.stuck += 1,
                 Standing::Present => sight.visible += 1,
                 Standing::Withdrawn => {
                     sight.gone += 1;
-                    gone_sources.insert(feed.source);
+                    gone_sources.insert(known.feed.source);
                 }
             }
         }
@@ -518,9 +574,16 @@ impl Observer {
         sight
     }
 
-    fn window(&mut self, now: Timestamp, start: Timestamp, place: usize) -> PrefixWindow {
-        self.mark_stuck(now, place);
-        let (validities, leaks) = self.signs(now, place);
+    fn window(
+        &mut self,
+        now: Timestamp,
+        start: Timestamp,
+        place: usize,
+        feeds: &[Counting; 2],
+    ) -> PrefixWindow {
+        let feeds = &feeds[Family::of(&self.watchlist.all()[place].prefix) as usize];
+        self.mark_stuck(now, place, feeds);
+        let (validities, leaks) = self.signs(now, place, feeds);
         let tally = mem::take(&mut self.followed[place].tally);
         let watched = &self.watchlist.all()[place];
         let mut window = PrefixWindow {
@@ -538,19 +601,20 @@ impl Observer {
             more_specifics: tally.more_specifics,
             blackholed: false,
             shutting_down: false,
-            sight: self.sight(place),
+            sight: self.sight(place, feeds),
             validities,
             leaks,
+            over_failed_link: self.is_over_failed_link(place),
         };
         let mut origins = BTreeSet::new();
-        for (feed, known, route) in self.counting(place) {
-            let is_outside = feed.view.collector().is_some();
+        for (known, route) in self.counting(place, feeds) {
+            let is_outside = known.feed.view.collector().is_some();
             if !is_outside {
                 let (fast, slow) = route.penalties(now);
                 window.penalty_fast = window.penalty_fast.max(fast as u32);
                 window.penalty_slow = window.penalty_slow.max(slow as u32);
             }
-            if route.standing(known.gate.epoch) == Standing::Present
+            if route.standing(known.epoch) == Standing::Present
                 && let Some(attributes) = route.attributes()
             {
                 origins.extend(attributes.path.origin());
@@ -567,11 +631,11 @@ impl Observer {
     }
 
     /// Routes that stayed when most others went, long ago (as in the incident of 2020-08-30 around AS3356).
-    fn mark_stuck(&mut self, now: Timestamp, place: usize) {
+    fn mark_stuck(&mut self, now: Timestamp, place: usize, feeds: &Counting) {
         let (mut gone, mut present, mut gone_for) = (0, Vec::new(), Duration::MAX);
-        for (feed, known, route) in self.counting(place) {
-            match route.standing(known.gate.epoch) {
-                _ if feed.view.collector().is_some() => {}
+        for (known, route) in self.counting(place, feeds) {
+            match route.standing(known.epoch) {
+                _ if known.feed.view.collector().is_some() => {}
                 Standing::Unknown => {}
                 Standing::Present => present.push((known.number, route.since())),
                 Standing::Withdrawn => {
@@ -596,11 +660,12 @@ impl Observer {
 
     fn tell_prefix(&mut self, now: Timestamp, feed: &Feed, place: usize, change: Change) {
         let watched = &self.watchlist.all()[place];
+        let feeds = self.counting_feeds(Family::of(&watched.prefix));
         let what = What::Prefix {
             prefix: prefix(&watched.prefix),
             region: watched.region.clone(),
             change,
-            sight: self.sight(place),
+            sight: self.sight(place, &feeds),
         };
         self.tell(now, feed, what);
     }

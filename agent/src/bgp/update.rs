@@ -28,7 +28,7 @@ impl Family {
 }
 
 /// A prefix as one UPDATE names it.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Nlri {
     /// The prefix, without bits beyond its length.
     pub prefix: IpNet,

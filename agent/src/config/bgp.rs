@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use crate::{
         collectors::{Place, RisLive},
         leak::Relations,
         session,
+        tables::Extent,
         watch::{Watched, Watchlist},
     },
 };
@@ -53,6 +55,8 @@ pub struct Bgp {
     pub relations: Relations,
     /// Where route collectors elsewhere are listened to.
     pub ris_live: Option<RisLive>,
+    /// How much is kept of what they show.
+    pub extent: Extent,
 }
 
 /// Nobody is listened to.
@@ -68,6 +72,7 @@ impl Default for Bgp {
             rpki_caches: Vec::new(),
             relations: Relations::default(),
             ris_live: None,
+            extent: Extent::default(),
         }
     }
 }
@@ -122,6 +127,10 @@ pub(super) struct RawBgp {
     router_id: Option<Ipv4Addr>,
     hold_time: Option<Spanned<Span>>,
     #[serde(default)]
+    table: RawTable,
+    max_prefixes: Option<Spanned<usize>>,
+    max_table_mib: Option<Spanned<usize>>,
+    #[serde(default)]
     watch: Vec<RawWatch>,
     #[serde(default)]
     peer: Vec<RawPeer>,
@@ -147,6 +156,14 @@ struct RawRisLive {
 struct RawRpki {
     #[serde(default)]
     caches: Vec<Spanned<String>>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RawTable {
+    #[default]
+    Watched,
+    Full,
 }
 
 #[derive(Deserialize)]
@@ -278,6 +295,32 @@ impl RawBgp {
                 .as_ref()
                 .map(|own| own.valid(document))
                 .transpose()?,
+            extent: self.extent(document)?,
+        })
+    }
+
+    fn extent(&self, document: &Document<'_>) -> Result<Extent, ConfigError> {
+        let usual = Extent::default();
+        let within = |given: &Option<Spanned<usize>>, key: &str, range: RangeInclusive<usize>| {
+            let Some(written) = given else {
+                return Ok(None);
+            };
+            let value = *written.get_ref();
+            match range.contains(&value) {
+                true => Ok(Some(value)),
+                false => {
+                    let (least, most) = range.into_inner();
+                    let message = format!("bgp.{key} is {value}; use {least} to {most}");
+                    Err(document.error(written.span(), message))
+                }
+            }
+        };
+        let routes = within(&self.max_prefixes, "max_prefixes", 1..=100_000_000)?;
+        let mib = within(&self.max_table_mib, "max_table_mib", 1..=1_048_576)?;
+        Ok(Extent {
+            is_full: matches!(self.table, RawTable::Full),
+            routes_max: routes.unwrap_or(usual.routes_max),
+            bytes_max: mib.map_or(usual.bytes_max, |mib| mib << 20),
         })
     }
 

@@ -70,6 +70,7 @@ fn the_sample_shows_the_defaults() {
     assert!(bgp.is_enabled() && !sample.bgp.is_enabled());
     assert_eq!((bgp.window, bgp.watch.len()), (sample.bgp.window, 2));
     assert_eq!(bgp.peers[0].session.hold_time, Duration::from_secs(9));
+    assert_eq!(bgp.extent, sample.bgp.extent);
     assert_eq!(
         bgp.peers[0].signature_key.as_deref(),
         Some(Path::new("/etc/leeward/peer.key"))
@@ -127,6 +128,18 @@ fn what_is_wrong_with_routing_is_said_with_its_place() {
         (
             "[bgp.ris_live]\nurl = \"wss://ris-live.ripe.net/\"\nsilent_for = \"1s\"",
             "bgp.ris_live.silent_for must lie between",
+        ),
+        (
+            "[bgp]\ntable = \"some\"",
+            "unknown variant `some`, expected `watched` or `full`",
+        ),
+        (
+            "[bgp]\nmax_prefixes = 0",
+            "bgp.max_prefixes is 0; use 1 to 100000000",
+        ),
+        (
+            "[bgp]\nmax_table_mib = 0",
+            "bgp.max_table_mib is 0; use 1 to 1048576",
         ),
     ] {
         let error = parse(&with(text)).unwrap_err();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leeward_common::bgp::{
-    Allowed, Counts, FeedState, Invalid, Leaks, Outside, Validities, Validity,
+    Allowed, Counts, FailedLink, FeedState, Invalid, Leaks, Outside, Validities, Validity,
 };
 use proptest::prelude::*;
 
@@ -89,6 +89,7 @@ fn window(sight: Sight, penalty: u32) -> Routing {
         sight,
         validities: Validities::default(),
         leaks: Leaks::default(),
+        over_failed_link: false,
     };
     Routing {
         windows: vec![window],
@@ -151,6 +152,35 @@ fn one_feed_over_the_link_that_shows_no_other_route_is_enough() {
                  no other route is left";
     assert_eq!(outlook.withdrawn.as_deref(), Some(words));
     assert_eq!((outlook.since, outlook.severity), (Some(at(10)), 1.0));
+}
+
+#[test]
+fn a_route_over_a_link_that_failed_lowers_the_weight_until_it_moves_away() {
+    let link = FailedLink {
+        near: 64_501,
+        far: 64_500,
+        fit_permille: 900,
+        lost: 40,
+        remaining: 3,
+        alike: 0,
+    };
+    let mut evidence = RoutingEvidence::default();
+    // The link alone is about nobody.
+    tell(&mut evidence, 10, 0, &event(10, 1, What::Link(link)));
+    assert_eq!(from_a(&evidence), Outlook::default());
+    let over = prefix(10, 1, Change::OverFailedLink(link), sight(1, 0, 0));
+    tell(&mut evidence, 10, 0, &over);
+    let outlook = from_a(&evidence);
+    assert_eq!((outlook.withdrawn, outlook.severity), (None, 0.9));
+    let words = "198.51.100.0/24: its route goes over AS64501-AS64500, which most likely failed (40 routes over it are lost, 3 \
+                 remain), by 10.0.0.1 at 00:00:10 UTC";
+    assert_eq!(outlook.words, [words]);
+    let mut still = window(sight(1, 0, 0), 0);
+    still.windows[0].over_failed_link = true;
+    tell(&mut evidence, 20, 0, &still);
+    assert_eq!(from_a(&evidence).severity, 0.9);
+    tell(&mut evidence, 30, 0, &window(sight(1, 0, 0), 0));
+    assert_eq!(from_a(&evidence), Outlook::default());
 }
 
 #[test]

@@ -269,6 +269,7 @@ impl Routers {
             sight: self.sight_of(agent, prefix),
             validities: Validities::default(),
             leaks: Leaks::default(),
+            over_failed_link: false,
         };
         let mine = self
             .feeds

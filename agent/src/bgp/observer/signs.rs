@@ -11,13 +11,13 @@ use leeward_common::{
     time::Timestamp,
 };
 
-use super::{MORE_SPECIFICS_MAX, Observer, prefix, text};
+use super::{Counting, MORE_SPECIFICS_MAX, Observer, prefix, text};
 use crate::bgp::{
     leak::Relations,
     peer::{Collector, Feed},
     prefix::Standing,
     rpki::Roas,
-    update::Attributes,
+    update::{Attributes, Family},
 };
 
 /// What is odd about a prefix is news for so long after the first feed showed it: convergence takes two minutes on average.
@@ -73,13 +73,14 @@ impl Observer {
             return;
         };
         let roas = roas.clone();
+        let feeds = Family::ALL.map(|family| self.counting_feeds(family));
         for place in 0..self.followed.len() {
             let watched = self.watchlist.all()[place].prefix;
             let mut fallen = Vec::new();
-            let mut named: BTreeSet<(Option<&Collector>, Option<u32>)> = BTreeSet::new();
-            for (feed, known, route) in self.counting(place) {
+            let mut named: BTreeSet<(Option<Collector>, Option<u32>)> = BTreeSet::new();
+            for (known, route) in self.counting(place, &feeds[Family::of(&watched) as usize]) {
                 let (Standing::Present, Some(attributes)) =
-                    (route.standing(known.gate.epoch), route.attributes())
+                    (route.standing(known.epoch), route.attributes())
                 else {
                     continue;
                 };
@@ -87,9 +88,9 @@ impl Observer {
                 let was = before.of(&watched, attributes);
                 let is = self.authorizations.of(&watched, attributes);
                 // Whoever shows it, it is the same authorization that is gone; but collectors are counted.
-                let shown = (feed.view.collector(), origin);
+                let shown = (known.feed.view.collector().copied(), origin);
                 if was == Validity::Valid && is.is_invalid() && named.insert(shown) {
-                    fallen.push((*feed, origin, was, is));
+                    fallen.push((known.feed, origin, was, is));
                 }
                 if named.len() >= NAMED_MAX {
                     break;
@@ -199,13 +200,18 @@ impl Observer {
     }
 
     /// What the routes to a prefix are like now. What is no longer shown is forgotten, so that it will be news again.
-    pub(super) fn signs(&mut self, now: Timestamp, place: usize) -> (Validities, Leaks) {
+    pub(super) fn signs(
+        &mut self,
+        now: Timestamp,
+        place: usize,
+        feeds: &Counting,
+    ) -> (Validities, Leaks) {
         let watched = self.watchlist.all()[place].prefix;
         let (mut validities, mut leaks) = (Validities::default(), Leaks::default());
         let mut shown = BTreeSet::new();
-        for (feed, known, route) in self.counting(place) {
+        for (known, route) in self.counting(place, feeds) {
             let (Standing::Present, Some(attributes)) =
-                (route.standing(known.gate.epoch), route.attributes())
+                (route.standing(known.epoch), route.attributes())
             else {
                 continue;
             };
@@ -213,7 +219,7 @@ impl Observer {
                 validities.add(self.authorizations.of(&watched, attributes));
             }
             shown.insert(Odd::Invalid(watched, attributes.path.origin()));
-            if let Some(sign) = self.leak(feed.neighbour, known.gate.system, attributes) {
+            if let Some(sign) = self.leak(known.feed.neighbour, known.system, attributes) {
                 leaks.add(sign);
                 shown.insert(Odd::Leak(sign));
             }

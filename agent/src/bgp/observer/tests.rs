@@ -81,7 +81,7 @@ fn changes(observer: &mut Observer) -> Vec<Change> {
     let events = observer.take_events().into_iter();
     let changes = events.filter_map(|event| match event.what {
         What::Prefix { change, .. } => Some(change),
-        What::Feed(_) => None,
+        What::Feed(_) | What::Link(_) => None,
     });
     changes.collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use leeward_common::{
     api::v1::{BgpEvent, BgpEvents, BgpMoreSpecific, BgpPeer, BgpPeers, BgpPrefix, BgpPrefixes},
-    bgp::{Change, FeedChange, FeedState, PrefixWindow, RoutingEvent, What},
+    bgp::{Change, FailedLink, FeedChange, FeedState, PrefixWindow, RoutingEvent, What},
 };
 use leeward_engine::{found::Told, view::View};
 
@@ -101,6 +101,7 @@ fn event(told: &Told<RoutingEvent>) -> BgpEvent {
     let (kind, detail) = match &event.what {
         What::Prefix { change, .. } => changed(change),
         What::Feed(change) => feed(change),
+        What::Link(link) => ("link_failed", failed(link)),
     };
     let (prefix, region_id, sight) = match &event.what {
         What::Prefix {
@@ -109,7 +110,7 @@ fn event(told: &Told<RoutingEvent>) -> BgpEvent {
             sight,
             ..
         } => (Some(prefix.to_string()), Some(region.clone()), Some(sight)),
-        What::Feed(_) => (None, None, None),
+        What::Feed(_) | What::Link(_) => (None, None, None),
     };
     BgpEvent {
         at: event.at.into(),
@@ -153,7 +154,28 @@ fn changed(change: &Change) -> (&'static str, String) {
         ),
         Change::Invalid(invalid) => ("invalid", invalid.to_string()),
         Change::Leaked { sign, path } => ("leaked", format!("looks leaked by {path}: {sign}")),
+        Change::OverFailedLink(link) => (
+            "over_failed_link",
+            format!("still there, over a link that fails: {}", failed(link)),
+        ),
     }
+}
+
+fn failed(link: &FailedLink) -> String {
+    let alike = match link.alike {
+        0 => String::new(),
+        1 => ", another link fits as well".to_owned(),
+        more => format!(", {more} others fit as well"),
+    };
+    format!(
+        "AS{}-AS{} most likely failed: {} routes over it are lost, {} remain (fit {}.{:03}{alike})",
+        link.near,
+        link.far,
+        link.lost,
+        link.remaining,
+        link.fit_permille / 1_000,
+        link.fit_permille % 1_000
+    )
 }
 
 fn feed(change: &FeedChange) -> (&'static str, String) {
@@ -235,6 +257,7 @@ mod tests {
             },
             validities: Validities::default(),
             leaks: Leaks::default(),
+            over_failed_link: false,
         }));
         assert_eq!(
             (told.prefix.as_str(), told.region_id.as_str()),
@@ -286,6 +309,19 @@ mod tests {
             down.detail.contains("3 watched prefixes"),
             "{}",
             down.detail
+        );
+        let link = event(What::Link(FailedLink {
+            near: 64_501,
+            far: 64_502,
+            fit_permille: 987,
+            lost: 40,
+            remaining: 2,
+            alike: 1,
+        }));
+        assert_eq!(link.kind, "link_failed");
+        assert_eq!(
+            link.detail,
+            "AS64501-AS64502 most likely failed: 40 routes over it are lost, 2 remain (fit 0.987, another link fits as well)"
         );
     }
 }

@@ -157,10 +157,11 @@ pub struct BgpEvent {
     pub at: Time,
     /// When it was told, by the aggregator's clock.
     pub told_at: Time,
-    /// What it was: `withdrawn`, `returned`, `exploring`, `origin_changed`, `more_specific`, `invalid`, `leaked`, `feed_up`,
+    /// What it was: `withdrawn`, `returned`, `exploring`, `origin_changed`, `more_specific`, `invalid`, `leaked`,
+    /// `over_failed_link`, `link_failed`, `feed_up`,
     /// `feed_loaded`, `feed_down`, `feed_untrusted` or `feed_limited`.
     pub kind: String,
-    /// The watched prefix; `null` of a feed's own events.
+    /// The watched prefix; `null` of a feed's own events, and of links.
     pub prefix: Option<String>,
     /// The region that is reached by it.
     pub region_id: Option<RegionId>,
