@@ -57,6 +57,15 @@ impl Installation {
     ///
     /// Returns what could not be made or started; what a daemon had to say is on stderr.
     pub fn start(order: Order) -> anyhow::Result<Self> {
+        Self::start_hearing(order, "")
+    }
+
+    /// The same, and the first agent has this `[bgp]`.
+    ///
+    /// # Errors
+    ///
+    /// Returns what could not be made or started; what a daemon had to say is on stderr.
+    pub fn start_hearing(order: Order, routers: &str) -> anyhow::Result<Self> {
         let directory =
             TempDir::with_prefix("leeward-bench-").context("make a temporary directory")?;
         let files = Files {
@@ -80,7 +89,11 @@ impl Installation {
                 .is_ok()
         })?;
         for (at, (region, ..)) in REGIONS.iter().enumerate().take(order.agents) {
-            let agent = files.start("leeward-agent", region, &files.agent(region, at)?)?;
+            let mut config = files.agent(region, at)?;
+            if at == 0 {
+                config.push_str(routers);
+            }
+            let agent = files.start("leeward-agent", region, &config)?;
             installation.agents.push(agent);
         }
         Ok(installation)

@@ -4,6 +4,7 @@
 //! peer doing the same work, so that a slow or busy machine shows in both. Figures are medians of several rounds.
 //! Nothing here fails because a machine is slow: a figure that misses its target says so in its row.
 
+pub mod bgp;
 pub mod decide;
 pub mod figure;
 pub mod http;
