@@ -4,9 +4,9 @@
 
 use leeward_common::{
     bgp::{
-        ALLOWED_MAX, Allowed, Change, Counts, FailedLink, FeedChange, FeedState, Invalid, LeakSign, Leaks,
-        MoreSpecific, Outside, Prefix, PrefixWindow, REPORT_MAX, Routing, RoutingEvent, Sight,
-        Standing, Validities, Validity, What,
+        ALLOWED_MAX, Allowed, Change, Counts, FailedLink, FeedChange, FeedState, Invalid, LeakSign,
+        Leaks, MoreSpecific, Outside, Prefix, PrefixWindow, REPORT_MAX, Routing, RoutingEvent,
+        Sight, Standing, Validities, Validity, What,
     },
     finding::{
         Bandwidth, Declined, Finding,
