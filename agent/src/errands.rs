@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use leeward_common::finding::Finding;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     bandwidth::surveyor::{SurveyErrand, Surveyor},
+    bgp::watch::Told,
     prober::PlannedPath,
 };
 
@@ -39,6 +40,8 @@ pub struct Errands {
     pub surveyor: Option<Arc<Surveyor>>,
     /// What was found.
     pub found: mpsc::Receiver<Finding>,
+    /// Hears where regions are, once a mesh says it; for whoever listens to routers.
+    pub told: watch::Sender<Option<Told>>,
 }
 
 impl Errands {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use leeward_common::{
+    bgp::Prefix,
     histogram::Schema,
     id::TargetId,
     report::{Path, ProbeKind},
@@ -20,6 +21,7 @@ use leeward_common::{
 
 use crate::{
     admission::Admission,
+    bgp::watch::{Told, Watched},
     flow::FLOWS,
     prober::{Plan, PlannedPath},
 };
@@ -240,6 +242,34 @@ impl Union {
             .collect()
     }
 
+    /// Where regions are, as far as anybody says it; `None` until there is a mesh. Listening asks for nobody's leave, so targets
+    /// count that are not probed.
+    #[must_use]
+    pub fn told(&self) -> Option<Told> {
+        let meshes = || self.meshes.values().map(|(_, mesh)| mesh);
+        meshes().next()?;
+        let watched = |watch: &v1::Watch| {
+            let origins: BTreeSet<u32> = watch.origins.iter().copied().collect();
+            let own =
+                |prefix: &Prefix| Watched::new(*prefix, watch.region.clone(), origins.clone());
+            watch.prefixes.iter().map(own).collect::<Vec<_>>()
+        };
+        let mut addresses = BTreeMap::new();
+        for target in meshes().flat_map(|mesh| &mesh.targets) {
+            if let Some(region) = &target.region {
+                let address = target.address.to_canonical();
+                addresses.entry(address).or_insert_with(|| region.clone());
+            }
+        }
+        Some(Told {
+            watch: meshes()
+                .flat_map(|mesh| &mesh.watch)
+                .flat_map(watched)
+                .collect(),
+            addresses,
+        })
+    }
+
     /// Joins the meshes by target id; where two differ, the aggregator that the configuration names first wins. `None`
     /// until there is a mesh. Kinds without a socket are left out.
     #[must_use]
@@ -386,6 +416,7 @@ mod tests {
             flows: 1,
             targets,
             checks: Vec::new(),
+            watch: Vec::new(),
         }
     }
 
@@ -443,6 +474,75 @@ mod tests {
         );
         assert!(admitted.answer_to(&first).refused.is_empty());
         assert_eq!(admitted.answer_to(&second).refused[0].target.as_str(), "c");
+    }
+
+    #[test]
+    fn where_regions_are_is_told_by_all_meshes_and_the_first_word_comes_first() {
+        assert_eq!(Union::default().told(), None);
+        let watch = |region: &str, prefix: &str| v1::Watch {
+            region: region.parse().unwrap(),
+            prefixes: vec![prefix.parse().unwrap()],
+            origins: vec![64_500],
+        };
+        let at = |region: &str, id: &str, address: &str| v1::Target {
+            region: Some(region.parse().unwrap()),
+            ..target(id, address)
+        };
+        let first = v1::Mesh {
+            watch: vec![watch("iad", "198.51.100.0/24")],
+            ..mesh(
+                1,
+                vec![
+                    at("iad", "a", "198.51.100.1"),
+                    target("outside", "192.0.2.1"),
+                ],
+            )
+        };
+        let second = v1::Mesh {
+            watch: vec![
+                watch("fra", "198.51.100.0/24"),
+                watch("fra", "203.0.113.0/24"),
+            ],
+            ..mesh(
+                1,
+                vec![
+                    at("fra", "b", "198.51.100.1"),
+                    at("fra", "c", "203.0.113.1"),
+                ],
+            )
+        };
+        let told = union(vec![first, second]).told().unwrap();
+        let list = crate::bgp::watch::Watchlist::new(&[], &told);
+        let all: Vec<_> = list
+            .all()
+            .iter()
+            .map(|own| {
+                (
+                    own.prefix.to_string(),
+                    own.region.as_str(),
+                    own.origins.len(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            all,
+            [
+                ("198.51.100.0/24".to_owned(), "iad", 1),
+                ("203.0.113.0/24".to_owned(), "fra", 1)
+            ]
+        );
+        let addresses: Vec<_> = told
+            .addresses
+            .iter()
+            .map(|(own, region)| (own.to_string(), region.as_str()))
+            .collect();
+        assert_eq!(
+            addresses,
+            [
+                ("198.51.100.1".to_owned(), "iad"),
+                ("203.0.113.1".to_owned(), "fra")
+            ]
+        );
     }
 
     #[test]

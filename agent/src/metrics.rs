@@ -574,6 +574,12 @@ impl Page {
                 &figures.ris_attempts,
             ),
             (
+                "bgp_watched_prefixes",
+                GAUGE,
+                "Prefixes that are watched: declared by this agent's file or by aggregators, or learned.",
+                &figures.watched,
+            ),
+            (
                 "bgp_ris_messages_total",
                 COUNTER,
                 "Messages of RIS Live.",

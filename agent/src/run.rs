@@ -241,6 +241,7 @@ async fn serve(
     let surveyor = start_surveyor(&config, stamp_key, finder.clone());
     let (traces, ordered) = mpsc::channel(errands::TRACES_MAX);
     let (systems, asked) = systems::channel();
+    let (told, hearing) = watch::channel(None);
     tracer
         .naming(systems)
         .start(ordered, finder.clone())
@@ -251,6 +252,7 @@ async fn serve(
             listening.routers,
             finder,
             asked,
+            hearing,
         )?),
         false => None,
     };
@@ -258,6 +260,7 @@ async fn serve(
         traces: Some(traces),
         surveyor: surveyor.clone(),
         found,
+        told,
     };
     let boot_epoch = u64::from_be_bytes(random::bytes());
     let disk = open_spool(&config.spool, boot_epoch);

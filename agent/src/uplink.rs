@@ -459,6 +459,12 @@ impl<P: Probing> Uplink<P> {
     /// Turns the joined meshes into a plan if they ask for anything new, and answers those that are new.
     fn apply_meshes(&mut self) {
         self.applied_at = Some(Instant::now());
+        let told = self.union.told();
+        self.errands.told.send_if_modified(|own| {
+            let is_new = *own != told;
+            *own = told;
+            is_new
+        });
         let supports = |kind, address: &IpAddr| self.prober.supports(kind, address);
         let Some(admitted) = self.union.admit(&self.admission, supports) else {
             return;

@@ -310,6 +310,7 @@ async fn attend(connection: Connection, stored: Arc<Mutex<Stored>>) -> Option<()
             stamp_port: 0,
         }],
         checks: Vec::new(),
+        watch: Vec::new(),
     };
     for said in [
         v1::FromAggregator::Welcome(welcome),

@@ -13,12 +13,12 @@ use leeward_common::{
     time::Timestamp,
     wire::{
         limits,
-        v1::{Check, Mesh, Target},
+        v1::{Check, Mesh, Target, Watch},
     },
 };
 use leeward_engine::{
     intent::{Known, Service},
-    policy::Policy,
+    policy::{Policy, Region},
 };
 
 /// Services as they are defined.
@@ -239,7 +239,22 @@ fn mesh(
         flows: policy.probing.flows,
         targets,
         checks: checks(policy, services, region),
+        watch: watch(policy),
     }
+}
+
+/// By which prefixes regions are reached, as far as that is declared.
+fn watch(policy: &Policy) -> Vec<Watch> {
+    let declared = policy
+        .regions
+        .iter()
+        .filter(|(_, own)| !own.prefixes.is_empty());
+    let watch = |(region, own): (&RegionId, &Region)| Watch {
+        region: region.clone(),
+        prefixes: own.prefixes.iter().copied().collect(),
+        origins: own.origins.iter().copied().collect(),
+    };
+    declared.map(watch).collect()
 }
 
 fn us(span: Duration) -> u64 {
@@ -407,6 +422,52 @@ mod tests {
         meshes.update(now(5), &policy, &Services::new(), agents.iter());
         assert!(ids(meshes.of(&agents[0].agent).unwrap()).is_empty());
         assert_eq!(ids(meshes.of(&agents[1].agent).unwrap()), ["dns"]);
+    }
+
+    #[test]
+    fn everybody_is_told_by_which_prefixes_regions_are_reached() {
+        let declared = |prefix: &str| {
+            let text = REGIONS.replacen(
+                "id = 'dub'",
+                &format!("id = 'dub'\nprefixes = ['{prefix}']\norigins = [64500]"),
+                1,
+            );
+            policy(&text)
+        };
+        let agents = [
+            registration("iad-1", "iad", &[]),
+            registration("dub-1", "dub", &[]),
+        ];
+        let mut meshes = Meshes::default();
+        meshes.update(
+            now(5),
+            &declared("198.51.100.0/24"),
+            &Services::new(),
+            agents.iter(),
+        );
+        let watch =
+            |meshes: &Meshes, agent: usize| meshes.of(&agents[agent].agent).unwrap().watch.clone();
+        assert_eq!(
+            watch(&meshes, 0),
+            [Watch {
+                region: "dub".parse().unwrap(),
+                prefixes: vec!["198.51.100.0/24".parse().unwrap()],
+                origins: vec![64_500],
+            }]
+        );
+        assert_eq!(watch(&meshes, 0), watch(&meshes, 1));
+        // Another declaration is another mesh.
+        let changed = meshes.update(
+            now(6),
+            &declared("203.0.113.0/24"),
+            &Services::new(),
+            agents.iter(),
+        );
+        assert_eq!(changed.len(), 2);
+        assert_eq!(
+            watch(&meshes, 0)[0].prefixes,
+            ["203.0.113.0/24".parse().unwrap()]
+        );
     }
 
     #[test]

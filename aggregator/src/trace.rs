@@ -335,6 +335,7 @@ mod tests {
             flows: 1,
             targets: vec![target],
             checks: Vec::new(),
+            watch: Vec::new(),
         };
         let session = Session {
             id: 1,

@@ -45,10 +45,7 @@ impl Prefix {
     /// The prefix of this address and length; `None` if the length is longer than the address or bits are set beyond it.
     #[must_use]
     pub fn new(address: IpAddr, length: u8) -> Option<Self> {
-        let bits = match address {
-            IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
-            IpAddr::V6(address) => address.to_bits(),
-        };
+        let bits = leading_bits(address);
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let beyond = u128::MAX.checked_shr(u32::from(length)).unwrap_or(0);
         (length <= longest && bits & beyond == 0).then_some(Self { address, length })
@@ -60,10 +57,27 @@ impl Prefix {
         self.address
     }
 
+    /// Whether every address of another prefix is one of this.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let beyond = u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
+        self.address.is_ipv4() == other.address.is_ipv4()
+            && self.length <= other.length
+            && (leading_bits(self.address) ^ leading_bits(other.address)) & !beyond == 0
+    }
+
     /// How many leading bits it fixes, 0 to 32 or 128.
     #[must_use]
     pub const fn length(&self) -> u8 {
         self.length
+    }
+}
+
+/// An address's bits, the first of them on top.
+fn leading_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 
@@ -731,6 +745,25 @@ mod tests {
             invalid.to_string(),
             "192.0.2.0/25 from a set is invalid by its origin (RPKI; it is new)"
         );
+    }
+
+    #[test]
+    fn a_prefix_covers_itself_and_its_parts() {
+        let covers = |a: &str, b: &str| {
+            let [a, b] = [a, b].map(|text| text.parse::<Prefix>().unwrap());
+            a.covers(&b)
+        };
+        for (a, b) in [
+            ("198.51.100.0/24", "198.51.100.0/24"),
+            ("198.51.0.0/16", "198.51.100.0/24"),
+            ("0.0.0.0/0", "198.51.100.0/24"),
+            ("2001:db8::/32", "2001:db8:1::/128"),
+            ("198.51.100.7/32", "198.51.100.7/32"),
+        ] {
+            assert!(covers(a, b) && (a == b || !covers(b, a)), "{a} {b}");
+        }
+        assert!(!covers("198.51.100.0/24", "198.51.101.0/24"));
+        assert!(!covers("0.0.0.0/0", "::/0"), "another family");
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn mesh() -> Mesh {
             stamp_port: 0,
         }],
         checks: Vec::new(),
+        watch: Vec::new(),
     }
 }
 

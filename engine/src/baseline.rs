@@ -60,6 +60,8 @@ mod tests {
             capacity: 1.0,
             labels: std::collections::BTreeMap::new(),
             risk_groups: std::collections::BTreeSet::new(),
+            prefixes: std::collections::BTreeSet::new(),
+            origins: std::collections::BTreeSet::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use leeward_common::{
+    bgp::Prefix,
     histogram::Schema,
     id::{RegionId, SourceId, TargetId},
     report::ProbeKind,
@@ -76,6 +77,12 @@ pub struct Region {
     /// fail together.
     #[serde(default)]
     pub risk_groups: BTreeSet<String>,
+    /// The prefixes that it is reached by; empty if agents are to learn them from each other's addresses.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub prefixes: BTreeSet<Prefix>,
+    /// The systems that may announce these; empty if that is not known.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub origins: BTreeSet<u32>,
 }
 
 /// Who may stand in for a primary region.

@@ -3,7 +3,7 @@
 //! Routing shows some failures before probes can, and it raises more false alarms than any probe. So it never
 //! raises a weight; it lowers one by [`RoutingRules::max_factor`] at most; it expires; and nobody is left for it unless the
 //! prefix by which a region is reached is *withdrawn*: feeds that can be believed took their last route to it away, and
-//! nobody who judges shows another. Seen over one link (from one region to another) one feed of that region is
+//! nobody who judges shows another, nor one to a prefix that holds it or lies within it. Seen over one link (from one region to another) one feed of that region is
 //! enough: these are the routers that packets of this link go through. Seen from several regions, or when the region
 //! itself hears no routers, two feeds must agree.
 //!
@@ -652,12 +652,27 @@ impl RoutingEvidence {
             let agents = withdrawing.clone().count() + elsewhere.count();
             let share: f64 = withdrawing.clone().map(|(_, own)| own.share()).sum();
             outlook.severity = outlook.severity.max(share / agents as f64);
-            let words = withdrawn(prefix, &accounts, left);
+            // A prefix around it may carry its packets, and one within it carries some of them.
+            let overlaps =
+                |other: &Prefix| other != prefix && (other.covers(prefix) || prefix.covers(other));
+            let shows = |of: &BTreeMap<AgentId, Seen>| {
+                of.values().any(|own| own.shows && counts(&own.observer))
+            };
+            let overlapping = match left {
+                0 => self
+                    .seen
+                    .iter()
+                    .find(|(other, of)| overlaps(other) && shows(of)),
+                _ => None,
+            };
+            let overlapping = overlapping.map(|(other, _)| other);
+            let words = withdrawn(prefix, &accounts, left, overlapping);
             let enough = match (has_own, from) {
                 (true, Observers::Region(_)) => 1,
                 _ => 2,
             };
-            if left == 0 && feeds >= enough && rules.leave && outlook.withdrawn.is_none() {
+            let is_gone = left == 0 && overlapping.is_none();
+            if is_gone && feeds >= enough && rules.leave && outlook.withdrawn.is_none() {
                 outlook.withdrawn = Some(words.clone());
                 let at = accounts
                     .iter()
@@ -725,7 +740,12 @@ impl Account {
 
 /// `198.51.100.0/24 was withdrawn by 10.0.0.2 at 03:12:07 UTC (its path was 64501 64500), as virginia-1 hears; no other route
 /// is left`.
-fn withdrawn(prefix: &Prefix, accounts: &[(&AgentId, &Account)], left: usize) -> String {
+fn withdrawn(
+    prefix: &Prefix,
+    accounts: &[(&AgentId, &Account)],
+    left: usize,
+    overlapping: Option<&Prefix>,
+) -> String {
     /// So many are named.
     const NAMED: usize = 3;
     let mut all: Vec<(Timestamp, &Withdrawal)> = Vec::new();
@@ -761,10 +781,11 @@ fn withdrawn(prefix: &Prefix, accounts: &[(&AgentId, &Account)], left: usize) ->
         [one] => format!("as {one} hears"),
         all => format!("as {} agents hear", all.len()),
     };
-    let rest = match left {
-        0 => "no other route is left".to_owned(),
-        1 => "one still shows a route".to_owned(),
-        left => format!("{left} still show a route"),
+    let rest = match (left, overlapping) {
+        (0, Some(other)) => format!("no other route is left, but {other} is still shown"),
+        (0, None) => "no other route is left".to_owned(),
+        (1, _) => "one still shows a route".to_owned(),
+        (left, _) => format!("{left} still show a route"),
     };
     format!(
         "{prefix} was withdrawn {}{more}, {hears}; {rest}",

@@ -35,6 +35,8 @@ fn policy() -> Policy {
             capacity: 1.0 + n as f64 / 10.0,
             labels: BTreeMap::new(),
             risk_groups: Default::default(),
+            prefixes: Default::default(),
+            origins: Default::default(),
         };
         (RegionId::parse(id).unwrap(), region)
     };

@@ -91,6 +91,24 @@ impl Api {
         Ok(self.get::<v1::Regions>("/v1/regions")?.regions)
     }
 
+    /// The feeds that agents hear.
+    ///
+    /// # Errors
+    ///
+    /// Returns why there is no answer.
+    pub fn bgp_peers(&self) -> anyhow::Result<Vec<v1::BgpPeer>> {
+        Ok(self.get::<v1::BgpPeers>("/v1/bgp/peers")?.peers)
+    }
+
+    /// A link as it is now, with its last windows.
+    ///
+    /// # Errors
+    ///
+    /// Returns why there is no answer.
+    pub fn link(&self, from: &RegionId, to: &RegionId) -> anyhow::Result<v1::Link> {
+        self.get(&format!("/v1/links/{from}/{to}"))
+    }
+
     /// What a link did from `start` to `end`, by one kind of probe, as one point.
     ///
     /// # Errors

@@ -89,6 +89,23 @@ fn configure(addresses: &[IpAddr]) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the loopback device of the calling thread's namespace another address.
+///
+/// # Errors
+///
+/// Returns `ip`'s refusal.
+pub fn add_to_loopback(address: IpAddr) -> io::Result<()> {
+    let (family, bits) = match address {
+        IpAddr::V4(_) => ("-4", 32),
+        IpAddr::V6(_) => ("-6", 128),
+    };
+    // Another feed of the same router may have brought it.
+    ip(
+        family,
+        &format!("address replace {address}/{bits} dev lo\n"),
+    )
+}
+
 fn ip(family: &str, batch: &str) -> io::Result<()> {
     let mut child = Command::new("ip")
         .args([family, "-batch", "-"])

@@ -1,16 +1,22 @@
 //! An installation of Leeward on the lab's hosts: certificates made by the real command line, and configuration files.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, bail};
+use leeward_engine::scenario::Feed;
 use sha2::{Digest, Sha256};
 
-use crate::world::{Site, World};
+use crate::{
+    speaker,
+    world::{Site, World},
+};
 
 /// The aggregator's name.
 const AGGREGATOR: &str = "lab";
@@ -82,6 +88,7 @@ impl Installation {
         directory: &Path,
         binaries: &Binaries,
         world: &World,
+        feeds: &BTreeMap<String, Feed>,
         scenario: &str,
     ) -> anyhow::Result<Self> {
         let token = random_token()?;
@@ -95,7 +102,7 @@ impl Installation {
         for site in &world.agents {
             write(
                 &installation.agent_config(site),
-                &installation.agent_toml(site, world),
+                &(installation.agent_toml(site, world) + &bgp_toml(site, feeds)),
             )?;
         }
         Ok(installation)
@@ -156,12 +163,14 @@ impl Installation {
     /// The scenario's policy, and where this aggregator listens and stores.
     fn aggregator_toml(&self, scenario: &str) -> anyhow::Result<String> {
         let mut table: toml::Table = scenario.parse().context("the scenario is not TOML")?;
+        let prefixes = table.remove("prefix");
         table.retain(|section, _| POLICY_SECTIONS.contains(&section));
         if let Some(regions) = table.get_mut("region").and_then(toml::Value::as_array_mut) {
             for region in regions.iter_mut().filter_map(toml::Value::as_table_mut) {
                 region.remove("agents");
             }
         }
+        declare_prefixes(&mut table, prefixes);
         let policy = toml::to_string(&table)?;
         let (pki, data) = (self.pki(), self.directory.join("aggregator"));
         let (pki, data) = (pki.display(), data.display());
@@ -186,7 +195,7 @@ impl Installation {
         let (region, agent) = (&site.region, &site.agent);
         let (pki, [address, _]) = (self.pki(), site.addresses);
         let pki = pki.display();
-        let aggregator = std::net::SocketAddr::new(world.aggregator[0], 8610);
+        let aggregator = SocketAddr::new(world.aggregator[0], 8610);
         format!(
             "region = \"{region}\"\n\
              agent = \"{agent}\"\n\
@@ -204,6 +213,54 @@ impl Installation {
              address = \"{aggregator}\"\n\
              name = \"{AGGREGATOR}\"\n"
         )
+    }
+}
+
+/// The feeds that an agent hears; nothing if there are none.
+fn bgp_toml(site: &Site, feeds: &BTreeMap<String, Feed>) -> String {
+    let own = feeds.iter().filter(|(_, feed)| feed.agent == site.agent);
+    let peers: String = own
+        .filter_map(|(name, feed)| {
+            let system = *speaker::systems(name, feed).ok()?.first()?;
+            let source = feed.source;
+            Some(format!(
+                "[[bgp.peer]]\naddress = \"{source}\"\nsystem = {system}\n"
+            ))
+        })
+        .collect();
+    match peers.is_empty() {
+        true => peers,
+        false => format!(
+            "[bgp]\n\
+             window = \"1s\"\n\
+             listen = \"{}\"\n\
+             system = {}\n\
+             router_id = \"{}\"\n\
+             {peers}",
+            SocketAddr::new(site.addresses[0], speaker::PORT),
+            speaker::AGENTS_SYSTEM,
+            site.addresses[0],
+        ),
+    }
+}
+
+/// What a scenario says of prefixes, as an aggregator's configuration says it: at their regions.
+fn declare_prefixes(table: &mut toml::Table, prefixes: Option<toml::Value>) {
+    let prefixes = prefixes.as_ref().and_then(toml::Value::as_array);
+    let regions = table.get_mut("region").and_then(toml::Value::as_array_mut);
+    let regions = regions
+        .into_iter()
+        .flatten()
+        .filter_map(toml::Value::as_table_mut);
+    for region in regions {
+        let own = prefixes.into_iter().flatten();
+        let own = own.filter(|prefix| prefix.get("region") == region.get("id"));
+        let own: Vec<_> = own
+            .filter_map(|prefix| prefix.get("prefix").cloned())
+            .collect();
+        if !own.is_empty() {
+            region.insert("prefixes".to_owned(), own.into());
+        }
     }
 }
 

@@ -14,8 +14,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use leeward_common::id::AgentId;
-use leeward_engine::scenario::{Network, Scenario};
+use leeward_common::{
+    bgp::{Prefix, Standing},
+    id::AgentId,
+};
+use leeward_engine::scenario::{Network, RoutingAction, Scenario};
 
 use crate::{
     api::Api,
@@ -24,6 +27,7 @@ use crate::{
     net,
     process::Process,
     router::{Router, Stats},
+    speaker::Speaker,
     witness::Witness,
     world::{Site, World},
 };
@@ -100,6 +104,8 @@ pub(crate) struct Lab<'a> {
     agent_hosts: BTreeMap<AgentId, Host>,
     pub(crate) aggregator: Option<Process>,
     pub(crate) agents: BTreeMap<AgentId, Process>,
+    /// The routers that agents hear, by the feed's name.
+    speakers: BTreeMap<String, Speaker>,
     pub(crate) router: Option<Router>,
     /// Whether an aggregator that was killed remembered everything.
     pub(crate) remembered: bool,
@@ -115,7 +121,13 @@ impl<'a> Lab<'a> {
         logs: PathBuf,
         witness: Option<Witness>,
     ) -> anyhow::Result<Self> {
-        let installation = Installation::make(Path::new(DIRECTORY), &binaries, &world, text)?;
+        let installation = Installation::make(
+            Path::new(DIRECTORY),
+            &binaries,
+            &world,
+            &scenario.feeds,
+            text,
+        )?;
         let (aggregator_host, port) = Host::create(&world.aggregator, world.management())
             .context("cannot make the aggregator's host")?;
         let mut ports = vec![port];
@@ -142,12 +154,19 @@ impl<'a> Lab<'a> {
             agent_hosts,
             aggregator: None,
             agents: BTreeMap::new(),
+            speakers: BTreeMap::new(),
             router: Some(router),
             remembered: true,
         };
         lab.start_aggregator()?;
         for site in lab.world.agents.clone() {
             lab.start_agent(&site)?;
+        }
+        for (name, feed) in &scenario.feeds {
+            let host = &lab.agent_hosts[&feed.agent];
+            let mut speaker = Speaker::new(name, feed, scenario, host, Path::new(DIRECTORY))?;
+            speaker.start(host, &lab.logs)?;
+            lab.speakers.insert(name.clone(), speaker);
         }
         Ok(lab)
     }
@@ -216,11 +235,50 @@ impl<'a> Lab<'a> {
         }
     }
 
+    /// Waits until every feed can be believed, as it is in virtual time from the start.
+    pub(crate) fn await_feeds(&mut self, interrupted: &AtomicBool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while !self.speakers.is_empty() && !interrupted.load(Ordering::Relaxed) {
+            self.check_processes()?;
+            let peers = self.api.bgp_peers()?.into_iter();
+            let believed = peers
+                .filter(|peer| peer.standing == Standing::Believed)
+                .count();
+            if believed >= self.speakers.len() {
+                break;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "{believed} of {} feeds can be believed after {START_LIMIT:?}",
+                    self.speakers.len()
+                );
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Routers do something.
+    pub(crate) fn route(&mut self, action: &RoutingAction) -> anyhow::Result<()> {
+        let prefixes: Vec<Prefix> = match action.prefixes.is_empty() {
+            true => self.scenario.prefixes.keys().copied().collect(),
+            false => action.prefixes.clone(),
+        };
+        for name in &action.feeds {
+            let host = &self.agent_hosts[&self.scenario.feeds[name].agent];
+            if let Some(speaker) = self.speakers.get_mut(name) {
+                speaker.happen(action.change, &prefixes, host, &self.logs)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn check_processes(&mut self) -> anyhow::Result<()> {
         self.aggregator
             .iter_mut()
             .chain(self.agents.values_mut())
-            .try_for_each(Process::check)
+            .try_for_each(Process::check)?;
+        self.speakers.values_mut().try_for_each(Speaker::check)
     }
 
     pub(crate) fn show_logs(&self) {

@@ -9,6 +9,7 @@
 //! - [`router`]: the thread that carries every packet.
 //! - [`world`]: from a scenario to places, hosts and links.
 //! - [`install`], [`process`]: certificates and configuration for the real binaries, and running them.
+//! - [`speaker`]: the routers that agents hear.
 //! - [`api`]: asking the aggregator, as a client would.
 //! - [`story`]: telling and judging what happens.
 //! - `lab`: everything of one run, made, watched and ended; [`run`]: one run from start to end.
@@ -25,6 +26,7 @@ pub mod net;
 pub mod process;
 pub mod router;
 pub mod run;
+pub mod speaker;
 pub mod story;
 pub mod witness;
 pub mod world;

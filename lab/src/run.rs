@@ -114,8 +114,10 @@ fn tell_end(
 impl Lab<'_> {
     fn play(&mut self, story: &mut Story, interrupted: &AtomicBool) -> anyhow::Result<Outcome> {
         self.await_agents(interrupted)?;
+        self.await_feeds(interrupted)?;
         let scenario = self.scenario;
         let start = Instant::now();
+        let began = SystemClock.now();
         story.event(
             Duration::ZERO,
             &format!(
@@ -139,6 +141,7 @@ impl Lab<'_> {
             }
             self.check_processes()?;
             self.look(start, story)?;
+            self.look_for_loss(start, began, story)?;
             while let Some(expectation) = waiting.next_if(|expectation| expectation.until < now) {
                 self.judge(now, expectation, story)?;
             }
@@ -175,6 +178,25 @@ impl Lab<'_> {
         if expectations.iter().any(of_state) {
             for region in self.api.regions()? {
                 story.region(start.elapsed(), &region);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether the first lost probe is seen of what routers told of before, and tells how long before.
+    fn look_for_loss(
+        &self,
+        start: Instant,
+        began: Timestamp,
+        story: &mut Story,
+    ) -> anyhow::Result<()> {
+        for (primary, left) in story.led() {
+            // What was lost in the first moments, while everything came up, nobody was told of.
+            let link = self.api.link(&primary, &left)?;
+            let mut windows = link.windows.iter();
+            let start_of = |window: &v1::LinkWindow| window.start.0 >= began;
+            if windows.any(|window| window.unanswered > 0 && start_of(window)) {
+                story.lost(start.elapsed(), &primary, &left);
             }
         }
         Ok(())
@@ -256,8 +278,8 @@ impl Lab<'_> {
                 | Action::UplinkUp(_)
                 | Action::Clock { .. }
                 // The lab's hosts run no services that could answer.
-                | Action::Check(_)
-                | Action::Routing(_) => {}
+                | Action::Check(_) => {}
+                Action::Routing(routing) => self.route(routing)?,
             }
         }
         Ok(())

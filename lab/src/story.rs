@@ -7,6 +7,7 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     time::Duration,
 };
@@ -20,6 +21,9 @@ use leeward_engine::{
 };
 use serde::Serialize;
 
+/// The reason of a move that routers brought about.
+const WITHDRAWN: &str = "withdrawn";
+
 /// Everything that happened, in order.
 #[derive(Debug, Default)]
 pub struct Story {
@@ -28,6 +32,8 @@ pub struct Story {
     newest_decision: u64,
     /// How late what is expected may come.
     grace: Duration,
+    /// Who was left because routers told so, by the primary, and when; until a probe is lost there.
+    leading: BTreeMap<(RegionId, RegionId), Duration>,
 }
 
 /// What happened, for programs. Times count from the scenario's start, in microseconds.
@@ -39,6 +45,8 @@ pub struct Transcript {
     pub decisions: Vec<Told>,
     /// How the expectations came out, in the scenario's order of deadlines.
     pub expectations: Vec<Judged>,
+    /// By how much routing led, in order.
+    pub leads: Vec<Lead>,
     /// How late the emulator's packets left their links, in nanoseconds: median, 99th percentile, maximum.
     pub emulator_lateness_ns: [u64; 3],
 }
@@ -60,6 +68,17 @@ pub struct Told {
     pub reason: String,
     /// Why, as a sentence.
     pub summary: String,
+}
+
+/// A region was left because routers told so, before the first lost probe was seen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Lead {
+    /// Whose failover it was.
+    pub primary: RegionId,
+    /// Who was left.
+    pub left: RegionId,
+    /// From the decision to the first lost probe, each as the API told it.
+    pub lead_us: u64,
 }
 
 /// An expectation that was judged.
@@ -131,6 +150,10 @@ impl Story {
             to: to.clone(),
             reason: reason.code.clone(),
         });
+        if let (WITHDRAWN, Some(from)) = (reason.code.as_str(), from) {
+            self.leading
+                .insert((primary_region.clone(), from.clone()), at);
+        }
         self.transcript.decisions.push(Told {
             seen_at_us: us(at),
             decision_id: *decision_id,
@@ -139,6 +162,31 @@ impl Story {
             to: to.clone(),
             reason: reason.code.clone(),
             summary: summary.clone(),
+        });
+    }
+
+    /// Primaries, and whom they left because routers told so, where no probe was lost since.
+    #[must_use]
+    pub fn led(&self) -> Vec<(RegionId, RegionId)> {
+        self.leading.keys().cloned().collect()
+    }
+
+    /// The first lost probe is seen between a primary and whom it left because routers told so.
+    pub fn lost(&mut self, at: Duration, primary: &RegionId, left: &RegionId) {
+        let (primary, left) = (primary.clone(), left.clone());
+        let Some(decided) = self.leading.remove(&(primary.clone(), left.clone())) else {
+            return;
+        };
+        let lead = at.saturating_sub(decided);
+        let text = format!(
+            "the first lost probe of {primary} -> {left} is seen: routing led by {:.2} s",
+            lead.as_secs_f64()
+        );
+        line(at, '*', &text);
+        self.transcript.leads.push(Lead {
+            primary,
+            left,
+            lead_us: us(lead),
         });
     }
 

@@ -13,6 +13,7 @@ use leeward_engine::scenario::{Action, LinkState, Network, REORDER_BY, Scenario}
 use crate::{
     host,
     link::{Impairment, Link},
+    speaker,
 };
 
 /// One way between a region and the aggregator.
@@ -57,12 +58,20 @@ impl World {
     pub fn new(scenario: &Scenario) -> Result<Self, String> {
         let actions = scenario.events.iter().flat_map(|event| &event.actions);
         for action in actions {
-            // The kernel has one clock of the day for all namespaces.
-            if matches!(action, Action::Clock { .. }) {
+            let is_beyond = match action {
+                // The kernel has one clock of the day for all namespaces.
+                Action::Clock { .. } => true,
+                Action::Routing(routing) => !speaker::can(routing.change),
+                _ => false,
+            };
+            if is_beyond {
                 return Err(format!(
                     "the lab cannot do this: {action}; run the scenario with leeward simulate"
                 ));
             }
+        }
+        for (name, feed) in &scenario.feeds {
+            speaker::systems(name, feed)?;
         }
         let regions: Vec<RegionId> = scenario.agents.keys().cloned().collect();
         if regions.len() > MAX_REGIONS {

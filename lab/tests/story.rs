@@ -21,7 +21,7 @@ use leeward_engine::{
 
 mod support;
 
-use support::{LAB, can_run};
+use support::{LAB, can_run, can_run_with};
 
 fn scenario_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -119,8 +119,8 @@ fn selections_of_simulation(scenario: &Scenario) -> Selections {
 }
 
 /// Plays a scenario in the lab and in virtual time: the owners that it expects something of must go the same way.
-/// Where it expects nothing, chance may decide.
-fn goes_as_in_virtual_time(name: &str) -> Result<(), String> {
+/// Where it expects nothing, chance may decide. Returns what the lab printed, and its transcript.
+fn goes_as_in_virtual_time(name: &str) -> Result<(String, serde_json::Value), String> {
     let file = scenario_file(name);
     let scenario = Scenario::parse(name, &fs::read_to_string(&file).unwrap()).unwrap();
     let (as_expected, printed, transcript) = lab(&file, &["--grace", &GRACE.as_secs().to_string()]);
@@ -148,7 +148,7 @@ fn goes_as_in_virtual_time(name: &str) -> Result<(), String> {
             ));
         }
     }
-    Ok(())
+    Ok((printed, transcript))
 }
 
 #[test]
@@ -189,6 +189,37 @@ fn scenarios_go_in_the_lab_as_in_virtual_time() {
         workers.map(|worker| worker.join().unwrap()).concat()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A real router withdraws a prefix, and the selection is elsewhere before the first probe is lost.
+#[test]
+fn a_withdrawal_moves_the_selection_before_a_probe_is_lost() {
+    if !can_run_with(
+        "a_withdrawal_moves_the_selection_before_a_probe_is_lost",
+        &["/usr/sbin/exabgp"],
+    ) {
+        return;
+    }
+    let _alone = alone();
+    let (printed, transcript) = goes_as_in_virtual_time("withdrawn-prefix.toml").unwrap();
+    let leads = transcript["leads"].as_array().unwrap();
+    let leads: Vec<_> = leads
+        .iter()
+        .map(|own| {
+            (
+                own["left"].as_str().unwrap(),
+                own["lead_us"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert!(
+        matches!(leads[..], [("oregon", lead)] if lead > 0),
+        "{leads:?}\n{printed}"
+    );
+    println!(
+        "routing led the first lost probe by {:.2} s",
+        leads[0].1 as f64 / 1e6
+    );
 }
 
 /// The lab's process and all that descend from it.

@@ -19,7 +19,6 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
-use ipnet::IpNet;
 use leeward_common::time::Timestamp;
 use rustls::{RootCertStore, crypto::ring, pki_types::ServerName};
 use tokio::{
@@ -39,6 +38,7 @@ use super::{
     live::Shared,
     peer::{Down, Event, Feed},
     ris::{self, Told},
+    watch::Wanted,
 };
 use crate::{
     random,
@@ -130,7 +130,7 @@ fn secured(roots: RootCertStore) -> anyhow::Result<TlsConnector> {
 pub(super) async fn follow(
     ris: RisLive,
     tls: TlsConnector,
-    mut watched: watch::Receiver<Vec<IpNet>>,
+    mut wanted: watch::Receiver<Wanted>,
     shared: Arc<Shared>,
 ) {
     let mut backoff = Backoff::default();
@@ -138,7 +138,7 @@ pub(super) async fn follow(
     while !shared.heard.is_closed() {
         let began = Instant::now();
         shared.figures.ris_attempts.fetch_add(1, Relaxed);
-        let prefixes = watched.borrow_and_update().clone();
+        let asked = wanted.borrow_and_update().clone();
         let connection = timeout(CONNECT_WITHIN, connect(&ris.place, &tls)).await;
         let why = match connection {
             Ok(Ok((stream, server))) => {
@@ -152,8 +152,8 @@ pub(super) async fn follow(
                 };
                 shared.figures.ris_connected.store(1, Relaxed);
                 let why = tokio::select! {
-                    why = line.follow(&prefixes, ris.silent_for) => why,
-                    Ok(()) = watched.changed() => "other prefixes are watched".to_owned(),
+                    why = line.follow(&asked, ris.silent_for) => why,
+                    Ok(()) = wanted.changed() => "other prefixes are watched".to_owned(),
                 };
                 line.lose().await;
                 shared.figures.ris_connected.store(0, Relaxed);
@@ -216,13 +216,13 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// Follows the server until it is lost; why it is.
-    async fn follow(&mut self, prefixes: &[IpNet], silent_for: Duration) -> String {
-        for question in ris::questions(prefixes) {
+    async fn follow(&mut self, wanted: &Wanted, silent_for: Duration) -> String {
+        for question in ris::questions(wanted) {
             if let Err(why) = self.send(Message::text(question)).await {
                 return why;
             }
         }
-        info!(server = %self.server, prefixes = prefixes.len(), "route collectors (RIS Live) are heard");
+        info!(server = %self.server, prefixes = wanted.prefixes.len(), addresses = wanted.addresses.len(), "route collectors (RIS Live) are heard");
         let mut ask = interval(silent_for / 3);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dead = Instant::now() + silent_for;

@@ -12,7 +12,7 @@
 //! connection. The clock is this agent's: the wall clock once, at the start, and the monotonic one from there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -35,7 +35,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
@@ -43,10 +43,11 @@ use tracing::{info, warn};
 use super::{
     bmp::{Frame, Frames, Station},
     cache, collectors,
-    observer::{Authorizations, Observer},
+    observer::{self, Authorizations, Observer},
     peer::{Event, Feed},
     session::{self, Session},
     systems::{self, Questions},
+    watch::{Told, Wanted},
 };
 use crate::{
     config::{Bgp, BgpPeer},
@@ -65,6 +66,12 @@ const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// The most routers that are connected at once.
 const ROUTERS_MAX: usize = 64;
 
+/// How long routers are kept waiting for a first word of where regions are.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often tables are asked for once more at most: agents come one by one, and a router that is asked sends everything.
+const ASK_EVERY: Duration = Duration::from_secs(60);
+
 /// How often time passes for feeds whose table may count as transferred.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -81,6 +88,8 @@ pub struct Figures {
     pub routers: AtomicU64,
     /// Sessions that are established.
     pub sessions: AtomicU64,
+    /// Prefixes that are watched.
+    pub watched: AtomicU64,
     /// UPDATEs.
     pub updates: AtomicU64,
     /// Messages that were not understood.
@@ -208,10 +217,11 @@ pub fn start(
     out: mpsc::Sender<Finding>,
 ) -> anyhow::Result<Arc<Figures>> {
     let (_, questions) = systems::channel();
-    start_answering(config, bound, out, questions)
+    let (_, told) = watch::channel(Some(Told::default()));
+    start_answering(config, bound, out, questions, told)
 }
 
-/// The same, and it answers whose addresses are.
+/// The same; it answers whose addresses are, and watches what aggregators say beside what the configuration does.
 ///
 /// # Errors
 ///
@@ -221,6 +231,7 @@ pub fn start_answering(
     bound: Bound,
     out: mpsc::Sender<Finding>,
     questions: Questions,
+    told: watch::Receiver<Option<Told>>,
 ) -> anyhow::Result<Arc<Figures>> {
     let figures = Arc::new(Figures::default());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -230,7 +241,8 @@ pub fn start_answering(
     let (heard, hearing) = mpsc::channel(HEARD_MAX);
     let (known, authorizing) = mpsc::channel(cache::WAITING);
     let clock = Clock::new();
-    let mut observer = Observer::new(config.watchlist())
+    let (again, asking) = watch::channel(());
+    let mut observer = Observer::new(config.watchlist(&Told::default()))
         .with_relations(config.relations.clone())
         .keeping(config.extent);
     if !config.rpki_caches.is_empty() {
@@ -239,12 +251,16 @@ pub fn start_answering(
     let work = Work {
         observer,
         questions,
-        told: BTreeMap::new(),
+        looked: BTreeMap::new(),
         outside: BTreeMap::new(),
         window: config.window,
         figures: figures.clone(),
         hearing,
         authorizing,
+        told,
+        again,
+        ask_again: None,
+        asked_at: None,
         tls: config
             .ris_live
             .as_ref()
@@ -256,6 +272,7 @@ pub fn start_answering(
         config: config.clone(),
         clock,
         heard,
+        asking,
         figures: figures.clone(),
     });
     std::thread::Builder::new()
@@ -291,6 +308,8 @@ pub(super) struct Shared {
     config: Bgp,
     pub(super) clock: Clock,
     pub(super) heard: mpsc::Sender<Heard>,
+    /// Changes when whoever can is to send his table once more.
+    asking: watch::Receiver<()>,
     pub(super) figures: Arc<Figures>,
 }
 
@@ -299,13 +318,19 @@ struct Work {
     observer: Observer,
     questions: Questions,
     /// How each prefix was seen when it was told last.
-    told: BTreeMap<Prefix, (Sight, Validities, Leaks)>,
+    looked: BTreeMap<Prefix, (Sight, Validities, Leaks)>,
     /// How each feed of a route collector was when it was told last.
     outside: BTreeMap<String, (Standing, u64)>,
     window: Duration,
     figures: Arc<Figures>,
     hearing: mpsc::Receiver<Heard>,
     authorizing: mpsc::Receiver<Authorizations>,
+    /// What aggregators say of where regions are.
+    told: watch::Receiver<Option<Told>>,
+    again: watch::Sender<()>,
+    /// When tables are to be sent once more, if they are.
+    ask_again: Option<Instant>,
+    asked_at: Option<Instant>,
     tls: Option<TlsConnector>,
     out: mpsc::Sender<Finding>,
 }
@@ -317,18 +342,19 @@ impl Work {
         if !caches.is_empty() {
             tokio::spawn(cache::follow(caches, self.figures.clone(), known));
         }
-        // Kept, so that the connection knows of another watch-list.
-        let (_watched, watching) = watch::channel(self.observer.watched());
-        if let (Some(ris), Some(tls)) = (shared.config.ris_live.clone(), self.tls.take()) {
-            tokio::spawn(collectors::follow(ris, tls, watching, shared.clone()));
-        }
-        if let Err(error) = listen(&shared, bound) {
-            warn!(%error, "routers and peers are not listened to");
-        }
+        // Routers send their tables once: better that it is known by then what to look for.
+        let patience = sleep(TOLD_WITHIN);
+        tokio::pin!(patience);
+        let mut silent = Some(bound);
+        let (wanted, wanting) = watch::channel(Wanted::default());
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut start = clock.now();
         loop {
+            if silent.is_some() && (self.told.borrow().is_some() || patience.is_elapsed()) {
+                self.follow(&shared.config, &wanted);
+                self.listen(&shared, silent.take().unwrap_or_default(), &wanting);
+            }
             let routing = tokio::select! {
                 Some((at, events)) = self.hearing.recv() => {
                     for (feed, event) in &events {
@@ -347,12 +373,29 @@ impl Work {
                     self.observer.authorize(clock.now(), authorizations);
                     Routing { events: self.observer.take_events(), ..Routing::default() }
                 }
+                Ok(()) = self.told.changed(), if silent.is_none() => {
+                    if self.follow(&shared.config, &wanted) {
+                        let soonest = self.asked_at.map_or_else(Instant::now, |at| at + ASK_EVERY);
+                        self.ask_again = Some(soonest);
+                    }
+                    continue;
+                }
+                () = &mut patience, if silent.is_some() => continue,
+                () = sleep_until(self.ask_again.unwrap_or_else(Instant::now)), if self.ask_again.is_some() => {
+                    info!("more is watched than before, so tables are asked for once more");
+                    self.ask_again = None;
+                    self.asked_at = Some(Instant::now());
+                    self.again.send_replace(());
+                    continue;
+                }
                 asked = self.questions.next() => {
                     asked.answer(&self.observer);
                     continue;
                 }
                 _ = tick.tick() => {
                     let now = clock.now();
+                    let watched = self.observer.watchlist().all().len();
+                    self.figures.watched.store(watched as u64, Relaxed);
                     let (routes, bytes) = self.observer.table_size();
                     self.figures.routes.store(routes as u64, Relaxed);
                     self.figures.route_bytes.store(bytes as u64, Relaxed);
@@ -370,6 +413,46 @@ impl Work {
                 return;
             }
         }
+    }
+
+    /// Lets routers, peers and collectors come.
+    fn listen(&mut self, shared: &Arc<Shared>, bound: Bound, wanting: &watch::Receiver<Wanted>) {
+        if let (Some(ris), Some(tls)) = (shared.config.ris_live.clone(), self.tls.take()) {
+            tokio::spawn(collectors::follow(
+                ris,
+                tls,
+                wanting.clone(),
+                shared.clone(),
+            ));
+        }
+        if let Err(error) = listen(shared, bound) {
+            warn!(%error, "routers and peers are not listened to");
+        }
+    }
+
+    /// Watches what the configuration and aggregators say now. True if that is more than before.
+    fn follow(&mut self, config: &Bgp, wanted: &watch::Sender<Wanted>) -> bool {
+        let told = self.told.borrow_and_update();
+        let list = match told.as_ref() {
+            Some(told) => config.watchlist(told),
+            None => config.watchlist(&Told::default()),
+        };
+        drop(told);
+        let is_more = self.observer.follow(list);
+        let watchlist = self.observer.watchlist();
+        let watched = watchlist
+            .all()
+            .iter()
+            .map(|own| observer::prefix(&own.prefix));
+        let watched: BTreeSet<_> = watched.collect();
+        self.looked.retain(|prefix, _| watched.contains(prefix));
+        wanted.send_if_modified(|before| {
+            let now = watchlist.wanted();
+            let is_new = *before != now;
+            *before = now;
+            is_new
+        });
+        is_more
     }
 
     /// In reports of a bounded size. While the uplink does not take them, nothing is heard: who sends waits.
@@ -409,10 +492,10 @@ impl Work {
 
     fn close(&mut self, now: Timestamp, start: Timestamp) -> Routing {
         let mut windows = self.observer.close_window(now, start);
-        let told = &mut self.told;
+        let looked = &mut self.looked;
         windows.retain(|window| {
             let looks = (window.sight, window.validities, window.leaks);
-            let before = told.insert(window.prefix, looks);
+            let before = looked.insert(window.prefix, looks);
             !window.is_quiet() || before != Some(looks)
         });
         let mut feeds = self.observer.feeds();
@@ -493,9 +576,13 @@ async fn hear_router(
     info!(router = %from, "a router has connected with BMP");
     shared.figures.routers.fetch_add(1, Relaxed);
     let mut station = Station::new(from);
+    let mut asking = shared.asking.clone();
+    asking.mark_unchanged();
     let why = tokio::select! {
         why = follow_router(stream, &mut station, shared) => why,
         _ = replaced => "the router connected anew".to_owned(),
+        // BMP has no other word for it.
+        Ok(()) = asking.changed() => "it is to send its tables once more".to_owned(),
     };
     warn!(router = %from, name = station.name.as_deref(), why, "a router's BMP stream has ended");
     // Whoever owns the observer may be gone; then nobody needs to know.
@@ -587,6 +674,8 @@ async fn follow_peer(mut stream: TcpStream, peer: &session::Peer, shared: &Share
     let (mut session, mut step) = Session::accept(Instant::now(), peer);
     let mut buffer = vec![0; READ];
     let mut was_established = false;
+    let mut asking = shared.asking.clone();
+    asking.mark_unchanged();
     loop {
         if session.is_established() != was_established {
             was_established = !was_established;
@@ -618,7 +707,7 @@ async fn follow_peer(mut stream: TcpStream, peer: &session::Peer, shared: &Share
             return why;
         }
         step = match sent {
-            Ok(Ok(())) => next(&mut stream, &mut session, &mut buffer).await,
+            Ok(Ok(())) => next(&mut stream, &mut session, &mut asking, &mut buffer).await,
             Ok(Err(error)) => session.lose(Instant::now(), error.to_string()),
             Err(_) => session.lose(
                 Instant::now(),
@@ -628,10 +717,16 @@ async fn follow_peer(mut stream: TcpStream, peer: &session::Peer, shared: &Share
     }
 }
 
-/// What happens next: bytes, a deadline, or the end of the connection.
-async fn next(stream: &mut TcpStream, session: &mut Session, buffer: &mut [u8]) -> session::Step {
+/// What happens next: bytes, a deadline, a wish to hear everything once more, or the end of the connection.
+async fn next(
+    stream: &mut TcpStream,
+    session: &mut Session,
+    asking: &mut watch::Receiver<()>,
+    buffer: &mut [u8],
+) -> session::Step {
     let deadline = session.deadline();
     tokio::select! {
+        Ok(()) = asking.changed() => session.ask_again(),
         read = stream.read(buffer) => match read {
             Ok(0) => session.lose(Instant::now(), "the peer closed the connection".to_owned()),
             Ok(read) => session.receive(Instant::now(), &buffer[..read]),

@@ -132,11 +132,35 @@ impl Observer {
         }
     }
 
-    /// The prefixes that are followed.
+    /// Follows these prefixes from now on. What is known of those that it followed before stays. True if it looks for more than
+    /// before: then nobody knows what feeds announced of it, until they say so once more.
+    pub fn follow(&mut self, mut watchlist: Watchlist) -> bool {
+        watchlist.inherit(&self.watchlist);
+        let is_more = watchlist.wants_more_than(&self.watchlist);
+        let watched = self.watchlist.all().iter().map(|own| own.prefix);
+        let mut before: BTreeMap<IpNet, Followed> =
+            watched.zip(mem::take(&mut self.followed)).collect();
+        let now = watchlist.all().iter();
+        self.followed = now
+            .map(|own| before.remove(&own.prefix).unwrap_or_default())
+            .collect();
+        self.watchlist = watchlist;
+        let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
+        for (number, route) in self.followed.iter().flat_map(|own| &own.routes) {
+            *bytes.entry(*number).or_default() += route.bytes();
+        }
+        self.bytes = bytes.values().sum();
+        for known in self.feeds.values_mut() {
+            known.bytes = bytes.get(&known.number).copied().unwrap_or(0);
+            known.gate.is_whole &= !is_more;
+        }
+        is_more
+    }
+
+    /// What is followed.
     #[must_use]
-    pub fn watched(&self) -> Vec<IpNet> {
-        let watched = self.watchlist.all().iter();
-        watched.map(|watched| watched.prefix).collect()
+    pub const fn watchlist(&self) -> &Watchlist {
+        &self.watchlist
     }
 
     /// The same, and so much of what feeds show is kept.
@@ -384,12 +408,17 @@ impl Observer {
     }
 
     fn announce(&mut self, now: Timestamp, feed: &Feed, nlri: &Nlri, attributes: &Arc<Attributes>) {
-        let place = match self.watchlist.find(&nlri.prefix) {
-            None => return,
-            Some(Relation::Within(place)) => {
-                return self.more_specific(now, feed, place, nlri, attributes);
-            }
+        let found = self.watchlist.find(&nlri.prefix);
+        if let Some(Relation::Within(place)) = found {
+            self.more_specific(now, feed, place, nlri, attributes);
+        }
+        let place = match found {
             Some(Relation::Exact(place)) => place,
+            _ if self.watchlist.learn(&nlri.prefix) => {
+                self.followed.push(Followed::default());
+                self.followed.len() - 1
+            }
+            _ => return,
         };
         let counts = self.counts(feed, &nlri.prefix);
         let Some(known) = self.feeds.get_mut(feed) else {
@@ -692,7 +721,7 @@ fn text(path: &AsPath) -> String {
     text
 }
 
-fn prefix(net: &IpNet) -> Prefix {
+pub(super) fn prefix(net: &IpNet) -> Prefix {
     Prefix::new(net.network(), net.prefix_len()).expect("a network has no bits beyond its length")
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     peer::{Collector, Down, Event, Feed, View},
     update::Update,
+    watch::Wanted,
     wire::{self, Dialect, Refused, Speaker},
 };
 
@@ -35,23 +36,30 @@ pub enum Told {
     Else,
 }
 
-/// The questions that make the server tell of these prefixes and their parts, and of sessions.
+/// The questions that make the server tell of these prefixes and their parts, of what holds these addresses, and of sessions.
 #[must_use]
-pub fn questions(watched: &[IpNet]) -> Vec<String> {
+pub fn questions(wanted: &Wanted) -> Vec<String> {
     let options = Options { include_raw: true };
-    let prefixes = watched.chunks(ASKED_AT_ONCE).map(|prefixes| Subscription {
+    let updates = |prefixes: &[IpNet], parts: Option<bool>, around: Option<bool>| Subscription {
         kind: "UPDATE",
         prefix: Some(prefixes.iter().map(IpNet::to_string).collect()),
-        more_specific: Some(true),
+        more_specific: parts,
+        less_specific: around,
         options: Some(options),
-    });
+    };
+    let prefixes = wanted.prefixes.chunks(ASKED_AT_ONCE);
+    let prefixes = prefixes.map(|prefixes| updates(prefixes, Some(true), None));
+    let addresses = wanted.addresses.chunks(ASKED_AT_ONCE);
+    let addresses = addresses.map(|addresses| updates(addresses, None, Some(true)));
     let sessions = Subscription {
         kind: "RIS_PEER_STATE",
         prefix: None,
         more_specific: None,
+        less_specific: None,
         options: None,
     };
     prefixes
+        .chain(addresses)
         .chain([sessions])
         .map(|data| text("ris_subscribe", Some(data)))
         .collect()
@@ -83,6 +91,8 @@ struct Subscription<'a> {
     prefix: Option<Vec<String>>,
     #[serde(rename = "moreSpecific", skip_serializing_if = "Option::is_none")]
     more_specific: Option<bool>,
+    #[serde(rename = "lessSpecific", skip_serializing_if = "Option::is_none")]
+    less_specific: Option<bool>,
     #[serde(rename = "socketOptions", skip_serializing_if = "Option::is_none")]
     options: Option<Options>,
 }

@@ -13,7 +13,7 @@ use std::{
 use rustbgpd_fsm::{
     Action, Event as Happening, NegotiatedSession, PeerConfig, SessionState, TimerType,
 };
-use rustbgpd_wire::{AddPathMode, Afi, DecodeError, Message, Safi};
+use rustbgpd_wire::{AddPathMode, Afi, DecodeError, Message, RouteRefreshMessage, Safi};
 use tokio::time::Instant;
 
 use super::{
@@ -58,6 +58,8 @@ pub struct Session {
     buffer: Vec<u8>,
     dialect: Dialect,
     extended: bool,
+    /// What it can be asked for once more (RFC 2918); nothing if it cannot be asked.
+    refreshes: Vec<(Afi, Safi)>,
     hold: Option<Instant>,
     keepalive: Option<Instant>,
     /// Why it ends, as far as known.
@@ -79,6 +81,7 @@ impl Session {
             buffer: Vec::new(),
             dialect: Dialect::usual(Speaker::External),
             extended: false,
+            refreshes: Vec::new(),
             hold: None,
             keepalive: None,
             why: None,
@@ -135,6 +138,18 @@ impl Session {
         } else if self.keepalive.is_some_and(|at| at <= now) {
             self.keepalive = None;
             self.happen(now, Happening::KeepaliveTimerExpires, &mut step);
+        }
+        step
+    }
+
+    /// Asks for its table once more (RFC 2918), if it can be asked.
+    pub fn ask_again(&self) -> Step {
+        let mut step = Step::default();
+        for &(afi, safi) in self.refreshes.iter().filter(|_| self.is_established()) {
+            Self::send(
+                &Message::RouteRefresh(RouteRefreshMessage::new(afi, safi)),
+                &mut step,
+            );
         }
         step
     }
@@ -227,6 +242,10 @@ impl Session {
             matches!(mode, Some(AddPathMode::Receive | AddPathMode::Both))
         };
         self.extended = agreed.peer_extended_message;
+        self.refreshes = match agreed.peer_route_refresh {
+            true => agreed.negotiated_families.clone(),
+            false => Vec::new(),
+        };
         self.dialect = Dialect {
             four_octet_as: agreed.four_octet_as,
             add_path_v4: receives(Afi::Ipv4),

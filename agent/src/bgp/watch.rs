@@ -2,11 +2,17 @@
 //!
 //! A full table has 1.3 million routes, of which a handful matter here. Of each announced prefix one search in a trie says
 //! whether it is watched, lies within a watched one, or is none of our business.
+//!
+//! The agent's own file may declare prefixes, and so may aggregators; of a region of which nobody does they are learned: what is
+//! announced and holds the address of an agent there, and of no other region, is what packets to it may follow.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use leeward_common::id::RegionId;
+use leeward_common::{bgp::Prefix, id::RegionId};
 use prefix_trie::PrefixMap;
 
 /// The most prefixes that can be watched. Some hundred bytes each, and as much again for each feed that has a route.
@@ -23,10 +29,56 @@ pub struct Watched {
     pub origins: BTreeSet<u32>,
 }
 
+impl Watched {
+    /// A prefix to follow.
+    #[must_use]
+    pub fn new(prefix: Prefix, region: RegionId, origins: BTreeSet<u32>) -> Self {
+        let prefix = IpNet::new(prefix.address(), prefix.length())
+            .expect("a prefix is no longer than its address");
+        Self {
+            prefix,
+            region,
+            origins,
+        }
+    }
+}
+
+/// The most prefixes that are learned from one address: those around it, one within the other.
+pub const LEARNED_MAX: u8 = 8;
+
+/// What aggregators say of where regions are.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Told {
+    /// The prefixes that are declared, best word first.
+    pub watch: Vec<Watched>,
+    /// Addresses in regions.
+    pub addresses: BTreeMap<IpAddr, RegionId>,
+}
+
+/// What can be asked for.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Wanted {
+    /// Prefixes that are declared, with their parts.
+    pub prefixes: Vec<IpNet>,
+    /// Addresses: what holds them.
+    pub addresses: Vec<IpNet>,
+}
+
+/// An address by which prefixes are learned.
+#[derive(Clone, Debug)]
+struct Sought {
+    region: RegionId,
+    /// How many were.
+    learned: u8,
+}
+
 /// The prefixes to follow, each known by its place in the list.
 #[derive(Clone, Debug, Default)]
 pub struct Watchlist {
+    /// Those that are declared, and then those that were learned.
     watched: Vec<Watched>,
+    declared: usize,
+    sought: BTreeMap<IpAddr, Sought>,
     v4: PrefixMap<Ipv4Net, usize>,
     v6: PrefixMap<Ipv6Net, usize>,
 }
@@ -40,8 +92,35 @@ pub enum Relation {
     Within(usize),
 }
 
+impl Relation {
+    const fn is_exact(self) -> bool {
+        matches!(self, Self::Exact(_))
+    }
+}
+
 impl Watchlist {
-    /// Adds a prefix; of two entries for one prefix the first stays. At most [`WATCHED_MAX`] are kept.
+    /// The list of what the agent's own file declares and what it was told. Addresses in regions of which prefixes are
+    /// declared teach nothing.
+    #[must_use]
+    pub fn new(own: &[Watched], told: &Told) -> Self {
+        let mut list = Self::default();
+        for watched in own.iter().chain(&told.watch) {
+            // The first word counts.
+            _ = list.add(watched.clone());
+        }
+        let declared: BTreeSet<_> = list.watched.iter().map(|own| own.region.clone()).collect();
+        let unknown = told.addresses.iter();
+        let unknown = unknown.filter(|(_, region)| !declared.contains(*region));
+        list.sought = unknown
+            .map(|(address, region)| {
+                let region = region.clone();
+                (*address, Sought { region, learned: 0 })
+            })
+            .collect();
+        list
+    }
+
+    /// Adds a prefix that is declared, before any is learned; of two entries for one prefix the first stays. At most [`WATCHED_MAX`] are kept.
     ///
     /// # Errors
     ///
@@ -56,7 +135,69 @@ impl Watchlist {
             IpNet::V6(prefix) => _ = self.v6.insert(prefix.trunc(), place),
         }
         self.watched.push(watched);
+        self.declared = self.watched.len();
         Ok(())
+    }
+
+    /// Somebody announces this prefix. True if it is watched from now on, at the end of the list: it holds an address by which
+    /// prefixes are learned, and none of another region; and it is no default route.
+    pub fn learn(&mut self, prefix: &IpNet) -> bool {
+        if self.sought.is_empty() || prefix.prefix_len() == 0 {
+            return false;
+        }
+        let within = || prefix.network()..=prefix.broadcast();
+        let mut held = self.sought.range(within()).map(|(_, own)| own);
+        let Some(region) = held.next().map(|own| own.region.clone()) else {
+            return false;
+        };
+        if held.any(|own| own.region != region) {
+            return false;
+        }
+        let mut held = self.sought.range_mut(within()).map(|(_, own)| own);
+        if !held.any(|own| own.learned < LEARNED_MAX) {
+            return false;
+        }
+        let declared = self.declared;
+        let watched = Watched {
+            prefix: prefix.trunc(),
+            region,
+            origins: BTreeSet::new(),
+        };
+        let is_new = self.add(watched).is_ok();
+        self.declared = declared;
+        if is_new {
+            self.sought
+                .range_mut(within())
+                .for_each(|(_, own)| own.learned = own.learned.saturating_add(1));
+        }
+        is_new
+    }
+
+    /// What is to be asked of those who tell only what they are asked for.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            prefixes: self.watched[..self.declared]
+                .iter()
+                .map(|own| own.prefix)
+                .collect(),
+            addresses: self.sought.keys().map(|own| IpNet::from(*own)).collect(),
+        }
+    }
+
+    /// Takes over what another list has learned, as far as this one would learn it.
+    pub fn inherit(&mut self, before: &Self) {
+        for watched in &before.watched[before.declared..] {
+            self.learn(&watched.prefix);
+        }
+    }
+
+    /// Whether it looks for something that another list did not look for.
+    #[must_use]
+    pub fn wants_more_than(&self, before: &Self) -> bool {
+        let is_new = |own: &Watched| before.find(&own.prefix).is_none_or(|it| !it.is_exact());
+        let mut sought = self.sought.keys();
+        self.watched.iter().any(is_new) || sought.any(|own| !before.sought.contains_key(own))
     }
 
     /// The prefixes, in the order in which they were added.
@@ -111,6 +252,90 @@ mod tests {
         assert_eq!(find("0.0.0.0/0"), None);
         assert_eq!(find("11.0.0.0/8"), None);
         assert_eq!(find("2001:db9::/32"), None);
+    }
+
+    fn told(watch: &[&str], addresses: &[(&str, &str)]) -> Told {
+        let address =
+            |(address, region): &(&str, &str)| (address.parse().unwrap(), region.parse().unwrap());
+        Told {
+            watch: watch.iter().map(|prefix| watched(prefix)).collect(),
+            addresses: addresses.iter().map(address).collect(),
+        }
+    }
+
+    #[test]
+    fn what_holds_an_address_of_one_region_is_learned() {
+        let addresses = [
+            ("198.51.100.7", "iad"),
+            ("198.51.100.9", "iad"),
+            ("203.0.113.1", "fra"),
+            ("2001:db8::1", "fra"),
+            ("192.0.2.1", "dub"),
+        ];
+        let mut list = Watchlist::new(&[watched("192.0.2.0/25")], &told(&[], &addresses));
+        let mut learn = |prefix: &str| list.learn(&prefix.parse().unwrap());
+        assert!(learn("198.51.100.0/24"));
+        assert!(!learn("198.51.100.0/24"), "once only");
+        assert!(learn("198.51.0.0/16"), "around it");
+        assert!(learn("198.51.100.8/29"), "within it");
+        assert!(!learn("198.51.100.16/29"), "nobody is there");
+        assert!(
+            !learn("192.0.0.0/4"),
+            "the way to several regions is the way to none"
+        );
+        assert!(!learn("0.0.0.0/0"), "a default route");
+        assert!(!learn("192.0.2.0/24"), "of this region it is declared");
+        assert!(learn("2001:db8::/32"));
+        let all: Vec<_> = list
+            .all()
+            .iter()
+            .map(|own| (own.prefix.to_string(), own.region.as_str()))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                ("192.0.2.0/25".to_owned(), "dub"),
+                ("198.51.100.0/24".to_owned(), "iad"),
+                ("198.51.0.0/16".to_owned(), "iad"),
+                ("198.51.100.8/29".to_owned(), "iad"),
+                ("2001:db8::/32".to_owned(), "fra"),
+            ]
+        );
+    }
+
+    #[test]
+    fn nobody_makes_it_learn_without_end() {
+        let mut list = Watchlist::new(&[], &told(&[], &[("198.51.100.7", "iad")]));
+        let learned = (1..=32).filter(|length| {
+            let net = Ipv4Net::new([198, 51, 100, 7].into(), *length).unwrap();
+            list.learn(&IpNet::V4(net.trunc()))
+        });
+        assert_eq!(learned.count(), usize::from(LEARNED_MAX));
+    }
+
+    #[test]
+    fn another_list_keeps_what_it_would_learn_itself_and_knows_what_is_new() {
+        let mut before = Watchlist::new(
+            &[],
+            &told(&[], &[("198.51.100.7", "iad"), ("203.0.113.1", "fra")]),
+        );
+        assert!(before.learn(&"198.51.100.0/24".parse().unwrap()));
+        assert!(before.learn(&"203.0.113.0/24".parse().unwrap()));
+        // Iad's is declared now, and Frankfurt's agent is gone.
+        let mut list = Watchlist::new(&[], &told(&["10.0.0.0/8"], &[("198.51.100.7", "iad")]));
+        list.inherit(&before);
+        let prefixes: Vec<_> = list
+            .all()
+            .iter()
+            .map(|own| own.prefix.to_string())
+            .collect();
+        assert_eq!(prefixes, ["10.0.0.0/8", "198.51.100.0/24"]);
+        assert!(list.wants_more_than(&before));
+        assert!(!list.wants_more_than(&list.clone()));
+        let more = Watchlist::new(&[], &told(&["10.0.0.0/8"], &[("198.51.100.9", "iad")]));
+        assert!(more.wants_more_than(&list), "another address");
+        let fewer = Watchlist::new(&[], &told(&["10.0.0.0/8"], &[]));
+        assert!(!fewer.wants_more_than(&list));
     }
 
     #[test]

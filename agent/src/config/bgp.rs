@@ -1,14 +1,13 @@
 //! `[bgp]`: the prefixes that are watched, and the routers that are listened to.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::IpNet;
 use leeward_common::{
     bgp::Prefix,
     config::{ConfigError, Document, Span, Spanned},
@@ -24,7 +23,7 @@ use crate::{
         leak::Relations,
         session,
         tables::Extent,
-        watch::{Watched, Watchlist},
+        watch::{Told, Watched, Watchlist},
     },
 };
 
@@ -37,8 +36,10 @@ const TRANSIT_FREE_MAX: usize = 1_024;
 /// What is watched, and who is listened to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bgp {
-    /// The prefixes.
+    /// The prefixes that are declared here; those that aggregators declare come after them.
     pub watch: Vec<Watched>,
+    /// Whether prefixes are learned from agents' addresses where nobody declares any.
+    pub learn: bool,
     /// How long a window is.
     pub window: Duration,
     /// Where routers connect with BMP.
@@ -64,6 +65,7 @@ impl Default for Bgp {
     fn default() -> Self {
         Self {
             watch: Vec::new(),
+            learn: true,
             window: defaults::WINDOW,
             bmp_listen: None,
             bmp_routers: Vec::new(),
@@ -95,15 +97,19 @@ impl Bgp {
         self.bmp_listen.is_some() || self.listen.is_some() || self.ris_live.is_some()
     }
 
-    /// The prefixes as a list that can be searched.
+    /// What is watched, after what aggregators told.
     #[must_use]
-    pub fn watchlist(&self) -> Watchlist {
-        let mut list = Watchlist::default();
-        for watched in &self.watch {
-            // The configuration holds no prefix twice.
-            _ = list.add(watched.clone());
+    pub fn watchlist(&self, told: &Told) -> Watchlist {
+        match self.learn {
+            true => Watchlist::new(&self.watch, told),
+            false => Watchlist::new(
+                &self.watch,
+                &Told {
+                    addresses: BTreeMap::new(),
+                    ..told.clone()
+                },
+            ),
         }
-        list
     }
 }
 
@@ -130,6 +136,7 @@ pub(super) struct RawBgp {
     table: RawTable,
     max_prefixes: Option<Spanned<usize>>,
     max_table_mib: Option<Spanned<usize>>,
+    learn: Option<bool>,
     #[serde(default)]
     watch: Vec<RawWatch>,
     #[serde(default)]
@@ -279,6 +286,7 @@ impl RawBgp {
         }
         Ok(Bgp {
             watch: self.watched(document)?,
+            learn: self.learn.unwrap_or(true),
             window,
             bmp_listen: self.bmp_listen,
             bmp_routers: super::networks(document, &self.bmp_routers)?,
@@ -333,12 +341,8 @@ impl RawBgp {
                     .get_ref()
                     .parse()
                     .map_err(|error| wrong(format!("{error}")))?;
-                let watched = Watched {
-                    prefix: IpNet::new(prefix.address(), prefix.length())
-                        .map_err(|error| wrong(format!("{error}")))?,
-                    region: watch.region.clone(),
-                    origins: watch.origins.clone(),
-                };
+                let (region, origins) = (watch.region.clone(), watch.origins.clone());
+                let watched = Watched::new(prefix, region, origins);
                 list.add(watched.clone()).map_err(|watched| {
                     wrong(format!(
                         "{} is watched twice, or is one more than can be watched",

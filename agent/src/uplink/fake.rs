@@ -40,6 +40,7 @@ use tokio::{
 use super::{Order, Probing, Setup, Uplink, WINDOWS_MAX, figures::UplinkFigures};
 use crate::{
     admission::Admission,
+    bgp::watch::Told,
     checks::{Allowed, Checker},
     config::{self, Config, CredentialPaths},
     credentials::Credentials,
@@ -448,6 +449,7 @@ pub(crate) fn mesh(version: u64, targets: Vec<v1::Target>) -> v1::Mesh {
         flows: v1::FLOWS,
         targets,
         checks: Vec::new(),
+        watch: Vec::new(),
     }
 }
 
@@ -485,6 +487,7 @@ pub(crate) struct Rig {
     pub(crate) running: JoinHandle<()>,
     pub(crate) errands: mpsc::Receiver<TraceErrand>,
     pub(crate) found: mpsc::Sender<Finding>,
+    pub(crate) told: watch::Receiver<Option<Told>>,
     closed: u64,
     /// Seconds from one window to the next.
     pub(crate) apart: u64,
@@ -510,6 +513,7 @@ impl Rig {
         let config = config(&files.paths, aggregators, waiting_bytes);
         let (traces, errands) = mpsc::channel(errands::TRACES_MAX);
         let (found, findings) = mpsc::channel(errands::FOUND_MAX);
+        let (told, hearing) = watch::channel(None);
         let uplink = Uplink::start(Setup {
             reflector: None,
             checker: Checker::start(&config.checks).unwrap(),
@@ -517,6 +521,7 @@ impl Rig {
                 traces: Some(traces),
                 surveyor: None,
                 found: findings,
+                told,
             },
             config,
             disk: None,
@@ -537,6 +542,7 @@ impl Rig {
             running,
             errands,
             found,
+            told: hearing,
             closed: 0,
             apart: 1,
             _files: files,

@@ -189,6 +189,32 @@ async fn the_oldest_batches_are_given_up_when_the_memory_is_full() {
 }
 
 #[tokio::test]
+async fn where_regions_are_is_handed_on_with_each_mesh() {
+    let authority = Authority::new();
+    let at = FakeAggregator::new(&authority);
+    let mut rig = Rig::new(&authority, &[at.address]);
+    let mut peer = at.welcome(0).await;
+    assert_eq!(
+        *rig.told.borrow(),
+        None,
+        "nobody knows before the first mesh"
+    );
+    let watch = v1::Watch {
+        region: "dub".parse().unwrap(),
+        prefixes: vec!["198.51.100.0/24".parse().unwrap()],
+        origins: Vec::new(),
+    };
+    let mesh = v1::Mesh {
+        watch: vec![watch],
+        ..mesh(1, vec![target("a", "10.0.0.1")])
+    };
+    peer.say(&v1::FromAggregator::Mesh(mesh)).await;
+    soon("what was told", rig.told.changed()).await.unwrap();
+    let told = rig.told.borrow().clone().unwrap();
+    assert_eq!(told.watch[0].prefix.to_string(), "198.51.100.0/24");
+}
+
+#[tokio::test]
 async fn every_aggregator_gets_everything_and_none_waits_for_another() {
     let authority = Authority::new();
     let (one, two) = (

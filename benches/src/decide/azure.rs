@@ -111,6 +111,8 @@ fn distances(places: &[(f64, f64)]) -> Vec<Vec<f64>> {
         capacity: 1.0,
         labels: BTreeMap::new(),
         risk_groups: Default::default(),
+        prefixes: Default::default(),
+        origins: Default::default(),
     };
     let row = |from| {
         places

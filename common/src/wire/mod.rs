@@ -61,6 +61,8 @@ pub mod limits {
     pub const TARGETS: usize = 8_192;
     /// Checks in one mesh, and results in one message.
     pub const CHECKS: usize = 2_048;
+    /// Regions with a watch-list, and their prefixes and origins, all together, in one mesh.
+    pub const WATCHED: usize = 16_384;
     /// Filled histogram buckets in one batch: 64 for each row of the largest table. It bounds what a small batch of
     /// constant columns can make a reader allocate to 8 MiB.
     pub const BATCH_BUCKETS: usize = 1 << 20;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
+    bgp::Prefix,
     check::{MAX_BODY, MAX_URL, Outcome},
     id::{AgentId, CheckId, RegionId, ServiceId, TargetId},
     report::{Path, ProbeKind},
@@ -187,6 +188,22 @@ pub struct Mesh {
     /// What to ask of services. An agent of an older build passes it over, and its silence is what is known then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// By which prefixes regions are reached, where that is declared. Of the others an agent may learn it from the
+    /// addresses of its targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watch: Vec<Watch>,
+}
+
+/// The prefixes that a region is reached by.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Watch {
+    /// The region.
+    pub region: RegionId,
+    /// The prefixes.
+    pub prefixes: Vec<Prefix>,
+    /// The systems that may announce them and their parts; empty if that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<u32>,
 }
 
 /// What to ask of a service.
@@ -456,6 +473,9 @@ impl FromAggregator {
             Self::Mesh(mesh) => {
                 at_most("mesh", mesh.targets.len(), limits::TARGETS)?;
                 at_most("list of checks", mesh.checks.len(), limits::CHECKS)?;
+                let watched = mesh.watch.iter();
+                let watched = watched.map(|own| own.prefixes.len() + own.origins.len() + 1);
+                at_most("watch-list", watched.sum(), limits::WATCHED)?;
                 mesh.targets.iter().try_for_each(|target| {
                     at_most("list of probe kinds", target.kinds.len(), limits::KINDS)
                 })?;

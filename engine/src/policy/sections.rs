@@ -10,11 +10,13 @@ use std::{
 };
 
 use leeward_common::{
+    bgp::Prefix,
     config::{ConfigError, Document, Span, Spanned},
     deadline,
     histogram::Schema,
     id::{RegionId, SourceId, TargetId},
     report::ProbeKind,
+    wire::limits,
 };
 use serde::Deserialize;
 
@@ -58,6 +60,12 @@ pub struct RegionSection {
     /// What it shares with others that can fail; none twice, none empty.
     #[serde(default)]
     pub risk_groups: Vec<Spanned<String>>,
+    /// The prefixes that it is reached by; none twice, none in two regions.
+    #[serde(default)]
+    pub prefixes: Vec<Spanned<Prefix>>,
+    /// The systems that may announce these.
+    #[serde(default)]
+    pub origins: Option<Spanned<BTreeSet<u32>>>,
 }
 
 /// `[[failover]]`: who may stand in for a primary region.
@@ -277,19 +285,60 @@ impl Check<'_> {
         &self,
         sections: Vec<RegionSection>,
     ) -> Result<BTreeMap<RegionId, Region>, ConfigError> {
-        let mut regions = BTreeMap::new();
+        let (mut regions, mut reached) = (BTreeMap::new(), BTreeMap::new());
         for section in sections {
+            let (prefixes, origins) = self.reached_by(&section, &mut reached)?;
             let region = Region {
                 latitude: self.number(Some(section.latitude), 0.0, -90.0..=90.0)?,
                 longitude: self.number(Some(section.longitude), 0.0, -180.0..=180.0)?,
                 capacity: self.number(section.capacity, defaults::CAPACITY, 1e-6..=1e6)?,
                 labels: section.labels,
                 risk_groups: self.risk_groups(section.risk_groups)?,
+                prefixes,
+                origins,
             };
             self.unique("region", &section.id, &regions)?;
+            let named = |own: &Region| own.prefixes.len() + own.origins.len() + 1;
+            if regions.values().map(named).sum::<usize>() + named(&region) > limits::WATCHED {
+                let message = format!(
+                    "regions, prefixes and origins are more than {} together, which agents cannot be told; give fewer",
+                    limits::WATCHED
+                );
+                return Err(self.document.error(section.id.span(), message));
+            }
             regions.insert(section.id.into_inner(), region);
         }
         Ok(regions)
+    }
+
+    /// The prefixes that a region is reached by, and who may announce them. `reached` are those of the regions before it.
+    fn reached_by(
+        &self,
+        section: &RegionSection,
+        reached: &mut BTreeMap<Prefix, RegionId>,
+    ) -> Result<(BTreeSet<Prefix>, BTreeSet<u32>), ConfigError> {
+        for written in &section.prefixes {
+            let prefix = *written.get_ref();
+            if let Some(other) = reached.insert(prefix, section.id.get_ref().clone()) {
+                let message =
+                    format!("prefix {prefix} is given twice, for {other} before; remove one");
+                return Err(self.document.error(written.span(), message));
+            }
+            if prefix.length() == 0 {
+                let message =
+                    "a default route leads everywhere; give the prefix that is this region's own";
+                return Err(self.document.error(written.span(), message));
+            }
+        }
+        let prefixes = section.prefixes.iter().map(|own| *own.get_ref()).collect();
+        let Some(origins) = &section.origins else {
+            return Ok((prefixes, BTreeSet::new()));
+        };
+        if section.prefixes.is_empty() {
+            let message = "origins are given without prefixes; say what they may announce";
+            return Err(self.document.error(origins.span(), message));
+        }
+        Ok((prefixes, origins.get_ref().clone()))
     }
 
     fn risk_groups(&self, written: Vec<Spanned<String>>) -> Result<BTreeSet<String>, ConfigError> {

@@ -220,6 +220,39 @@ fn another_agent_of_the_region_that_shows_a_route_is_another_way() {
 }
 
 #[test]
+fn a_prefix_around_it_or_within_it_that_is_shown_is_another_way() {
+    let shows = |other: &str| {
+        let mut routing = window(sight(1, 0, 0), 0);
+        routing.windows[0].prefix = other.parse().unwrap();
+        routing
+    };
+    let gone = || withdrawn(10, 1, sight(0, 1, 0));
+    for other in ["198.51.0.0/16", "198.51.100.128/25"] {
+        let evidence = told(&[(5, 0, shows(other)), (10, 0, gone())]);
+        let outlook = from_a(&evidence);
+        assert_eq!(outlook.withdrawn, None, "{other}");
+        assert!(
+            outlook.severity > 0.0
+                && outlook.words[0].ends_with(&format!(
+                    "no other route is left, but {other} is still shown"
+                ))
+        );
+    }
+    // One that nobody who judges shows, and one beside it, are none.
+    for (from, other) in [(2, "198.51.0.0/16"), (0, "198.51.101.0/24")] {
+        let evidence = told(&[(5, from, shows(other)), (10, 0, gone())]);
+        assert!(from_a(&evidence).withdrawn.is_some(), "{other}");
+    }
+    let mut hides = shows("198.51.0.0/16");
+    hides.windows[0].sight = sight(0, 0, 0);
+    let evidence = told(&[(5, 0, hides), (10, 0, gone())]);
+    assert!(
+        from_a(&evidence).withdrawn.is_some(),
+        "known, and never shown"
+    );
+}
+
+#[test]
 fn of_regions_that_hear_no_routers_two_feeds_elsewhere_must_agree() {
     let one = (10, 2, withdrawn(10, 1, sight(0, 1, 0)));
     let other = (11, 2, withdrawn(11, 2, sight(0, 2, 0)));

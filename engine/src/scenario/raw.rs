@@ -368,6 +368,9 @@ impl RawRegion {
             capacity: self.capacity,
             labels: self.labels,
             risk_groups: self.risk_groups,
+            // A scenario says so by [[prefix]], which events refer to.
+            prefixes: Vec::new(),
+            origins: None,
         }
     }
 }

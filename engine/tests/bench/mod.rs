@@ -38,6 +38,8 @@ pub fn policy(regions: &[&str]) -> Policy {
             capacity: 1.0,
             labels: BTreeMap::new(),
             risk_groups: Default::default(),
+            prefixes: Default::default(),
+            origins: Default::default(),
         };
         (RegionId::parse(id).unwrap(), region)
     };

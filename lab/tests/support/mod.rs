@@ -7,6 +7,11 @@ pub const LAB: &str = env!("CARGO_BIN_EXE_leeward-lab");
 
 /// Whether the lab can run here. Says aloud why not; where `LEEWARD_LAB_REQUIRED` is set that is a failure.
 pub fn can_run(test: &str) -> bool {
+    can_run_with(test, &[])
+}
+
+/// The same for a lab that needs these programs too.
+pub fn can_run_with(test: &str, programs: &[&str]) -> bool {
     let root = fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
     let beside = Path::new(LAB).parent().expect("a directory");
@@ -17,7 +22,10 @@ pub fn can_run(test: &str) -> bool {
         _ if !root => "needs root".to_owned(),
         _ if !Path::new("/dev/net/tun").exists() => "needs /dev/net/tun".to_owned(),
         Some(name) => format!("needs {name}; build it with cargo build --bins"),
-        None => return true,
+        None => match programs.iter().find(|path| !Path::new(path).exists()) {
+            Some(path) => format!("needs {path}; scripts/setup installs it"),
+            None => return true,
+        },
     };
     assert!(
         std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),

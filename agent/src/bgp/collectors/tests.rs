@@ -65,7 +65,11 @@ impl Rig {
     async fn asked(&self) -> WebSocketStream<TcpStream> {
         let (stream, _) = self.listener.accept().await.unwrap();
         let mut stream = accept_async(stream).await.unwrap();
-        for expected in ris::questions(&["198.51.100.0/24".parse().unwrap()]) {
+        let wanted = Wanted {
+            prefixes: vec!["198.51.100.0/24".parse().unwrap()],
+            ..Wanted::default()
+        };
+        for expected in ris::questions(&wanted) {
             assert_eq!(text(&mut stream).await, expected);
         }
         stream

@@ -3,6 +3,7 @@
 use leeward_common::bgp::{FeedChange, What};
 
 use super::*;
+use crate::bgp::watch::Watched;
 
 /// A message of BMP of a neighbour at 10.9.9.9 that announces 198.51.100.0/24.
 fn announcement() -> Vec<u8> {
@@ -26,6 +27,7 @@ fn announcement() -> Vec<u8> {
 
 struct Rig {
     address: SocketAddr,
+    told: watch::Sender<Option<Told>>,
     found: mpsc::Receiver<Finding>,
     figures: Arc<Figures>,
 }
@@ -41,12 +43,28 @@ impl Rig {
         let bound = Bound::bind(&config).unwrap();
         let address = bound.bmp.as_ref().unwrap().local_addr().unwrap();
         let (out, found) = mpsc::channel(16);
-        let figures = start(&config, bound, out).unwrap();
+        let (_, questions) = systems::channel();
+        let (told, telling) = watch::channel(Some(Told::default()));
+        let figures = start_answering(&config, bound, out, questions, telling).unwrap();
         Self {
             address,
+            told,
             found,
             figures,
         }
+    }
+
+    /// An aggregator says by which prefix a region is reached.
+    fn tell(&self, prefix: &str) {
+        let watched = Watched::new(
+            prefix.parse().unwrap(),
+            "dub".parse().unwrap(),
+            BTreeSet::new(),
+        );
+        self.told.send_replace(Some(Told {
+            watch: vec![watched],
+            ..Told::default()
+        }));
     }
 
     /// The next event of a feed.
@@ -101,4 +119,47 @@ async fn who_is_not_named_is_closed_at_once() {
     let mut stranger = TcpStream::connect(rig.address).await.unwrap();
     assert!(is_closed(&mut stranger).await);
     assert_eq!(rig.figures.strangers.load(Relaxed), 1);
+}
+
+/// BMP has no word for "once more" but the end of the connection; who asks too often asks for the same.
+#[tokio::test]
+async fn a_router_sends_everything_once_more_when_more_is_watched() {
+    let mut rig = Rig::new("127.0.0.0/8");
+    let mut first = TcpStream::connect(rig.address).await.unwrap();
+    first.write_all(&announcement()).await.unwrap();
+    assert_eq!(rig.event().await, FeedChange::Up);
+    rig.tell("198.51.100.0/24");
+    assert!(is_closed(&mut first).await);
+    assert!(matches!(rig.event().await, FeedChange::Down { .. }));
+    let mut second = TcpStream::connect(rig.address).await.unwrap();
+    second.write_all(&announcement()).await.unwrap();
+    assert_eq!(rig.event().await, FeedChange::Up);
+    // Nothing that was not watched before, so nobody is asked: the stream is still heard.
+    rig.told.send_replace(Some(Told::default()));
+    second.write_all(b"no BMP at all").await.unwrap();
+    assert!(
+        matches!(rig.event().await, FeedChange::Down { why, .. } if !why.contains("once more"))
+    );
+}
+
+/// Nobody says where regions are: routers are heard all the same, a little later.
+#[tokio::test]
+async fn routers_are_heard_although_no_aggregator_is_there() {
+    let config = Bgp {
+        bmp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        bmp_routers: vec!["127.0.0.0/8".parse().unwrap()],
+        ..Bgp::default()
+    };
+    let bound = Bound::bind(&config).unwrap();
+    let address = bound.bmp.as_ref().unwrap().local_addr().unwrap();
+    let (out, mut found) = mpsc::channel(16);
+    let (_, questions) = systems::channel();
+    let (_told, telling) = watch::channel(None);
+    let _figures = start_answering(&config, bound, out, questions, telling).unwrap();
+    let mut router = TcpStream::connect(address).await.unwrap();
+    router.write_all(&announcement()).await.unwrap();
+    let first = timeout(Duration::from_secs(30), found.recv())
+        .await
+        .unwrap();
+    assert!(matches!(first, Some(Finding::Routing(_))), "{first:?}");
 }

@@ -124,16 +124,25 @@ fn what_is_no_news_of_routes_is_passed_over_and_what_cannot_be_is_refused() {
 
 #[test]
 fn golden_the_watched_prefixes_are_asked_for_and_nothing_else() {
-    let watched = ["192.0.2.0/24", "2001:db8::/32"].map(|net| net.parse().unwrap());
+    let nets = |texts: &[&str]| texts.iter().map(|net| net.parse().unwrap()).collect();
+    let wanted = Wanted {
+        prefixes: nets(&["192.0.2.0/24", "2001:db8::/32"]),
+        addresses: nets(&["198.51.100.7/32"]),
+    };
     assert_eq!(
-        questions(&watched),
+        questions(&wanted),
         [
             r#"{"type":"ris_subscribe","data":{"type":"UPDATE","prefix":["192.0.2.0/24","2001:db8::/32"],"moreSpecific":true,"socketOptions":{"includeRaw":true}}}"#,
+            r#"{"type":"ris_subscribe","data":{"type":"UPDATE","prefix":["198.51.100.7/32"],"lessSpecific":true,"socketOptions":{"includeRaw":true}}}"#,
             r#"{"type":"ris_subscribe","data":{"type":"RIS_PEER_STATE"}}"#,
         ]
     );
     assert_eq!(ping(), r#"{"type":"ping","data":null}"#);
-    assert_eq!(questions(&vec![watched[0]; 600]).len(), 3 + 1);
+    let many = Wanted {
+        prefixes: vec![wanted.prefixes[0]; 600],
+        ..Wanted::default()
+    };
+    assert_eq!(questions(&many).len(), 3 + 1);
 }
 
 /// Whatever comes, nothing panics; and with it as the BGP message neither.

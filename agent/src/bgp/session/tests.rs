@@ -28,6 +28,7 @@ fn open(system: u16, hold_time: u16) -> Vec<u8> {
                 safi: Safi::Unicast,
             },
             Capability::FourOctetAs { asn: system.into() },
+            Capability::RouteRefresh,
         ],
     };
     encode_message(&Message::Open(open)).unwrap().to_vec()
@@ -204,4 +205,21 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_peer_is_asked_for_its_table_once_more_in_the_families_that_were_agreed_on() {
+    let now = Instant::now();
+    let session = established(now);
+    let step = session.ask_again();
+    assert!(step.close.is_none() && step.events.is_empty());
+    // Type 5, AFI 1, SAFI 1 (RFC 2918, section 3).
+    let mut golden = vec![0xff; 16];
+    golden.extend([0, 23, 5, 0, 1, 0, 1]);
+    assert_eq!(step.send, golden);
+    let (unready, _) = Session::accept(now, &peer());
+    assert!(
+        unready.ask_again().send.is_empty(),
+        "nothing is agreed on yet"
+    );
 }
