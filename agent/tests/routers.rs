@@ -18,17 +18,17 @@ use std::{
 
 use leeward_agent::{
     bgp::{
-        live::{Bound, start},
-        session,
-        watch::Watched,
+        live::{Bound, start_answering},
+        session, systems,
+        watch::{Told, Watched},
     },
     config::{Bgp, BgpPeer},
 };
 use leeward_common::{
-    bgp::{Change, FeedChange, What},
+    bgp::{Change, FeedChange, Routing, What},
     finding::Finding,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Tells the run inside from the one outside.
 const INSIDE: &str = "LEEWARD_TEST_ROUTERS_INSIDE";
@@ -211,6 +211,7 @@ fn command_in(namespace: &str, directory: &Path, command: &str) -> Command {
 
 /// What the agent is told.
 struct Agent {
+    told: watch::Sender<Option<Told>>,
     routing: mpsc::Receiver<Finding>,
     events: Vec<What>,
     counted: u64,
@@ -243,8 +244,12 @@ impl Agent {
         };
         change(&mut config);
         let (out, routing) = mpsc::channel(64);
-        start(&config, Bound::bind(&config).unwrap(), out).unwrap();
+        let (_, questions) = systems::channel();
+        let (told, telling) = watch::channel(Some(Told::default()));
+        let bound = Bound::bind(&config).unwrap();
+        start_answering(&config, bound, out, questions, telling).unwrap();
         Self {
+            told,
             routing,
             events: Vec::new(),
             counted: 0,
@@ -253,6 +258,13 @@ impl Agent {
 
     /// Takes what is told until an event is as wanted.
     fn until(&mut self, what: &str, router: &Router, wanted: impl Fn(&What) -> bool) {
+        self.until_told(what, router, |routing| {
+            routing.events.iter().any(|event| wanted(&event.what))
+        });
+    }
+
+    /// Takes what is told until it is as wanted.
+    fn until_told(&mut self, what: &str, router: &Router, wanted: impl Fn(&Routing) -> bool) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -266,10 +278,9 @@ impl Agent {
                     for window in &routing.windows {
                         self.counted += u64::from(!window.is_quiet());
                     }
-                    let events: Vec<_> =
-                        routing.events.into_iter().map(|event| event.what).collect();
-                    let found = events.iter().any(&wanted);
-                    self.events.extend(events);
+                    let found = wanted(&routing);
+                    self.events
+                        .extend(routing.events.into_iter().map(|event| event.what));
                     if found {
                         return;
                     }
@@ -327,6 +338,70 @@ fn a_peer_is_heard(agent: &mut Agent, router: &mut Router, withdraw: &str, annou
         "a feed that is lost withdraws nothing: {:?}",
         agent.events
     );
+}
+
+/// What nobody looked for when it was announced is sent once more when somebody does, and learned: an aggregator tells of an
+/// agent at 192.0.2.7.
+fn a_prefix_is_learned(mut agent: Agent, router: &Router, withdraw: impl FnOnce()) {
+    agent.until("the table is there", router, is_loaded);
+    agent.told.send_replace(Some(Told {
+        addresses: [("192.0.2.7".parse().unwrap(), "dub".parse().unwrap())].into(),
+        ..Told::default()
+    }));
+    let is_seen = |routing: &Routing| {
+        let mut windows = routing.windows.iter();
+        windows.any(|own| own.prefix.to_string() == WATCHED && own.sight.visible == 1)
+    };
+    agent.until_told("the prefix is learned", router, is_seen);
+    assert!(agent.changes().is_empty(), "{:?}", agent.events);
+    withdraw();
+    agent.until("the withdrawal", router, is_withdrawn);
+}
+
+fn watching_nothing(config: &mut Bgp) {
+    config.watch.clear();
+}
+
+#[test]
+fn bird_is_asked_for_its_table_once_more() {
+    let test = "bird_is_asked_for_its_table_once_more";
+    let Some(namespace) = inside(test, &["/usr/sbin/bird", "/usr/sbin/birdc"]) else {
+        return;
+    };
+    let agent = Agent::listen(watching_nothing);
+    let files = [("bird.conf", &*BIRD.replace("GUARDS", ""))];
+    let router = Router::start(&namespace, &files, "bird -f -c @/bird.conf -s @/bird.ctl");
+    a_prefix_is_learned(agent, &router, || {
+        router.tell("birdc -s @/bird.ctl disable s4")
+    });
+}
+
+#[test]
+fn gobgp_is_asked_for_its_table_once_more() {
+    let test = "gobgp_is_asked_for_its_table_once_more";
+    let Some(namespace) = inside(test, &["/usr/bin/gobgpd", "/usr/bin/gobgp"]) else {
+        return;
+    };
+    let agent = Agent::listen(watching_nothing);
+    let command = "gobgpd -f @/gobgpd.toml --api-hosts 127.0.0.1:50051";
+    let router = Router::start(&namespace, &[("gobgpd.toml", GOBGP)], command);
+    router.tell("gobgp global rib add 192.0.2.0/24");
+    a_prefix_is_learned(agent, &router, || {
+        router.tell("gobgp global rib del 192.0.2.0/24");
+    });
+}
+
+#[test]
+fn frr_is_asked_for_its_table_once_more() {
+    let test = "frr_is_asked_for_its_table_once_more";
+    let Some(namespace) = inside(test, &["/usr/lib/frr/bgpd", "/usr/bin/vtysh"]) else {
+        return;
+    };
+    let agent = Agent::listen(watching_nothing);
+    let router = Router::start(&namespace, &[("frr.conf", FRR)], FRR_COMMAND);
+    a_prefix_is_learned(agent, &router, || {
+        router.tell(&frr("no network 192.0.2.0/24"))
+    });
 }
 
 const BIRD: &str = "log stderr all;
@@ -387,6 +462,13 @@ const GOBGP: &str = r#"[global.config]
     keepalive-interval = 3
 "#;
 
+const GOBGP_BMP: &str = "[[bmp-servers]]
+  [bmp-servers.config]
+    address = \"10.99.1.1\"
+    port = 11019
+    route-monitoring-policy = \"local-rib\"
+";
+
 #[test]
 fn gobgp_is_heard() {
     let Some(namespace) = inside("gobgp_is_heard", &["/usr/bin/gobgpd", "/usr/bin/gobgp"]) else {
@@ -411,13 +493,7 @@ fn gobgp_is_monitored() {
         return;
     };
     let mut agent = Agent::listen(|config| config.peers.clear());
-    let bmp = "[[bmp-servers]]
-  [bmp-servers.config]
-    address = \"10.99.1.1\"
-    port = 11019
-    route-monitoring-policy = \"local-rib\"
-";
-    let config = format!("{GOBGP}{bmp}");
+    let config = format!("{GOBGP}{GOBGP_BMP}");
     let command = "gobgpd -f @/gobgpd.toml --api-hosts 127.0.0.1:50051";
     let mut router = Router::start(&namespace, &[("gobgpd.toml", &config)], command);
     router.tell("gobgp global rib add 192.0.2.0/24");
@@ -522,10 +598,20 @@ fn frr_is_heard() {
     );
 }
 
+/// What FRR needs to tell the truth before policy.
+const TRUTHFUL: &str = "neighbor 10.98.0.2 soft-reconfiguration inbound";
+
 /// FRR that shows by BMP what a neighbour of its own (GoBGP, in the same namespace) announces before policy, with what it
 /// needs to tell the truth or without.
-fn frr_is_monitored(namespace: &str, truthful: &str) -> (Agent, Router, Router) {
-    let agent = Agent::listen(|config| config.peers.clear());
+fn frr_is_monitored(
+    namespace: &str,
+    truthful: &str,
+    change: impl FnOnce(&mut Bgp),
+) -> (Agent, Router, Router) {
+    let agent = Agent::listen(|config| {
+        config.peers.clear();
+        change(config);
+    });
     for last in [1, 2] {
         assert!(ip(&format!(
             "-n {namespace} addr add 10.98.0.{last}/24 dev lo"
@@ -584,10 +670,7 @@ fn frr_is_monitored_and_tells_the_truth_if_it_keeps_what_it_received() {
     ) else {
         return;
     };
-    let (mut agent, mut router, neighbour) = frr_is_monitored(
-        &namespace,
-        "neighbor 10.98.0.2 soft-reconfiguration inbound",
-    );
+    let (mut agent, mut router, neighbour) = frr_is_monitored(&namespace, TRUTHFUL, |_| ());
     neighbour.tell("gobgp global rib add 192.0.2.0/24");
     agent.until("the table is there", &router, is_loaded);
     neighbour.tell("gobgp global rib del 192.0.2.0/24");
@@ -600,6 +683,22 @@ fn frr_is_monitored_and_tells_the_truth_if_it_keeps_what_it_received() {
 }
 
 #[test]
+fn frr_sends_what_it_monitors_once_more() {
+    let test = "frr_sends_what_it_monitors_once_more";
+    let Some(namespace) = inside(
+        test,
+        &["/usr/lib/frr/bgpd", "/usr/bin/gobgpd", "/usr/bin/gobgp"],
+    ) else {
+        return;
+    };
+    let (agent, router, neighbour) = frr_is_monitored(&namespace, TRUTHFUL, watching_nothing);
+    neighbour.tell("gobgp global rib add 192.0.2.0/24");
+    a_prefix_is_learned(agent, &router, || {
+        neighbour.tell("gobgp global rib del 192.0.2.0/24");
+    });
+}
+
+#[test]
 fn frr_that_fabricates_withdrawals_is_not_believed() {
     let test = "frr_that_fabricates_withdrawals_is_not_believed";
     let Some(namespace) = inside(
@@ -608,7 +707,7 @@ fn frr_that_fabricates_withdrawals_is_not_believed() {
     ) else {
         return;
     };
-    let (mut agent, router, neighbour) = frr_is_monitored(&namespace, "");
+    let (mut agent, router, neighbour) = frr_is_monitored(&namespace, "", |_| ());
     // Announcements, each of which is shown as a withdrawal.
     for last in 0..20 {
         neighbour.tell(&format!("gobgp global rib add 198.51.{last}.0/24"));

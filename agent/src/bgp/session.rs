@@ -1,9 +1,9 @@
 //! One session with a peer that connected to us: bytes and time in, bytes and events out.
 //!
 //! The states and timers are `rustbgpd-fsm`'s (RFC 4271), the messages [`super::wire`]'s; both know no sockets. We listen
-//! only: nothing is ever announced, no graceful restart is offered (a peer that keeps our stale routes would keep its own
-//! failure from us), several paths are received but none sent. A peer that does not keep to the protocol gets a NOTIFICATION
-//! and loses its own session, and nothing else happens.
+//! only: nothing is ever announced (our table is said to be whole, and is empty), nobody is to keep anything of ours over a restart,
+//! several paths are received but none sent. A peer that does not keep to the protocol gets a NOTIFICATION and loses its own
+//! session, and nothing else happens.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -13,7 +13,9 @@ use std::{
 use rustbgpd_fsm::{
     Action, Event as Happening, NegotiatedSession, PeerConfig, SessionState, TimerType,
 };
-use rustbgpd_wire::{AddPathMode, Afi, DecodeError, Message, RouteRefreshMessage, Safi};
+use rustbgpd_wire::{
+    AddPathMode, Afi, Capability, DecodeError, Message, OpenMessage, RouteRefreshMessage, Safi,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -206,7 +208,7 @@ impl Session {
 
     fn act(&mut self, now: Instant, action: Action, step: &mut Step) {
         match action {
-            Action::SendOpen(open) => Self::send(&Message::Open(open), step),
+            Action::SendOpen(open) => Self::send(&Message::Open(offering(open)), step),
             Action::SendKeepalive => Self::send(&Message::Keepalive, step),
             Action::SendNotification(notification) => {
                 self.why.get_or_insert_with(|| {
@@ -223,6 +225,9 @@ impl Session {
             Action::StopTimer(TimerType::Keepalive) => self.keepalive = None,
             Action::SessionEstablished(agreed) => {
                 self.agree(&agreed);
+                for &(afi, safi) in &agreed.negotiated_families {
+                    step.send.extend(end_of_rib(afi, safi));
+                }
                 step.events.push(Event::Up {
                     system: agreed.peer_asn,
                 });
@@ -269,6 +274,40 @@ impl Session {
             step.send.extend_from_slice(&bytes);
         }
     }
+}
+
+/// What we offer beside the usual. Who is told that we know what the end of a table means sends it (RFC 4724, section 3: no family
+/// is named, so nothing of ours is ever kept). And a refresh is a plain one: with the enhanced one (RFC 7313) FRR waits for an end of
+/// its own table that it may never have sent.
+fn offering(mut open: OpenMessage) -> OpenMessage {
+    open.capabilities
+        .retain(|own| !matches!(own, Capability::EnhancedRouteRefresh));
+    open.capabilities.push(Capability::GracefulRestart {
+        restart_state: false,
+        notification: false,
+        restart_time: 0,
+        families: Vec::new(),
+    });
+    open
+}
+
+/// That a family's table is whole (RFC 4724, section 2): ours is empty, and stays so. FRR sends nothing once more to who has not
+/// said so.
+fn end_of_rib(afi: Afi, safi: Safi) -> Vec<u8> {
+    let attributes: Vec<u8> = match (afi, safi) {
+        (Afi::Ipv4, Safi::Unicast) => Vec::new(),
+        // MP_UNREACH_NLRI (RFC 4760, section 4) without a prefix.
+        _ => {
+            let [high, low] = (afi as u16).to_be_bytes();
+            vec![0x80, 15, 3, high, low, safi as u8]
+        }
+    };
+    let length = (23 + attributes.len()) as u16;
+    let mut message = vec![0xff; 16];
+    message.extend(length.to_be_bytes());
+    message.extend([2, 0, 0, 0, attributes.len() as u8]);
+    message.extend(attributes);
+    message
 }
 
 /// A timer of no seconds does not run (RFC 4271, section 4.2: a hold time of zero).
