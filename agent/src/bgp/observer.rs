@@ -539,8 +539,13 @@ impl Observer {
         match feed.view {
             // What a router tells others is the consequence of what it uses.
             View::Out => false,
-            // Of the same routes after policy less is made up, and it is what the router uses.
-            View::PrePolicy => believed(feed) && !believed(&feed.viewed(View::PostPolicy)),
+            // Of the same routes after policy less is made up, and it is what the router uses. FRR says the end of that table
+            // even if it shows nothing of it.
+            View::PrePolicy => {
+                let after = feed.viewed(View::PostPolicy);
+                let shows = |known: &Known| known.gate.seen.announced > 0;
+                believed(feed) && !(believed(&after) && self.feeds.get(&after).is_some_and(shows))
+            }
             _ => believed(feed),
         }
     }

@@ -755,3 +755,19 @@ fn another_watch_list_keeps_what_is_known_and_takes_nothing_for_made_up() {
     assert!(!observer.follow(list(&[])));
     assert_eq!((observer.bytes, observer.feeds[&one].bytes), (0, 0));
 }
+
+/// As FRR does when BMP connects once more: `bmp monitor … pre-policy`, and an End-of-RIB of both tables.
+#[test]
+fn a_table_that_is_said_to_be_whole_and_shows_nothing_stands_in_nobodys_way() {
+    let mut observer = observer();
+    let (before, after) = (feed(1, View::PrePolicy), feed(1, View::PostPolicy));
+    observer.on(at(0), &after, &Event::Up { system: 64_501 });
+    observer.on(at(1), &after, &end_of_table(Family::V4));
+    loaded(&mut observer, &before);
+    assert_eq!(observer.close_window(at(50), at(40))[0].sight.visible, 1);
+    observer.on(at(51), &before, &withdraw(WATCHED[0]));
+    assert!(matches!(
+        changes(&mut observer)[..],
+        [Change::Withdrawn { .. }]
+    ));
+}
