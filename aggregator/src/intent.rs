@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use leeward_common::{
     api::v1::{
-        self, Defined, Fault, OfferSpec, OverrideRule, OverrideSpec, ReservationSpec,
+        self, Defined, Fault, OfferSpec, OverrideRule, OverrideSpec, ReachSpec, ReservationSpec,
         ServiceLimits, ServiceProfile, ServiceSpec, Time, WeightsSpec,
     },
     config::Span,
@@ -14,8 +14,8 @@ use leeward_common::{
 };
 use leeward_engine::{
     intent::{
-        Amendment, Change, Failback, Intents, Known, Offer, Override, Owner, Profile, Replication,
-        Reservation, Rule, Service,
+        Amendment, Change, Failback, Intents, Known, Offer, Override, Owner, Profile, Reach,
+        Replication, Reservation, Rule, Service,
     },
     policy::{Policy, Weights},
 };
@@ -37,6 +37,8 @@ pub enum Thing {
     Reservation(ReservationId),
     /// An override.
     Override(OverrideId),
+    /// By which prefixes a region is reached.
+    Reach(RegionId),
 }
 
 /// How a thing came about.
@@ -123,6 +125,7 @@ impl Thing {
             Defined::Offer(id, _) => Self::Offer(id.clone()),
             Defined::Reservation(id, _) => Self::Reservation(id.clone()),
             Defined::Override(id, _) => Self::Override(id.clone()),
+            Defined::Reach(id, _) => Self::Reach(id.clone()),
         }
     }
 
@@ -141,6 +144,7 @@ impl Thing {
             Self::Offer(id) => intents.offers.get(id).map(came),
             Self::Reservation(id) => intents.reservations.get(id).map(came),
             Self::Override(id) => intents.overrides.get(id).map(came),
+            Self::Reach(id) => intents.reaches.get(id).map(came),
         }
     }
 
@@ -158,6 +162,7 @@ impl Thing {
             Self::Offer(id) => offer_defined(id, intents.offers.get(id)?),
             Self::Reservation(id) => reservation_defined(id, intents.reservations.get(id)?),
             Self::Override(id) => override_defined(id, intents.overrides.get(id)?),
+            Self::Reach(id) => reach_defined(id, intents.reaches.get(id)?),
         })
     }
 }
@@ -169,6 +174,7 @@ impl std::fmt::Display for Thing {
             Self::Offer(id) => write!(f, "offer {id}"),
             Self::Reservation(id) => write!(f, "reservation {id}"),
             Self::Override(id) => write!(f, "override {id}"),
+            Self::Reach(id) => write!(f, "reach {id}"),
         }
     }
 }
@@ -194,6 +200,7 @@ impl Asked {
             What::Remove(Thing::Offer(id)) => Amendment::RemoveOffer(id.clone()),
             What::Remove(Thing::Reservation(id)) => Amendment::RemoveReservation(id.clone()),
             What::Remove(Thing::Override(id)) => Amendment::LiftOverride(id.clone()),
+            What::Remove(Thing::Reach(id)) => Amendment::RemoveReach(id.clone()),
         };
         Change {
             who: self.who.clone(),
@@ -214,10 +221,13 @@ pub fn definitions(intents: &Intents) -> Vec<Defined> {
     let reservations = reservations.map(|(id, known)| reservation_defined(id, known));
     let overrides = intents.overrides.iter();
     let overrides = overrides.map(|(id, known)| override_defined(id, known));
+    let reaches = intents.reaches.iter();
+    let reaches = reaches.map(|(id, known)| reach_defined(id, known));
     services
         .chain(offers)
         .chain(reservations)
         .chain(overrides)
+        .chain(reaches)
         .collect()
 }
 
@@ -235,6 +245,10 @@ fn reservation_defined(id: &ReservationId, known: &Known<Reservation>) -> Define
 
 fn override_defined(id: &OverrideId, known: &Known<Override>) -> Defined {
     Defined::Override(id.clone(), override_spec(&known.what, &known.why))
+}
+
+fn reach_defined(id: &RegionId, known: &Known<Reach>) -> Defined {
+    Defined::Reach(id.clone(), reach_spec(&known.what, &known.why))
 }
 
 /// A service as people define it.
@@ -380,6 +394,16 @@ pub fn override_spec(override_: &Override, why: &str) -> OverrideSpec {
     }
 }
 
+/// By which prefixes a region is reached, as people define it.
+#[must_use]
+pub fn reach_spec(reach: &Reach, why: &str) -> ReachSpec {
+    ReachSpec {
+        prefixes: reach.prefixes.iter().copied().collect(),
+        origins: reach.origins.iter().copied().collect(),
+        why: why.to_owned(),
+    }
+}
+
 /// What is wrong with a definition here and now, beyond what is wrong with it by itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unsound {
@@ -483,7 +507,7 @@ impl Checks<'_> {
 #[must_use]
 pub fn until(defined: &Defined) -> Option<Time> {
     match defined {
-        Defined::Service(..) => None,
+        Defined::Service(..) | Defined::Reach(..) => None,
         Defined::Offer(_, spec) => spec.until,
         Defined::Reservation(_, spec) => Some(spec.until),
         Defined::Override(_, spec) => Some(spec.until),
@@ -701,6 +725,20 @@ mod tests {
             })
     }
 
+    fn reach_spec() -> impl Strategy<Value = (RegionId, ReachSpec)> {
+        let prefixes = prop::collection::btree_set(any::<u8>(), 1..4);
+        let origins = prop::collection::btree_set(any::<u32>(), 0..3);
+        (region(), prefixes, origins, why()).prop_map(|(region, prefixes, origins, why)| {
+            let prefix = |own| format!("198.51.{own}.0/24").parse().unwrap();
+            let spec = ReachSpec {
+                prefixes: prefixes.into_iter().map(prefix).collect(),
+                origins: origins.into_iter().collect(),
+                why,
+            };
+            (region, spec)
+        })
+    }
+
     fn defined() -> impl Strategy<Value = Defined> {
         let offer = (region(), amounts(), option::of(time()), why());
         let offer = offer.prop_map(|(region, amounts, until, why)| {
@@ -730,6 +768,7 @@ mod tests {
             reservation,
             override_spec()
                 .prop_map(|spec| Defined::Override(OverrideId::parse("v").unwrap(), spec)),
+            reach_spec().prop_map(|(region, spec)| Defined::Reach(region, spec)),
         ]
     }
 
@@ -748,12 +787,14 @@ mod tests {
                 Defined::Offer(_, spec) => toml::Table::try_from(spec),
                 Defined::Reservation(_, spec) => toml::Table::try_from(spec),
                 Defined::Override(_, spec) => toml::Table::try_from(spec),
+                Defined::Reach(_, spec) => toml::Table::try_from(spec),
             }.unwrap()).unwrap();
             let again = match &defined {
                 Defined::Service(id, _) => Defined::Service(id.clone(), Box::new(toml::from_str(&text).unwrap())),
                 Defined::Offer(id, _) => Defined::Offer(id.clone(), toml::from_str(&text).unwrap()),
                 Defined::Reservation(id, _) => Defined::Reservation(id.clone(), toml::from_str(&text).unwrap()),
                 Defined::Override(id, _) => Defined::Override(id.clone(), toml::from_str(&text).unwrap()),
+                Defined::Reach(id, _) => Defined::Reach(id.clone(), toml::from_str(&text).unwrap()),
             };
             prop_assert_eq!(&again, &defined);
             let change = Change {

@@ -17,12 +17,15 @@ use leeward_common::{
     },
 };
 use leeward_engine::{
-    intent::{Known, Service},
+    intent::{Intents, Known, Reach, Service},
     policy::{Policy, Region},
 };
 
 /// Services as they are defined.
-pub type Services = BTreeMap<ServiceId, Known<Arc<Service>>>;
+type Services = BTreeMap<ServiceId, Known<Arc<Service>>>;
+
+/// By which prefixes regions are reached, as it is defined.
+type Reaches = BTreeMap<RegionId, Known<Reach>>;
 
 /// What an agent registered when it last connected.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,7 +72,7 @@ impl Meshes {
         &mut self,
         now: Timestamp,
         policy: &Policy,
-        services: &Services,
+        intents: &Intents,
         registered: impl Iterator<Item = &'a Registration> + Clone,
     ) -> Vec<(AgentId, Arc<Mesh>)> {
         let version = self.version.max(now.as_unix_us() / 1_000) + 1;
@@ -81,7 +84,7 @@ impl Meshes {
         let mut current = BTreeMap::new();
         for registration in registered {
             let agent = &registration.agent;
-            let mesh = mesh(policy, services, registration, &answering);
+            let mesh = mesh(policy, intents, registration, &answering);
             match self.current.get(agent) {
                 Some(old)
                     if (Mesh {
@@ -189,7 +192,7 @@ fn checks(policy: &Policy, services: &Services, observer: &RegionId) -> Vec<Chec
 
 fn mesh(
     policy: &Policy,
-    services: &Services,
+    intents: &Intents,
     registration: &Registration,
     answering: &[Target],
 ) -> Mesh {
@@ -238,23 +241,38 @@ fn mesh(
         silence_us: us(policy.evidence.down_after),
         flows: policy.probing.flows,
         targets,
-        checks: checks(policy, services, region),
-        watch: watch(policy),
+        checks: checks(policy, &intents.services, region),
+        watch: watch(policy, &intents.reaches),
     }
 }
 
-/// By which prefixes regions are reached, as far as that is declared.
-fn watch(policy: &Policy) -> Vec<Watch> {
-    let declared = policy
+/// By which prefixes regions are reached, as far as that is declared: what people define goes before the configuration.
+fn watch(policy: &Policy, reaches: &Reaches) -> Vec<Watch> {
+    let watch = |(region, own): (&RegionId, &Region)| {
+        let (prefixes, origins) = match reaches.get(region) {
+            Some(known) => (&known.what.prefixes, &known.what.origins),
+            None => (&own.prefixes, &own.origins),
+        };
+        (!prefixes.is_empty()).then(|| Watch {
+            region: region.clone(),
+            prefixes: prefixes.iter().copied().collect(),
+            origins: origins.iter().copied().collect(),
+        })
+    };
+    // What does not fit into a mesh is left out, as with checks.
+    let mut room = limits::WATCHED;
+    let fits = |own: &Watch| {
+        let takes = own.prefixes.len() + own.origins.len() + 1;
+        let fits = takes <= room;
+        room -= if fits { takes } else { 0 };
+        fits
+    };
+    policy
         .regions
         .iter()
-        .filter(|(_, own)| !own.prefixes.is_empty());
-    let watch = |(region, own): (&RegionId, &Region)| Watch {
-        region: region.clone(),
-        prefixes: own.prefixes.iter().copied().collect(),
-        origins: own.origins.iter().copied().collect(),
-    };
-    declared.map(watch).collect()
+        .filter_map(watch)
+        .filter(fits)
+        .collect()
 }
 
 fn us(span: Duration) -> u64 {
@@ -264,7 +282,7 @@ fn us(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use leeward_common::config::Document;
-    use leeward_engine::intent::{Change, Intents};
+    use leeward_engine::intent::{Amendment, Change};
 
     use super::*;
     use crate::config::tests::policy;
@@ -338,7 +356,7 @@ mod tests {
             asked.collect()
         };
         let mut meshes = Meshes::default();
-        meshes.update(now(5), &policy, &Services::new(), agents.iter());
+        meshes.update(now(5), &policy, &Intents::default(), agents.iter());
         let both = policy.probing.kinds.clone();
         let dub = |ports: [u16; 2]| {
             let ids = ["dub-1.v4", "dub-2.v4"].map(str::to_owned);
@@ -350,7 +368,7 @@ mod tests {
         assert!(of_old.iter().all(|&(_, port)| port == 0), "{of_old:?}");
         // Where nothing else is asked for, who cannot reflect is pinged.
         policy.probing.kinds = vec![ProbeKind::Stamp];
-        meshes.update(now(6), &policy, &Services::new(), agents.iter());
+        meshes.update(now(6), &policy, &Intents::default(), agents.iter());
         assert_eq!(asked(&[ProbeKind::Stamp], &meshes, 0), dub([0, 1_862]));
         let mesh = meshes.of(&agents[0].agent).unwrap();
         assert_eq!(mesh.targets[0].kinds, [ProbeKind::Icmp]);
@@ -367,7 +385,7 @@ mod tests {
         let mut meshes = Meshes::default();
         assert_eq!(
             meshes
-                .update(now(5), &policy, &Services::new(), agents.iter())
+                .update(now(5), &policy, &Intents::default(), agents.iter())
                 .len(),
             3
         );
@@ -389,16 +407,16 @@ mod tests {
             registration("dub-1", "dub", &["192.0.2.2"]),
         ];
         let mut meshes = Meshes::default();
-        meshes.update(now(5), &policy, &Services::new(), agents.iter());
+        meshes.update(now(5), &policy, &Intents::default(), agents.iter());
         let before = meshes.of(&agents[0].agent).unwrap().version;
         assert!(
             meshes
-                .update(now(6), &policy, &Services::new(), agents.iter())
+                .update(now(6), &policy, &Intents::default(), agents.iter())
                 .is_empty()
         );
 
         agents.push(registration("iad-2", "iad", &["192.0.2.9"]));
-        let changed = meshes.update(now(6), &policy, &Services::new(), agents.iter());
+        let changed = meshes.update(now(6), &policy, &Intents::default(), agents.iter());
         let names: Vec<_> = changed.iter().map(|(agent, _)| agent.as_str()).collect();
         assert_eq!(names, ["dub-1", "iad-2"]);
         assert!(changed.iter().all(|(_, mesh)| mesh.version > before));
@@ -419,7 +437,7 @@ mod tests {
             registration("dub-1", "dub", &[]),
         ];
         let mut meshes = Meshes::default();
-        meshes.update(now(5), &policy, &Services::new(), agents.iter());
+        meshes.update(now(5), &policy, &Intents::default(), agents.iter());
         assert!(ids(meshes.of(&agents[0].agent).unwrap()).is_empty());
         assert_eq!(ids(meshes.of(&agents[1].agent).unwrap()), ["dns"]);
     }
@@ -442,7 +460,7 @@ mod tests {
         meshes.update(
             now(5),
             &declared("198.51.100.0/24"),
-            &Services::new(),
+            &Intents::default(),
             agents.iter(),
         );
         let watch =
@@ -456,11 +474,39 @@ mod tests {
             }]
         );
         assert_eq!(watch(&meshes, 0), watch(&meshes, 1));
+        // What people define goes before the configuration.
+        let mut intents = Intents::default();
+        intents.on_change(
+            now(5),
+            &Change {
+                who: "ops".to_owned(),
+                why: String::new(),
+                what: Amendment::PutReach(
+                    "dub".parse().unwrap(),
+                    Reach {
+                        prefixes: ["192.0.2.0/24".parse().unwrap()].into(),
+                        origins: [].into(),
+                    },
+                ),
+            },
+        );
+        let changed = meshes.update(
+            now(6),
+            &declared("198.51.100.0/24"),
+            &intents,
+            agents.iter(),
+        );
+        assert_eq!(changed.len(), 2);
+        assert_eq!(
+            watch(&meshes, 0)[0].prefixes,
+            ["192.0.2.0/24".parse().unwrap()]
+        );
+        assert!(watch(&meshes, 0)[0].origins.is_empty());
         // Another declaration is another mesh.
         let changed = meshes.update(
             now(6),
             &declared("203.0.113.0/24"),
-            &Services::new(),
+            &Intents::default(),
             agents.iter(),
         );
         assert_eq!(changed.len(), 2);
@@ -493,8 +539,8 @@ mod tests {
             intents.on_change(now(1), &change);
         }
         let mut meshes = Meshes::default();
-        meshes.update(now(5), &policy, &Services::new(), agents.iter());
-        let changed = meshes.update(now(6), &policy, &intents.services, agents.iter());
+        meshes.update(now(5), &policy, &Intents::default(), agents.iter());
+        let changed = meshes.update(now(6), &policy, &intents, agents.iter());
         assert_eq!(changed.len(), 2, "a mesh with other checks is another mesh");
         let asked = |agent: usize| -> Vec<String> {
             let mesh = meshes.of(&agents[agent].agent).unwrap();

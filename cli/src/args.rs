@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use leeward_common::{
     api::v1::{SimulationEvent, When},
     audit,
+    bgp::Prefix,
     config::Span,
     id::{AgentId, OverrideId, RegionId, ResourceId, ServiceId, SourceId},
     report::ProbeKind,
@@ -363,11 +364,50 @@ pub enum BgpCommand {
     Prefixes,
     /// Feeds: whether they can be believed, and what they said.
     Peers,
+    /// By which prefixes regions are reached: those that agents watch.
+    Reach {
+        /// What to change about it; absent to show it.
+        #[command(subcommand)]
+        command: Option<ReachCommand>,
+    },
     /// What happened to prefixes and feeds, newest first.
     Events {
         /// At most so many.
         #[arg(short = 'n', long, default_value_t = 20)]
         limit: u32,
+    },
+}
+
+/// `leeward bgp reach …`
+#[derive(Debug, Subcommand)]
+pub enum ReachCommand {
+    /// A region is reached by these prefixes, whatever the configuration says.
+    Set {
+        /// The region.
+        region: RegionId,
+        /// A prefix, like 198.51.100.0/24; may be repeated.
+        #[arg(long = "prefix", value_name = "PREFIX", required = true)]
+        prefixes: Vec<Prefix>,
+        /// A system that may announce them and their parts; may be repeated.
+        #[arg(long = "origin", value_name = "AS")]
+        origins: Vec<u32>,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+    /// Back to what the configuration says, or to what agents learn.
+    Unset {
+        /// The region.
+        region: RegionId,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        why: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
     },
 }
 

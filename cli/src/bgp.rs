@@ -1,15 +1,17 @@
 //! `leeward bgp`: what routers tell of the prefixes that regions are reached by.
 
 use leeward_common::{
-    api::v1::{BgpEvents, BgpPeers, BgpPrefix, BgpPrefixes},
+    api::v1::{BgpEvents, BgpPeers, BgpPrefix, BgpPrefixes, Defined, Reach, ReachSpec, Reaches},
     bgp::Standing,
 };
 
 use crate::{
-    args::{BgpCommand, Cli},
+    args::{BgpCommand, Cli, ReachCommand},
+    capacity,
     client::Client,
     exit::{Exit, Failure},
     output::{Output, Tone},
+    service,
     table::{Cell, Table},
     words,
 };
@@ -24,7 +26,79 @@ pub fn run(cli: &Cli, out: &Output, command: &BgpCommand) -> Result<Exit, Failur
     match command {
         BgpCommand::Prefixes => prefixes(&client, out),
         BgpCommand::Peers => peers(&client, out),
+        BgpCommand::Reach { command: None } => reaches(&client, out),
+        BgpCommand::Reach {
+            command: Some(command),
+        } => change_reach(cli, &client, out, command),
         BgpCommand::Events { limit } => events(&client, out, *limit),
+    }
+}
+
+fn reaches(client: &Client, out: &Output) -> Result<Exit, Failure> {
+    let told: Reaches = client.ask("/v1/bgp/reach")?;
+    let mut table = Table::new()
+        .left("region")
+        .left("prefixes")
+        .left("origins")
+        .left("who");
+    for own in &told.regions {
+        let prefixes: Vec<_> = own.prefixes.iter().map(ToString::to_string).collect();
+        let origins: Vec<_> = own
+            .origins
+            .iter()
+            .map(|origin| format!("AS{origin}"))
+            .collect();
+        table.row(vec![
+            Cell::from(own.region_id.to_string()),
+            Cell::from(match prefixes.is_empty() {
+                true => "learned from agents' addresses".to_owned(),
+                false => prefixes.join(" "),
+            }),
+            Cell::from(origins.join(" ")),
+            Cell::from(own.who.clone().unwrap_or_else(|| "-".to_owned())),
+        ]);
+    }
+    out.list(&told, &told.regions, "", &table)?;
+    Ok(Exit::Done)
+}
+
+fn change_reach(
+    cli: &Cli,
+    client: &Client,
+    out: &Output,
+    command: &ReachCommand,
+) -> Result<Exit, Failure> {
+    match command {
+        ReachCommand::Set {
+            region,
+            prefixes,
+            origins,
+            why,
+            how,
+        } => {
+            let spec = ReachSpec {
+                prefixes: prefixes.clone(),
+                origins: origins.clone(),
+                why: why.clone(),
+            };
+            capacity::check(&Defined::Reach(region.clone(), spec.clone()))?;
+            if how.dry_run {
+                return capacity::dry(out, &spec);
+            }
+            let path = format!("/v1/bgp/reach/{region}");
+            let reach: Reach = client.put(&path, &spec, how.if_version)?;
+            out.one(&reach, |_| {
+                format!(
+                    "{region} is reached by what was said (change {})\n",
+                    reach.version
+                )
+            })?;
+            Ok(Exit::Done)
+        }
+        ReachCommand::Unset { region, why, how } => {
+            let path = format!("/v1/bgp/reach/{region}");
+            service::remove(cli, out, &path, &format!("reach {region}"), why, how)
+        }
     }
 }
 

@@ -368,6 +368,7 @@ const fn exit(code: Code) -> Exit {
         | Code::UnknownOffer
         | Code::UnknownReservation
         | Code::UnknownOverride
+        | Code::UnknownReach
         | Code::UnknownPolicy
         | Code::UnknownSource
         | Code::UnknownDecision

@@ -122,7 +122,7 @@ fn recognise(text: &str) -> Option<ConfigKind> {
         Err(_) => text.lines().filter_map(key).map(str::to_owned).collect(),
     };
     let has = |names: &[&str]| keys.iter().any(|key| names.contains(&key.as_str()));
-    if has(&["service", "offer", "reservation", "override"])
+    if has(&["service", "offer", "reservation", "override", "reach"])
         && !has(&["region", "event", "duration"])
     {
         return Some(ConfigKind::Definitions);

@@ -1,4 +1,4 @@
-//! Files of definitions: `[[service]]`, `[[offer]]`, `[[reservation]]` and `[[override]]`, for people who keep them
+//! Files of definitions: `[[service]]`, `[[offer]]`, `[[reservation]]`, `[[override]]` and `[[reach]]`, for people who keep them
 //! under version control.
 //!
 //! An entry is what the API takes as a body, with its `id` beside it. A fault of a value is found after the entry was
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What one file may say.
-const KINDS: [&str; 4] = ["service", "offer", "reservation", "override"];
+const KINDS: [&str; 5] = ["service", "offer", "reservation", "override", "reach"];
 
 /// One entry of a file.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub fn parse(document: &Document<'_>) -> Result<Vec<Entry>, ConfigError> {
             .find(|kind| *kind == key.get_ref().as_ref())
         else {
             let message = format!(
-                "unknown key `{}`; a file of definitions holds [[service]], [[offer]], [[reservation]] and [[override]]",
+                "unknown key `{}`; a file of definitions holds [[service]], [[offer]], [[reservation]], [[override]] and [[reach]]",
                 key.get_ref()
             );
             return Err(document.error(key.span(), message));
@@ -115,7 +115,8 @@ fn entry(
         "service" => Defined::Service(read(document, id)?, read(document, value)?),
         "offer" => Defined::Offer(read(document, id)?, read(document, value)?),
         "reservation" => Defined::Reservation(read(document, id)?, read(document, value)?),
-        _ => Defined::Override(read(document, id)?, read(document, value)?),
+        "override" => Defined::Override(read(document, id)?, read(document, value)?),
+        _ => Defined::Reach(read(document, id)?, read(document, value)?),
     };
     let entry = Entry { defined, places };
     match entry.defined.check() {

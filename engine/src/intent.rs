@@ -12,6 +12,7 @@ use std::{
 
 use leeward_common::{
     api::v1::CheckSpec,
+    bgp::Prefix,
     id::{CheckId, OfferId, OverrideId, RegionId, ReservationId, ResourceId, ServiceId},
     time::Timestamp,
 };
@@ -52,6 +53,19 @@ pub enum Amendment {
     PutOverride(OverrideId, Override),
     /// An override is lifted.
     LiftOverride(OverrideId),
+    /// A region is reached by these prefixes.
+    PutReach(RegionId, Reach),
+    /// Nobody says any more by which prefixes a region is reached, but the configuration.
+    RemoveReach(RegionId),
+}
+
+/// By which prefixes a region is reached, instead of those of the configuration.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Reach {
+    /// The prefixes, at least one.
+    pub prefixes: BTreeSet<Prefix>,
+    /// The systems that may announce them; empty if that is not known.
+    pub origins: BTreeSet<u32>,
 }
 
 /// A service of the user's: where it may run, what it needs, and what it is sensitive to.
@@ -278,6 +292,9 @@ pub struct Intents {
     pub reservations: BTreeMap<ReservationId, Known<Reservation>>,
     /// Overrides.
     pub overrides: BTreeMap<OverrideId, Known<Override>>,
+    /// By which prefixes regions are reached.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reaches: BTreeMap<RegionId, Known<Reach>>,
 }
 
 impl Intents {
@@ -306,6 +323,11 @@ impl Intents {
                 self.overrides.insert(id.clone(), known);
             }
             Amendment::LiftOverride(id) => drop(self.overrides.remove(id)),
+            Amendment::PutReach(region, reach) => {
+                let known = known(version, now, change, reach.clone());
+                self.reaches.insert(region.clone(), known);
+            }
+            Amendment::RemoveReach(region) => drop(self.reaches.remove(region)),
         }
     }
 

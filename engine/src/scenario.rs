@@ -327,7 +327,7 @@ impl Intent {
         let from = |until: Time| Time(start + until.0.since(Timestamp::EPOCH));
         let mut defined = (**defined).clone();
         match &mut defined {
-            Defined::Service(..) => {}
+            Defined::Service(..) | Defined::Reach(..) => {}
             Defined::Offer(_, spec) => spec.until = spec.until.map(from),
             Defined::Reservation(_, spec) => spec.until = from(spec.until),
             Defined::Override(_, spec) => spec.until = from(spec.until),

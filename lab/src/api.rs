@@ -23,6 +23,8 @@ pub const SERVICES: &str = "/v1/services";
 pub const OFFERS: &str = "/v1/capacity/offers";
 /// Where overrides are.
 pub const OVERRIDES: &str = "/v1/overrides";
+/// Where it is said by which prefixes regions are reached.
+const REACHES: &str = "/v1/bgp/reach";
 /// Where reservations are.
 const RESERVATIONS: &str = "/v1/capacity/reservations";
 
@@ -149,6 +151,7 @@ impl Api {
             v1::Defined::Offer(_, spec) => (OFFERS, serde_json::to_vec(spec)?),
             v1::Defined::Reservation(_, spec) => (RESERVATIONS, serde_json::to_vec(spec)?),
             v1::Defined::Override(_, spec) => (OVERRIDES, serde_json::to_vec(spec)?),
+            v1::Defined::Reach(_, spec) => (REACHES, serde_json::to_vec(spec)?),
         };
         self.write("PUT", &format!("{nouns}/{}", defined.id()), Some(&body))
     }

@@ -30,7 +30,7 @@ use axum::{
 };
 use leeward_common::{
     api::problem::{Code, Problem},
-    id::{OfferId, OverrideId, ReservationId, ServiceId},
+    id::{OfferId, OverrideId, RegionId, ReservationId, ServiceId},
 };
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
@@ -181,6 +181,8 @@ fn routes() -> OpenApiRouter<App> {
             v1::overrides::new_override
         ))
         .routes(noun::routes::<OverrideId>())
+        .routes(routes!(v1::bgp::reaches))
+        .routes(noun::routes::<RegionId>())
         .routes(routes!(v1::policies::policies))
         .routes(routes!(v1::policies::current))
         .routes(noun::routes::<ShadowNoun>())

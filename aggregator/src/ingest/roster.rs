@@ -455,12 +455,9 @@ impl Keeper {
             .members
             .values()
             .map(|member| &member.registration);
-        let changed = self.meshes.update(
-            self.clock.now(),
-            &self.policy,
-            &self.intents.services,
-            registered,
-        );
+        let changed = self
+            .meshes
+            .update(self.clock.now(), &self.policy, &self.intents, registered);
         if !changed.is_empty() {
             info!(
                 agents = self.roster.members.len(),

@@ -233,6 +233,7 @@ fn toml(defined: &Defined) -> String {
         Defined::Offer(_, spec) => ::toml::to_string(spec),
         Defined::Reservation(_, spec) => ::toml::to_string(spec),
         Defined::Override(_, spec) => ::toml::to_string(spec),
+        Defined::Reach(_, spec) => ::toml::to_string(spec),
     };
     text.expect("a definition holds nothing that TOML cannot express")
 }

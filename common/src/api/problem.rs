@@ -104,6 +104,8 @@ codes! {
     UnknownPolicy = "unknown_policy", 404, "unknown policy";
     /// There is no such override.
     UnknownOverride = "unknown_override", 404, "unknown override";
+    /// Nobody has defined by which prefixes this region is reached.
+    UnknownReach = "unknown_reach", 404, "unknown reach";
     /// The signal source is not configured.
     UnknownSource = "unknown_source", 404, "unknown signal source";
     /// No decision has this id, or it is older than what is kept.

@@ -44,8 +44,8 @@ pub use bgp::{BgpEvent, BgpEvents, BgpMoreSpecific, BgpPeer, BgpPeers, BgpPrefix
 pub use capacity::{Account, Capacity};
 pub use check::{CheckFinding, CheckSpec, CheckStanding, CheckVantage, MAX_CHECKS};
 pub use define::{
-    Defined, Failback, Fault, OfferSpec, OverrideRule, OverrideSpec, Replication, ReservationSpec,
-    ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec, check_why,
+    Defined, Failback, Fault, OfferSpec, OverrideRule, OverrideSpec, ReachSpec, Replication,
+    ReservationSpec, ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec, check_why,
 };
 pub use directions::{Direction, Directions};
 pub use fault::{
@@ -54,7 +54,10 @@ pub use fault::{
 };
 pub use flows::{Flow, PathFlows};
 pub use history::{HistoryPoint, HistoryRtt, HistorySource, LinkHistory};
-pub use known::{Offer, Override, Overrides, Removed, Reservation, Service, ServiceLine, Services};
+pub use known::{
+    Offer, Override, Overrides, Reach, Reaches, RegionReach, Removed, Reservation, Service,
+    ServiceLine, Services,
+};
 pub use placement::{
     Action, Fate, Load, Placement, PlacementQuestion, Price, Readiness, ReadinessChange,
     ReadinessState, ServiceExplanation, ServiceFailover, Share, Standing, Unserved,

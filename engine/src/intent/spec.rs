@@ -1,13 +1,13 @@
 //! From definitions, as people write them, to what the engine is told.
 
 use leeward_common::api::v1::{
-    self, Defined, OfferSpec, OverrideRule, OverrideSpec, ReservationSpec, ServiceLimits,
-    ServiceProfile, ServiceSpec, WeightsSpec,
+    self, Defined, OfferSpec, OverrideRule, OverrideSpec, ReachSpec, ReservationSpec,
+    ServiceLimits, ServiceProfile, ServiceSpec, WeightsSpec,
 };
 
 use super::{
-    Amendment, Failback, Limits, Offer, Override, Owner, Profile, Replication, Reservation, Rule,
-    Service,
+    Amendment, Failback, Limits, Offer, Override, Owner, Profile, Reach, Replication, Reservation,
+    Rule, Service,
 };
 use crate::policy::Weights;
 
@@ -18,6 +18,7 @@ impl From<&Defined> for Amendment {
             Defined::Offer(id, spec) => Self::PutOffer(id.clone(), offer(spec)),
             Defined::Reservation(id, spec) => Self::PutReservation(id.clone(), reservation(spec)),
             Defined::Override(id, spec) => Self::PutOverride(id.clone(), rule(spec)),
+            Defined::Reach(id, spec) => Self::PutReach(id.clone(), reach(spec)),
         }
     }
 }
@@ -118,6 +119,13 @@ fn weights(spec: &WeightsSpec) -> Weights {
         bandwidth_scale_bps,
         bandwidth,
         floor,
+    }
+}
+
+fn reach(spec: &ReachSpec) -> Reach {
+    Reach {
+        prefixes: spec.prefixes.iter().copied().collect(),
+        origins: spec.origins.iter().copied().collect(),
     }
 }
 

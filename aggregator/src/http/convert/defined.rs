@@ -2,10 +2,14 @@
 
 use leeward_common::{
     api::v1,
-    id::{OfferId, OverrideId, ReservationId, ServiceId},
+    id::{OfferId, OverrideId, RegionId, ReservationId, ServiceId},
     time::Timestamp,
 };
-use leeward_engine::intent::{Known, Offer, Override, Reservation, Service};
+use leeward_engine::{
+    intent::{Known, Offer, Override, Reach, Reservation, Service},
+    policy::Region,
+    view::View,
+};
 
 use super::Moment;
 use crate::intent;
@@ -43,6 +47,45 @@ pub fn reservation(id: &ReservationId, known: &Known<Reservation>) -> v1::Reserv
         who: known.who.clone(),
         at: known.at.into(),
         spec: intent::reservation_spec(&known.what, &known.why),
+    }
+}
+
+/// By which prefixes a region is reached.
+#[must_use]
+pub fn reach(id: &RegionId, known: &Known<Reach>) -> v1::Reach {
+    v1::Reach {
+        region_id: id.clone(),
+        version: known.version,
+        who: known.who.clone(),
+        at: known.at.into(),
+        spec: intent::reach_spec(&known.what, &known.why),
+    }
+}
+
+/// By which prefixes all regions are reached.
+#[must_use]
+pub fn reaches(view: &View) -> v1::Reaches {
+    let region = |(id, region): (&RegionId, &Region)| {
+        let defined = view.intents.reaches.get(id);
+        let (prefixes, origins) = match defined {
+            Some(known) => (&known.what.prefixes, &known.what.origins),
+            None => (&region.prefixes, &region.origins),
+        };
+        let who = match defined {
+            Some(known) => Some(known.who.clone()),
+            None if prefixes.is_empty() => None,
+            None => Some(intent::CONFIGURATION.to_owned()),
+        };
+        v1::RegionReach {
+            region_id: id.clone(),
+            prefixes: prefixes.iter().copied().collect(),
+            origins: origins.iter().copied().collect(),
+            who,
+        }
+    };
+    v1::Reaches {
+        regions: view.policy.regions.iter().map(region).collect(),
+        version: view.intents.version,
     }
 }
 

@@ -38,7 +38,7 @@ pub use agents::{agent, agents};
 pub use bandwidth::bandwidth_order;
 pub use bgp::{bgp_events, bgp_peers, bgp_prefixes};
 pub use content::{content, lines_content, overview_content, without_figures};
-pub use defined::{capacity, offer, override_, overrides, reservation, service};
+pub use defined::{capacity, offer, override_, overrides, reach, reaches, reservation, service};
 pub use failover::{decision, evaluated, explanation, failover, moved};
 pub use faults::{faults, hesitation, hesitations};
 pub use history::{edges, history, history_point};

@@ -5,16 +5,20 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use leeward_common::api::{
-    problem::Problem,
-    v1::{BgpEvents, BgpPeers, BgpPrefixes},
+use leeward_common::{
+    api::{
+        problem::Problem,
+        v1::{BgpEvents, BgpPeers, BgpPrefixes, Defined, Reach, ReachSpec, Reaches},
+    },
+    id::{InvalidId, RegionId},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Now;
+use super::{Now, define::Intended};
 use crate::{
     http::{answer::answer, convert, error::Refused},
+    intent::Thing,
     shared::Shared,
 };
 
@@ -43,6 +47,39 @@ pub(in crate::http) async fn peers(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     answer(&headers, &convert::bgp_peers(&Now::of(&shared).view))
+}
+
+/// By which prefixes regions are reached, and who said so.
+#[utoipa::path(
+    get, path = "/v1/bgp/reach", tag = "network",
+    responses((status = 200, description = "By which prefixes regions are reached", body = Reaches)),
+)]
+pub(in crate::http) async fn reaches(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    answer(&headers, &convert::reaches(&Now::of(&shared).view))
+}
+
+impl Intended for RegionId {
+    const ROUTE: &'static str = "/v1/bgp/reach/{region_id}";
+    const NAME: &'static str = "reach";
+    const PARAMETER: &'static str = "region_id";
+    const TAG: &'static str = "network";
+    type Spec = ReachSpec;
+    type Answer = Reach;
+
+    fn parse(id: &str) -> Result<Self, InvalidId> {
+        Self::parse(id)
+    }
+
+    fn thing(&self) -> Thing {
+        Thing::Reach(self.clone())
+    }
+
+    fn defined(self, spec: ReachSpec) -> Defined {
+        Defined::Reach(self, spec)
+    }
 }
 
 /// How many.

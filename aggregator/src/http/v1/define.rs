@@ -1,4 +1,4 @@
-//! Services, offers, reservations and overrides as [`Noun`]s: what reading, putting and removing them have in common.
+//! Services, offers, reservations, overrides and reaches as [`Noun`]s: what reading, putting and removing them have in common.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use leeward_common::{
@@ -293,6 +293,11 @@ pub(super) fn unknown(intents: &Intents, thing: &Thing) -> Refused {
             let code = Code::UnknownOverride;
             names::unknown(code, "override", id.as_str(), ids, "/v1/overrides")
         }
+        Thing::Reach(id) => {
+            let ids = intents.reaches.keys().map(RegionId::as_str);
+            let code = Code::UnknownReach;
+            names::unknown(code, "reach", id.as_str(), ids, "/v1/bgp/reach")
+        }
     }
 }
 
@@ -326,6 +331,10 @@ pub(super) fn written(intents: &Intents, thing: &Thing) -> Result<Option<Written
         Thing::Override(id) => {
             let known = intents.overrides.get(id);
             known.map(|known| tagged(known.version, &convert::override_(id, known)))
+        }
+        Thing::Reach(id) => {
+            let known = intents.reaches.get(id);
+            known.map(|known| tagged(known.version, &convert::reach(id, known)))
         }
     };
     written.transpose()

@@ -101,6 +101,7 @@ pub enum Amended {
     RemoveOffer(OfferId),
     RemoveReservation(ReservationId),
     LiftOverride(OverrideId),
+    RemoveReach(RegionId),
 }
 
 /// One entry of the audit log; in column `audit`, under its sequence. See [`leeward_common::audit`].
@@ -421,6 +422,7 @@ impl From<&Asked> for Changed {
             What::Remove(Thing::Offer(id)) => Amended::RemoveOffer(id.clone()),
             What::Remove(Thing::Reservation(id)) => Amended::RemoveReservation(id.clone()),
             What::Remove(Thing::Override(id)) => Amended::LiftOverride(id.clone()),
+            What::Remove(Thing::Reach(id)) => Amended::RemoveReach(id.clone()),
         };
         Self {
             who: asked.who.clone(),
@@ -438,6 +440,7 @@ impl From<Changed> for Change {
             Amended::RemoveOffer(id) => What::Remove(Thing::Offer(id)),
             Amended::RemoveReservation(id) => What::Remove(Thing::Reservation(id)),
             Amended::LiftOverride(id) => What::Remove(Thing::Override(id)),
+            Amended::RemoveReach(id) => What::Remove(Thing::Reach(id)),
         };
         let asked = Asked {
             who: record.who,

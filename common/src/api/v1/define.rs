@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CheckSpec, MAX_CHECKS, Time};
 use crate::{
+    bgp::Prefix,
     config::Span,
     id::{CheckId, OfferId, OverrideId, RegionId, ReservationId, ResourceId, ServiceId},
 };
@@ -195,6 +196,62 @@ pub struct OfferSpec {
     pub why: String,
 }
 
+/// The prefixes that a region is reached by, instead of those that the aggregator's configuration gives it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReachSpec {
+    /// The prefixes, like `198.51.100.0/24`; at least one, none twice, 1,024 at most.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub prefixes: Vec<Prefix>,
+    /// The systems that may announce them and their parts, 64 at most; empty if that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<u32>,
+    /// Why it is so, in the words of who wrote it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
+/// The most prefixes that one region is reached by.
+const MAX_PREFIXES: usize = 1_024;
+
+/// The most systems that may announce them.
+const MAX_ORIGINS: usize = 64;
+
+impl ReachSpec {
+    fn check(&self) -> Result<(), Fault> {
+        let named: BTreeSet<_> = self.prefixes.iter().collect();
+        if self.prefixes.is_empty()
+            || self.prefixes.len() > MAX_PREFIXES
+            || named.len() < self.prefixes.len()
+        {
+            let detail = format!("must name 1 to {MAX_PREFIXES} prefixes, none twice");
+            return Err(Fault::new(
+                "prefixes",
+                detail,
+                "list each once, like \"198.51.100.0/24\"",
+            ));
+        }
+        if let Some(place) = self.prefixes.iter().position(|own| own.length() == 0) {
+            let what_to_do = "give the prefix that is this region's own";
+            return Err(Fault::new(
+                format!("prefixes[{place}]"),
+                "is a default route, which leads everywhere",
+                what_to_do,
+            ));
+        }
+        if self.origins.len() > MAX_ORIGINS {
+            let detail = format!("holds more than {MAX_ORIGINS} systems");
+            return Err(Fault::new(
+                "origins",
+                detail,
+                "name those that announce the prefixes",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Capacity of a region set aside for a service, or for nobody's service.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -286,6 +343,8 @@ pub enum Defined {
     Reservation(ReservationId, ReservationSpec),
     /// An override.
     Override(OverrideId, OverrideSpec),
+    /// By which prefixes a region is reached.
+    Reach(RegionId, ReachSpec),
 }
 
 /// What is wrong with a definition.
@@ -343,6 +402,7 @@ impl Defined {
             Self::Offer(..) => "offer",
             Self::Reservation(..) => "reservation",
             Self::Override(..) => "override",
+            Self::Reach(..) => "reach",
         }
     }
 
@@ -354,6 +414,7 @@ impl Defined {
             Self::Offer(id, _) => id.as_str(),
             Self::Reservation(id, _) => id.as_str(),
             Self::Override(id, _) => id.as_str(),
+            Self::Reach(id, _) => id.as_str(),
         }
     }
 
@@ -365,6 +426,7 @@ impl Defined {
             Self::Offer(_, spec) => &spec.why,
             Self::Reservation(_, spec) => &spec.why,
             Self::Override(_, spec) => &spec.why,
+            Self::Reach(_, spec) => &spec.why,
         }
     }
 
@@ -382,6 +444,7 @@ impl Defined {
                 amounts("amounts", &spec.amounts, f64::MIN_POSITIVE, true)
             }
             Self::Override(_, spec) => spec.check(),
+            Self::Reach(_, spec) => spec.check(),
         }
     }
 
@@ -402,6 +465,7 @@ impl Defined {
                     .filter_map(|(path, region)| Some((path.to_owned(), region.as_ref()?)))
                     .collect()
             }
+            Self::Reach(id, _) => vec![("id".to_owned(), id)],
         }
     }
 }

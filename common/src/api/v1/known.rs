@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OfferSpec, OverrideSpec, ReservationSpec, ServiceSpec, State, Time};
-use crate::id::{OfferId, OverrideId, RegionId, ReservationId, ServiceId};
+use super::{OfferSpec, OverrideSpec, ReachSpec, ReservationSpec, ServiceSpec, State, Time};
+use crate::{
+    bgp::Prefix,
+    id::{OfferId, OverrideId, RegionId, ReservationId, ServiceId},
+};
 
 /// A service.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -67,6 +70,47 @@ pub struct Offer {
     pub at: Time,
     /// What it is.
     pub spec: OfferSpec,
+}
+
+/// By which prefixes a region is reached.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reach {
+    /// The region.
+    pub region_id: RegionId,
+    /// As of which change it is so.
+    pub version: u64,
+    /// Who changed it last.
+    pub who: String,
+    /// When.
+    pub at: Time,
+    /// What it is.
+    pub spec: ReachSpec,
+}
+
+/// By which prefixes all regions are reached.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reaches {
+    /// In the order of their ids.
+    pub regions: Vec<RegionReach>,
+    /// How many changes there were to anything that is defined.
+    pub version: u64,
+}
+
+/// By which prefixes one region is reached.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RegionReach {
+    /// The region.
+    pub region_id: RegionId,
+    /// The prefixes; empty if agents learn them from each other's addresses.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub prefixes: Vec<Prefix>,
+    /// The systems that may announce them; empty if that is not known.
+    pub origins: Vec<u32>,
+    /// Who said so: `configuration`, or whoever defined it; `null` if nobody did.
+    pub who: Option<String>,
 }
 
 /// A reservation of capacity.
