@@ -9,8 +9,9 @@ use leeward_common::{
         problem::{Code, Problem},
         v1::{
             Account, Audit, AuditEntry, Capacity, CheckFinding, CheckStanding, CheckVantage, Fate,
-            Load, Override, OverrideRule, OverrideSpec, Overrides, Placement, Price, Readiness,
-            ReadinessState, Reason, Removed, Share, Standing, Time, Unserved,
+            Load, Override, OverrideRule, OverrideSpec, Overrides, Placement, Price, Reach,
+            ReachSpec, Reaches, Readiness, ReadinessState, Reason, RegionReach, Removed, Share,
+            Standing, Time, Unserved,
         },
     },
     audit,
@@ -45,6 +46,63 @@ fn drained() -> Override {
         },
         summary: "oregon is drained until then, says mara: new switches".to_owned(),
     }
+}
+
+#[test]
+fn by_which_prefixes_a_region_is_reached_is_set_and_shown() {
+    let reach = Reach {
+        region_id: region("oregon"),
+        version: 3,
+        who: "mara".to_owned(),
+        at: time(),
+        spec: ReachSpec {
+            prefixes: vec!["198.51.100.0/24".parse().unwrap()],
+            origins: vec![64_500],
+            why: String::new(),
+        },
+    };
+    let reaches = Reaches {
+        regions: vec![
+            RegionReach {
+                region_id: region("ireland"),
+                prefixes: Vec::new(),
+                origins: Vec::new(),
+                who: None,
+            },
+            RegionReach {
+                region_id: region("oregon"),
+                prefixes: reach.spec.prefixes.clone(),
+                origins: vec![64_500],
+                who: Some("mara".to_owned()),
+            },
+        ],
+        version: 3,
+    };
+    let server = Server::new(vec![
+        ok("/v1/bgp/reach/oregon", &reach),
+        ok("/v1/bgp/reach", &reaches),
+    ]);
+    let set = ["bgp", "reach", "set", "oregon", "--prefix"];
+    let wrong = server
+        .leeward(&[&set[..], &["198.51.100.1/24"]].concat())
+        .expect(2);
+    assert!(wrong.err.contains("is not a prefix"), "{}", wrong.err);
+    let done = server
+        .leeward(&[&set[..], &["198.51.100.0/24", "--origin", "64500"]].concat())
+        .expect(0);
+    assert!(done.out.contains("oregon"), "{}", done.out);
+    assert!(
+        server
+            .last_request()
+            .contains(r#""prefixes":["198.51.100.0/24"],"origins":[64500]"#)
+    );
+    let shown = server.leeward(&["bgp", "reach"]).expect(0);
+    assert!(
+        shown.out.contains("learned from agents' addresses"),
+        "{}",
+        shown.out
+    );
+    assert!(shown.out.contains("AS64500"), "{}", shown.out);
 }
 
 #[test]
