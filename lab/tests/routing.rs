@@ -7,8 +7,9 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use leeward_agent::bgp::{
-    observer::Observer,
+    observer::{Authorizations, Observer},
     peer::{Down, Event, Feed, View, end_of_table},
+    rpki::{self, Roas},
     update::{AsPath, Attributes, Family, Nlri, Update},
     watch::{Watched, Watchlist},
 };
@@ -64,9 +65,12 @@ const WATCHED: [(&str, &str); 4] = [
     ("192.0.2.128/25", "b"),
 ];
 
+/// Who announces them.
+const ORIGIN: u32 = 64_500;
+
 const STEP: Duration = Duration::from_millis(50);
 
-/// What befalls a feed.
+/// What befalls a feed, what is known of authorizations, or what is looked for.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     /// Its session, or the router that it comes from, is lost.
@@ -81,6 +85,14 @@ enum Trouble {
     Fabricating { times: u8 },
     /// Nothing, for so many seconds; a window ends.
     Quiet(u16),
+    /// The cache that knows who may announce what is lost.
+    CacheLost,
+    /// It is back after it was lost, and says the same, or by now that nobody may announce anything.
+    CacheBack { nobody: bool },
+    /// It sends its whole set once more.
+    CacheRepeated,
+    /// All is watched, or all but the first prefix; who announced what is watched anew says so once more.
+    Watched { all: bool },
 }
 
 fn trouble() -> impl Strategy<Value = Trouble> {
@@ -92,6 +104,10 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         Just(Trouble::Repeated),
         (1u8..6).prop_map(|times| Trouble::Fabricating { times }),
         (1u16..700).prop_map(Trouble::Quiet),
+        Just(Trouble::CacheLost),
+        any::<bool>().prop_map(|nobody| Trouble::CacheBack { nobody }),
+        Just(Trouble::CacheRepeated),
+        any::<bool>().prop_map(|all| Trouble::Watched { all }),
     ]
 }
 
@@ -131,6 +147,28 @@ fn withdraw(places: &[usize]) -> Event {
     })
 }
 
+fn watchlist(from: usize) -> Watchlist {
+    let mut watchlist = Watchlist::default();
+    for (prefix, region) in &WATCHED[from..] {
+        let region = region.parse().unwrap();
+        let watched = Watched::new(prefix.parse().unwrap(), region, BTreeSet::new());
+        watchlist.add(watched).unwrap();
+    }
+    watchlist
+}
+
+/// All that is announced may be, or nothing of it.
+fn authorizations(system: u32) -> Authorizations {
+    let mut change = rpki::Change::default();
+    for (prefix, _) in WATCHED {
+        let prefix = prefix.parse().unwrap();
+        change
+            .push(rpki::Action::Announce, &prefix, 25, system)
+            .unwrap();
+    }
+    Authorizations::Known(Arc::new(change.apply(&Roas::default()).unwrap()))
+}
+
 /// An agent of region `a` with four feeds, and an engine that it tells what it hears.
 struct Rig {
     observer: Observer,
@@ -140,32 +178,32 @@ struct Rig {
     heard: Timestamp,
     window: Timestamp,
     up: [bool; 4],
+    /// What each announced last.
+    said: [Update; 4],
+    /// Whether authorizations are known, and to whom they are issued.
+    is_cached: bool,
+    issued_to: u32,
     decisions: usize,
 }
 
 impl Rig {
     fn new(settled: &(Engine, Timestamp)) -> Self {
-        let mut watchlist = Watchlist::default();
-        for (prefix, region) in WATCHED {
-            let watched = Watched {
-                prefix: prefix.parse().unwrap(),
-                region: region.parse().unwrap(),
-                origins: BTreeSet::new(),
-            };
-            watchlist.add(watched).unwrap();
-        }
         let (engine, now) = settled.clone();
         let mut rig = Self {
-            observer: Observer::new(watchlist),
+            observer: Observer::new(watchlist(0)),
             engine,
             now,
             heard: now,
             window: now,
             up: [true; 4],
+            said: [(); 4].map(|()| Update::default()),
+            is_cached: true,
+            issued_to: ORIGIN,
             decisions: 0,
         };
+        rig.observer.authorize(now, authorizations(ORIGIN));
         for n in 0..4 {
-            rig.table(n, &[64_501 + n as u32, 64_500], true);
+            rig.table(n, &[64_501 + n as u32, ORIGIN], true);
         }
         rig.pass(60);
         rig.tell();
@@ -175,12 +213,30 @@ impl Rig {
     fn on(&mut self, n: usize, event: &Event) {
         self.heard = self.heard + Duration::from_millis(1);
         self.observer.on(self.heard, &feed(n), event);
+        if let Event::Update(update) = event
+            && !update.announced.is_empty()
+        {
+            self.said[n] = update.clone();
+        }
     }
 
     fn table(&mut self, n: usize, path: &[u32], ends: bool) {
         self.on(n, &Event::Up { system: path[0] });
         self.on(n, &announce(path));
         if ends {
+            self.on(n, &end_of_table(Family::V4));
+        }
+    }
+
+    /// A feed says all once more: a session is asked, a stream begins anew.
+    fn again(&mut self, n: usize) {
+        if n > 0 {
+            self.on(n, &Event::Down(Down::SourceLost));
+            self.on(n, &Event::Up { system: 64_501 });
+        }
+        let said = self.said[n].clone();
+        self.on(n, &Event::Update(said));
+        if n > 0 {
             self.on(n, &end_of_table(Family::V4));
         }
     }
@@ -200,10 +256,10 @@ impl Rig {
             }
             Trouble::Restarted { whole, withdrawing } => {
                 self.on(n, &Event::Up { system: 64_501 });
-                self.on(n, &announce(&[64_501, 64_999, 64_998, 64_500]));
+                self.on(n, &announce(&[64_501, 64_999, 64_998, ORIGIN]));
                 if withdrawing {
                     self.on(n, &withdraw(&[0, 1]));
-                    self.on(n, &announce(&[64_501, 64_997, 64_500]));
+                    self.on(n, &announce(&[64_501, 64_997, ORIGIN]));
                 }
                 if whole {
                     self.on(n, &end_of_table(Family::V4));
@@ -219,7 +275,7 @@ impl Rig {
             Trouble::Repeated if self.up[n] => {
                 self.on(n, &Event::Up { system: 64_501 });
                 for _ in 0..3 {
-                    self.on(n, &announce(&[64_501, 64_500]));
+                    self.on(n, &announce(&[64_501, ORIGIN]));
                 }
             }
             Trouble::Fabricating { times } if self.up[n] => {
@@ -228,6 +284,28 @@ impl Rig {
                 }
             }
             Trouble::Repeated | Trouble::Fabricating { .. } => {}
+            Trouble::CacheLost => {
+                self.is_cached = false;
+                self.observer.authorize(self.heard, Authorizations::Unknown);
+            }
+            Trouble::CacheBack { nobody } if !self.is_cached => {
+                self.is_cached = true;
+                self.issued_to = if nobody { 0 } else { ORIGIN };
+                self.observer
+                    .authorize(self.heard, authorizations(self.issued_to));
+            }
+            Trouble::CacheRepeated if self.is_cached => {
+                self.observer
+                    .authorize(self.heard, authorizations(self.issued_to));
+            }
+            Trouble::CacheBack { .. } | Trouble::CacheRepeated => {}
+            Trouble::Watched { all } => {
+                if self.observer.follow(watchlist(usize::from(!all))) {
+                    for n in (0..4).filter(|n| self.up[*n]).collect::<Vec<_>>() {
+                        self.again(n);
+                    }
+                }
+            }
             Trouble::Quiet(secs) => {
                 self.pass(secs);
                 let windows = self.observer.close_window(self.heard, self.window);
