@@ -505,30 +505,95 @@ fn gobgp_is_monitored() {
     );
 }
 
+const EXABGP: &str = "process ctl { run /usr/bin/tail -n +1 -f @/commands; encoder text; }
+neighbor 10.99.1.1 {
+  router-id 10.99.1.2; local-address 10.99.1.2; local-as 65101; peer-as 65000; hold-time 9;
+  family { ipv4 unicast; }
+  api { processes [ ctl ]; }
+  static { route 192.0.2.0/24 next-hop self as-path [ 65101 64500 ]; }
+}
+";
+const EXABGP_COMMAND: &str = "env exabgp.daemon.user=root exabgp.daemon.drop=false exabgp.api.cli=false exabgp.api.ack=false exabgp @/exa.conf";
+
 #[test]
 fn exabgp_is_heard() {
     let Some(namespace) = inside("exabgp_is_heard", &["/usr/sbin/exabgp"]) else {
         return;
     };
     let mut agent = Agent::listen(|_| ());
-    let config = "process ctl { run /usr/bin/tail -n +1 -f @/commands; encoder text; }
-neighbor 10.99.1.1 {
-  router-id 10.99.1.2; local-address 10.99.1.2; local-as 65101; peer-as 65000; hold-time 9;
-  family { ipv4 unicast; }
-  api { processes [ ctl ]; }
-  static { route 192.0.2.0/24 next-hop self; }
-}
-";
-    let command = "env exabgp.daemon.user=root exabgp.daemon.drop=false exabgp.api.cli=false exabgp.api.ack=false exabgp @/exa.conf";
-    let mut router = Router::start(
-        &namespace,
-        &[("exa.conf", config), ("commands", "")],
-        command,
+    let files = [("exa.conf", EXABGP), ("commands", "")];
+    let mut router = Router::start(&namespace, &files, EXABGP_COMMAND);
+    let say = |what: &str| format!("sh -c 'echo \"{what}\" >> @/commands'");
+    a_peer_is_heard(
+        &mut agent,
+        &mut router,
+        &say("withdraw route 192.0.2.0/24 next-hop self"),
+        &say("announce route 192.0.2.0/24 next-hop self as-path [ 65101 64500 ]"),
     );
-    let say = |what: &str| {
-        format!("sh -c 'echo \"{what} route 192.0.2.0/24 next-hop self\" >> @/commands'")
+}
+
+/// All that RFC 7606 and hijackers have in store, from a router that can be made to say it.
+#[test]
+fn what_exabgp_injects_is_told_for_what_it_is() {
+    let test = "what_exabgp_injects_is_told_for_what_it_is";
+    let Some(namespace) = inside(test, &["/usr/sbin/exabgp"]) else {
+        return;
     };
-    a_peer_is_heard(&mut agent, &mut router, &say("withdraw"), &say("announce"));
+    let mut agent = Agent::listen(|config| config.watch[0].origins = [64_500].into());
+    let files = [("exa.conf", EXABGP), ("commands", "")];
+    let router = Router::start(&namespace, &files, EXABGP_COMMAND);
+    let say = |what: &str| router.tell(&format!("sh -c 'echo \"{what}\" >> @/commands'"));
+    let by = |path: &str| {
+        say(&format!(
+            "announce route 192.0.2.0/24 next-hop self as-path [ {path} ]"
+        ));
+    };
+    agent.until("the table is there", &router, is_loaded);
+    // Prepended and longer, twice.
+    by("65101 65101 64500");
+    by("65101 65101 64510 64500");
+    agent.until("exploration", &router, |what| {
+        matches!(
+            what,
+            What::Prefix {
+                change: Change::Exploring { paths: 2, .. },
+                ..
+            }
+        )
+    });
+    let origin = |to: u32| move |what: &What| matches!(what, What::Prefix { change: Change::OriginChanged { to: own, .. }, .. } if *own == Some(to));
+    by("65101 64666");
+    agent.until("another origin", &router, origin(64_666));
+    by("65101 64500");
+    agent.until("the origin of before", &router, origin(64_500));
+    say("announce route 192.0.2.128/25 next-hop self as-path [ 65101 64666 ]");
+    agent.until("a stranger's part", &router, |what| {
+        matches!(what, What::Prefix { change: Change::MoreSpecific(part), .. } if part.origin == Some(64_666))
+    });
+    for _ in 0..3 {
+        say("withdraw route 192.0.2.0/24 next-hop self");
+        agent.until("a withdrawal", &router, is_withdrawn);
+        by("65101 64500");
+        agent.until("a return", &router, is_returned);
+    }
+    agent.until_told("the flaps' figure of merit", &router, |routing| {
+        routing.windows.iter().any(|own| own.penalty_slow >= 3_000)
+    });
+    // A MULTI_EXIT_DISC of two bytes: treated as a withdrawal (RFC 7606, section 7.4), and the session stays.
+    say(
+        "announce route 192.0.2.0/24 next-hop self as-path [ 65101 64500 ] attribute [ 0x04 0x80 0x0101 ]",
+    );
+    agent.until(
+        "what a malformed attribute withdraws",
+        &router,
+        is_withdrawn,
+    );
+    agent.until_told("that it was malformed", &router, |routing| {
+        routing.windows.iter().any(|own| own.counts.malformed == 1)
+    });
+    by("65101 64500");
+    agent.until("the return", &router, is_returned);
+    assert!(!agent.events.iter().any(is_down), "{:#?}", agent.events);
 }
 
 #[test]
