@@ -42,6 +42,7 @@ pub mod penalty;
 pub mod prefix;
 pub mod replay;
 pub mod ris;
+pub mod routes;
 pub mod rpki;
 pub mod session;
 pub mod systems;

@@ -491,9 +491,8 @@ impl Work {
     }
 
     fn close(&mut self, now: Timestamp, start: Timestamp) -> Routing {
-        let mut windows = self.observer.close_window(now, start);
         let looked = &mut self.looked;
-        windows.retain(|window| {
+        let windows = self.observer.close_window_keeping(now, start, |window| {
             let looks = (window.sight, window.validities, window.leaks);
             let before = looked.insert(window.prefix, looks);
             !window.is_quiet() || before != Some(looks)

@@ -27,6 +27,7 @@ use super::{
     leak::Relations,
     peer::{Event, Feed, View},
     prefix::{Announced, Route, Standing, Withdrawn},
+    routes::Routes,
     tables::{Extent, Tables},
     update::{AsPath, Attributes, Family, Nlri, Update},
     watch::{Relation, Watchlist},
@@ -100,7 +101,7 @@ struct Known {
 /// A watched prefix: what each feed says, by the feed's number, and the window that runs.
 #[derive(Debug, Default)]
 struct Followed {
-    routes: BTreeMap<u32, Route>,
+    routes: Routes,
     more_specifics: BTreeSet<(IpNet, Option<u32>)>,
     /// Since when something odd is shown.
     odd: BTreeMap<Odd, Timestamp>,
@@ -146,8 +147,8 @@ impl Observer {
             .collect();
         self.watchlist = watchlist;
         let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
-        for (number, route) in self.followed.iter().flat_map(|own| &own.routes) {
-            *bytes.entry(*number).or_default() += route.bytes();
+        for (number, route) in self.followed.iter().flat_map(|own| own.routes.iter()) {
+            *bytes.entry(number).or_default() += route.bytes();
         }
         self.bytes = bytes.values().sum();
         for known in self.feeds.values_mut() {
@@ -208,10 +209,21 @@ impl Observer {
 
     /// Ends the window: what routing did to each watched prefix since `start`, in the order of the watch-list.
     pub fn close_window(&mut self, now: Timestamp, start: Timestamp) -> Vec<PrefixWindow> {
+        self.close_window_keeping(now, start, |_| true)
+    }
+
+    /// The same, but only those to be kept: most windows of ten thousand prefixes say nothing.
+    pub fn close_window_keeping(
+        &mut self,
+        now: Timestamp,
+        start: Timestamp,
+        mut keep: impl FnMut(&PrefixWindow) -> bool,
+    ) -> Vec<PrefixWindow> {
         self.pass(now);
         let feeds = Family::ALL.map(|family| self.counting_feeds(family));
         (0..self.followed.len())
             .map(|place| self.window(now, start, place, &feeds))
+            .filter(|window| keep(window))
             .collect()
     }
 
@@ -290,7 +302,7 @@ impl Observer {
         known.gate.down(now);
         self.tables.forget(number);
         let had = |followed: &&Followed| {
-            let route = followed.routes.get(&number);
+            let route = followed.routes.get(number);
             route.is_some_and(|route| route.standing(epoch) == Standing::Present)
         };
         let watched = u32::try_from(self.followed.iter().filter(had).count()).unwrap_or(u32::MAX);
@@ -355,7 +367,7 @@ impl Observer {
         let (number, epoch) = (known.number, known.gate.epoch);
         for (watched, followed) in self.watchlist.all().iter().zip(&mut self.followed) {
             if Family::of(&watched.prefix) == family
-                && let Some(route) = followed.routes.get_mut(&number)
+                && let Some(route) = followed.routes.get_mut(number)
             {
                 route.table_is_there(now, epoch);
             }
@@ -379,7 +391,7 @@ impl Observer {
             return false;
         };
         let followed = &mut self.followed[place];
-        let withdrawn = match followed.routes.get_mut(&known.number) {
+        let withdrawn = match followed.routes.get_mut(known.number) {
             None => Withdrawn::Fabricated,
             Some(route) => {
                 let before = route.bytes();
@@ -425,7 +437,7 @@ impl Observer {
             return;
         };
         let followed = &mut self.followed[place];
-        let before = followed.routes.get(&known.number).map_or(0, Route::bytes);
+        let before = followed.routes.get(known.number).map_or(0, Route::bytes);
         let is_room = known.bytes < FEED_BYTES_MAX && self.bytes < ALL_BYTES_MAX;
         if !is_room && before == 0 {
             if !mem::replace(&mut known.limited, true) {
@@ -434,7 +446,7 @@ impl Observer {
             }
             return;
         }
-        let route = followed.routes.entry(known.number).or_default();
+        let route = followed.routes.get_or_default(known.number);
         let route = route.on(known.gate.epoch);
         let shown = route.shared();
         let announced = route.announce(now, nlri.path_id, attributes, counts);
@@ -503,7 +515,7 @@ impl Observer {
         let watched = &self.watchlist.all()[place];
         let expected = origin.is_some_and(|origin| match watched.origins.is_empty() {
             // Not told who may announce it: those who do.
-            true => followed.routes.values().any(|route| {
+            true => followed.routes.iter().any(|(_, route)| {
                 route
                     .attributes()
                     .is_some_and(|own| own.path.origin() == Some(origin))
@@ -575,7 +587,7 @@ impl Observer {
         feeds: &'a Counting,
     ) -> impl Iterator<Item = (CountingFeed, &'a Route)> {
         let routes = self.followed[place].routes.iter();
-        routes.filter_map(|(number, route)| Some(((*feeds.get(*number as usize)?)?, route)))
+        routes.filter_map(|(number, route)| Some(((*feeds.get(number as usize)?)?, route)))
     }
 
     fn sight(&self, place: usize, feeds: &Counting) -> Sight {
@@ -685,7 +697,7 @@ impl Observer {
         for (number, since) in present {
             // A route that came after the others went is news, not a remainder.
             if now.since(since) > gone_for
-                && let Some(route) = followed.routes.get_mut(&number)
+                && let Some(route) = followed.routes.get_mut(number)
             {
                 route.is_stuck = true;
             }
