@@ -12,6 +12,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
@@ -47,17 +48,26 @@ pub const CACHES_MAX: usize = 8;
 /// A cache that does not take a connection by then is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// A cache must have sent what it was asked for by then.
-const SEND_WITHIN: Duration = Duration::from_secs(5 * 60);
+/// How long a cache is waited for and believed.
+#[derive(Clone, Debug)]
+struct Patience {
+    /// It must have sent what it was asked for by then.
+    send: Duration,
+    /// The shortest and the longest that data may last, whatever it says.
+    expire: RangeInclusive<Duration>,
+}
+
+/// Data last as RFC 8210, section 6 says.
+const PATIENCE: Patience = Patience {
+    send: Duration::from_secs(5 * 60),
+    expire: Duration::from_secs(600)..=Duration::from_secs(172_800),
+};
 
 /// That of RFC 8210; the next one tells of paths too, which nobody here wants to know.
 const VERSION: u8 = 1;
 
 /// It is not asked more often, whatever it says.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-
-/// The shortest and the longest that data may last (RFC 8210, section 6).
-const EXPIRE: std::ops::RangeInclusive<u32> = 600..=172_800;
 
 /// The longest that a cache may want not to be asked.
 const REFRESH_MAX: u32 = 86_400;
@@ -74,13 +84,22 @@ pub async fn follow(
     figures: Arc<Figures>,
     told: mpsc::Sender<Authorizations>,
 ) {
+    follow_patiently(caches, figures, told, PATIENCE).await;
+}
+
+async fn follow_patiently(
+    caches: Vec<String>,
+    figures: Arc<Figures>,
+    told: mpsc::Sender<Authorizations>,
+    patience: Patience,
+) {
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
         for cache in &caches {
             let mut knew = false;
             let why = tokio::select! {
-                why = hear(cache, &figures, &told, &mut knew) => why,
+                why = hear(cache, &figures, &told, &patience, &mut knew) => why,
                 () = told.closed() => return,
             };
             warn!(
@@ -114,6 +133,7 @@ async fn hear(
     cache: &str,
     figures: &Figures,
     told: &mpsc::Sender<Authorizations>,
+    patience: &Patience,
     knew: &mut bool,
 ) -> String {
     let stream = match timeout(CONNECT_WITHIN, TcpStream::connect(cache)).await {
@@ -124,7 +144,7 @@ async fn hear(
     let stream = Guarded::new(BufReader::new(stream));
     let mut client = Client::with_initial_version(VERSION, stream, Target::default(), None);
     let mut roas = Arc::new(Roas::default());
-    let mut deadline = Instant::now() + SEND_WITHIN;
+    let mut deadline = Instant::now() + patience.send;
     let mut expires = None;
     loop {
         let asked = Instant::now();
@@ -185,10 +205,10 @@ async fn hear(
             return "the agent is stopping".to_owned();
         }
         let now = Instant::now();
-        let lasts = timing.expire.clamp(*EXPIRE.start(), *EXPIRE.end());
-        expires = Some(now + Duration::from_secs(lasts.into()));
+        let lasts = Duration::from_secs(timing.expire.into());
+        expires = Some(now + lasts.clamp(*patience.expire.start(), *patience.expire.end()));
         let refresh = Duration::from_secs(timing.refresh.min(REFRESH_MAX).into());
-        deadline = now + refresh + SEND_WITHIN;
+        deadline = now + refresh + patience.send;
         sleep_until(asked + ASK_EVERY).await;
     }
 }

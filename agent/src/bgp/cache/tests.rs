@@ -28,8 +28,13 @@ mod message {
     }
 
     pub(super) fn end(serial: u8) -> Vec<u8> {
+        end_with(serial, [3_600, 600, 7_200])
+    }
+
+    /// After how many seconds to ask again, to try again, and to forget.
+    pub(super) fn end_with(serial: u8, intervals: [u32; 3]) -> Vec<u8> {
         let mut body = vec![0, 0, 0, serial];
-        for interval in [3_600_u32, 600, 7_200] {
+        for interval in intervals {
             body.extend(interval.to_be_bytes());
         }
         of(7, 7, &body)
@@ -49,11 +54,20 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
+        Self::patient(PATIENCE).await
+    }
+
+    async fn patient(patience: Patience) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let cache = listener.local_addr().unwrap().to_string();
         let (tell, told) = mpsc::channel(WAITING);
         let figures = Arc::new(Figures::default());
-        tokio::spawn(follow(vec![cache], figures.clone(), tell));
+        tokio::spawn(follow_patiently(
+            vec![cache],
+            figures.clone(),
+            tell,
+            patience,
+        ));
         Self {
             listener,
             told,
@@ -144,6 +158,41 @@ async fn a_set_counts_when_it_is_whole_and_the_connection_lasts() {
     let whole = [message::response(), message::payload(1, 9), message::end(1)];
     send(&mut third, &whole).await;
     assert_eq!(rig.known().await, [9]);
+}
+
+/// A set is known of a cache that says nothing more, is connected all the same, and is given up in the end.
+async fn is_given_up(patience: Patience, intervals: [u32; 3]) {
+    let mut rig = Rig::patient(patience).await;
+    let mut stream = rig.asked().await;
+    let end = message::end_with(1, intervals);
+    send(
+        &mut stream,
+        &[message::response(), message::payload(1, 2), end],
+    )
+    .await;
+    assert_eq!(rig.known().await, [2]);
+    assert!(matches!(rig.told().await, Authorizations::Unknown));
+    assert_eq!(rig.figures.roa_caches.load(Relaxed), 0);
+    assert!(is_closed(&mut stream).await);
+}
+
+#[tokio::test]
+async fn a_cache_that_falls_silent_is_not_believed_for_ever() {
+    // It is asked after a second whether anything changed, and does not answer.
+    let patience = Patience {
+        send: Duration::from_secs(1),
+        ..PATIENCE
+    };
+    is_given_up(patience, [1, 600, 7_200]).await;
+}
+
+#[tokio::test]
+async fn data_that_are_too_old_are_none() {
+    let patience = Patience {
+        expire: Duration::ZERO..=Duration::from_secs(1),
+        ..PATIENCE
+    };
+    is_given_up(patience, [86_400, 600, 7_200]).await;
 }
 
 #[tokio::test]
