@@ -16,6 +16,7 @@ pub mod connecting;
 pub mod filter;
 pub mod guarding;
 pub mod message;
+pub mod priority;
 pub mod reflecting;
 pub mod sockets;
 pub mod tracing;

@@ -51,7 +51,7 @@ use super::{
 };
 use crate::{
     config::{Bgp, BgpPeer},
-    net::guarding,
+    net::{guarding, priority},
 };
 
 /// What connections heard and the observer did not yet take. Who finds it full waits, and so does whoever sends to it.
@@ -277,7 +277,13 @@ pub fn start_answering(
     });
     std::thread::Builder::new()
         .name("bgp".to_owned())
-        .spawn(move || runtime.block_on(work.run(shared, bound, known)))
+        .spawn(move || {
+            // A burst of a million withdrawals takes a core for half a second.
+            if let Err(error) = priority::give_way() {
+                warn!(%error, "the thread of BGP competes with the probe thread");
+            }
+            runtime.block_on(work.run(shared, bound, known));
+        })
         .context("cannot start the thread of BGP")?;
     Ok(figures)
 }

@@ -176,6 +176,8 @@ fn one_burst(
     } = listening;
     let begun = Instant::now();
     let speaking = thread::spawn(move || {
+        // A peer has a machine of its own; here it is not to take the prober's core.
+        let _ = leeward_agent::net::priority::give_way();
         let said = speaker.say(&withdrawals);
         _ = speaking.send(speaker);
         said
