@@ -19,7 +19,8 @@ use std::{
 use leeward_agent::{
     bgp::{
         live::{Bound, start_answering},
-        session, systems,
+        session,
+        systems::{self, Systems},
         watch::{Told, Watched},
     },
     config::{Bgp, BgpPeer},
@@ -212,6 +213,8 @@ fn command_in(namespace: &str, directory: &Path, command: &str) -> Command {
 /// What the agent is told.
 struct Agent {
     told: watch::Sender<Option<Told>>,
+    /// Whose an address is, as traces ask.
+    systems: Systems,
     routing: mpsc::Receiver<Finding>,
     events: Vec<What>,
     counted: u64,
@@ -244,12 +247,13 @@ impl Agent {
         };
         change(&mut config);
         let (out, routing) = mpsc::channel(64);
-        let (_, questions) = systems::channel();
+        let (systems, questions) = systems::channel();
         let (told, telling) = watch::channel(Some(Told::default()));
         let bound = Bound::bind(&config).unwrap();
         start_answering(&config, bound, out, questions, telling).unwrap();
         Self {
             told,
+            systems,
             routing,
             events: Vec::new(),
             counted: 0,
@@ -594,6 +598,8 @@ fn what_exabgp_injects_is_told_for_what_it_is() {
     by("65101 64500");
     agent.until("the return", &router, is_returned);
     assert!(!agent.events.iter().any(is_down), "{:#?}", agent.events);
+    let asked = ["192.0.2.7", "203.0.113.1"].map(|address| address.parse().unwrap());
+    assert_eq!(agent.systems.of(asked.to_vec()), [Some(64_500), None]);
 }
 
 #[test]
