@@ -376,7 +376,7 @@ fn bird_is_asked_for_its_table_once_more() {
     let files = [("bird.conf", &*BIRD.replace("GUARDS", ""))];
     let router = Router::start(&namespace, &files, "bird -f -c @/bird.conf -s @/bird.ctl");
     a_prefix_is_learned(agent, &router, || {
-        router.tell("birdc -s @/bird.ctl disable s4")
+        router.tell("birdc -s @/bird.ctl disable s4");
     });
 }
 
@@ -404,7 +404,7 @@ fn frr_is_asked_for_its_table_once_more() {
     let agent = Agent::listen(watching_nothing);
     let router = Router::start(&namespace, &[("frr.conf", FRR)], FRR_COMMAND);
     a_prefix_is_learned(agent, &router, || {
-        router.tell(&frr("no network 192.0.2.0/24"))
+        router.tell(&frr("no network 192.0.2.0/24"));
     });
 }
 

@@ -170,7 +170,7 @@ impl Installation {
                 region.remove("agents");
             }
         }
-        declare_prefixes(&mut table, prefixes);
+        declare_prefixes(&mut table, prefixes.as_ref());
         let policy = toml::to_string(&table)?;
         let (pki, data) = (self.pki(), self.directory.join("aggregator"));
         let (pki, data) = (pki.display(), data.display());
@@ -245,8 +245,8 @@ fn bgp_toml(site: &Site, feeds: &BTreeMap<String, Feed>) -> String {
 }
 
 /// What a scenario says of prefixes, as an aggregator's configuration says it: at their regions.
-fn declare_prefixes(table: &mut toml::Table, prefixes: Option<toml::Value>) {
-    let prefixes = prefixes.as_ref().and_then(toml::Value::as_array);
+fn declare_prefixes(table: &mut toml::Table, prefixes: Option<&toml::Value>) {
+    let prefixes = prefixes.and_then(toml::Value::as_array);
     let regions = table.get_mut("region").and_then(toml::Value::as_array_mut);
     let regions = regions
         .into_iter()
