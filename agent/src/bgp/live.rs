@@ -13,9 +13,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    net::{IpAddr, SocketAddr},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -29,42 +26,29 @@ use leeward_common::{
     finding::Finding,
     time::{Clock as _, SystemClock, Timestamp},
 };
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::{
-    bmp::{Frame, Frames, Station},
     cache, collectors,
     observer::{self, Authorizations, Observer},
     peer::{Event, Feed},
-    session::{self, Session},
     systems::{self, Questions},
     watch::{Told, Wanted},
 };
-use crate::{
-    config::{Bgp, BgpPeer},
-    net::{guarding, priority},
-};
+use crate::{config::Bgp, net::priority};
+
+mod bound;
+mod connections;
+
+pub use bound::Bound;
 
 /// What connections heard and the observer did not yet take. Who finds it full waits, and so does whoever sends to it.
 const HEARD_MAX: usize = 8;
-
-/// The most bytes that are read at once.
-const READ: usize = 64 << 10;
-
-/// A peer that does not take what we send within this time is closed.
-const WRITE_WITHIN: Duration = Duration::from_secs(5);
-
-/// The most routers that are connected at once.
-const ROUTERS_MAX: usize = 64;
 
 /// How long routers are kept waiting for a first word of where regions are.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
@@ -74,9 +58,6 @@ const ASK_EVERY: Duration = Duration::from_secs(60);
 
 /// How often time passes for feeds whose table may count as transferred.
 const TICK: Duration = Duration::from_secs(1);
-
-/// The first bytes that the kernel keeps for connections that wait to be accepted.
-const BACKLOG: i32 = 64;
 
 /// What happened, as one connection heard it.
 pub(super) type Heard = (Timestamp, Vec<(Feed, Event)>);
@@ -120,90 +101,6 @@ pub struct Figures {
     pub routes: AtomicU64,
     /// See [`Self::routes`].
     pub route_bytes: AtomicU64,
-}
-
-/// Sockets that are bound while the process may still bind low ports.
-#[derive(Debug, Default)]
-pub struct Bound {
-    bmp: Option<std::net::TcpListener>,
-    bgp: Option<std::net::TcpListener>,
-}
-
-impl Bound {
-    /// Binds what the configuration names.
-    ///
-    /// # Errors
-    ///
-    /// Returns which address cannot be bound, or which key cannot be read or used.
-    pub fn bind(config: &Bgp) -> anyhow::Result<Self> {
-        let bind = |address: Option<SocketAddr>, key: &str| -> anyhow::Result<Option<Socket>> {
-            let Some(address) = address else {
-                return Ok(None);
-            };
-            let socket = bind(address);
-            socket
-                .map(Some)
-                .with_context(|| format!("cannot listen on {address} (bgp.{key})"))
-        };
-        let bmp = bind(config.bmp_listen, "bmp_listen")?;
-        let bgp = bind(config.listen, "listen")?;
-        if let (Some(socket), Some(address)) = (&bgp, config.listen) {
-            for peer in &config.peers {
-                guard(socket, address, peer)?;
-            }
-        }
-        let listen = |socket: Socket| -> anyhow::Result<std::net::TcpListener> {
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        };
-        Ok(Self {
-            bmp: bmp.map(listen).transpose()?,
-            bgp: bgp.map(listen).transpose()?,
-        })
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-fn guard(socket: &Socket, address: SocketAddr, peer: &BgpPeer) -> anyhow::Result<()> {
-    let Some(file) = &peer.signature_key else {
-        return Ok(());
-    };
-    let key = read_key(file)?;
-    guarding::sign(socket, address.is_ipv6(), peer.session.address, &key).with_context(|| {
-        format!(
-            "segments of {} cannot be signed (TCP-MD5); does this kernel have it?",
-            peer.session.address
-        )
-    })
-}
-
-/// A key is the file's first line.
-fn read_key(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let named = || format!("{}: the key of a BGP peer (signature_key)", file.display());
-    let text = std::fs::read_to_string(file).with_context(named)?;
-    let key = text.lines().next().unwrap_or_default().as_bytes().to_vec();
-    match (1..=guarding::MD5_KEY_MAX).contains(&key.len()) {
-        true => Ok(key),
-        false => Err(anyhow::anyhow!(
-            "its first line must have 1 to {} bytes",
-            guarding::MD5_KEY_MAX
-        ))
-        .with_context(named),
-    }
 }
 
 /// Starts the thread. It ends when nobody takes what it hands on.
@@ -431,7 +328,7 @@ impl Work {
                 shared.clone(),
             ));
         }
-        if let Err(error) = listen(shared, bound) {
+        if let Err(error) = connections::listen(shared, bound) {
             warn!(%error, "routers and peers are not listened to");
         }
     }
@@ -515,229 +412,6 @@ impl Work {
             windows,
             feeds,
         }
-    }
-}
-
-fn listen(shared: &Arc<Shared>, bound: Bound) -> io::Result<()> {
-    if let Some(listener) = bound.bmp {
-        tokio::spawn(accept_routers(
-            TcpListener::from_std(listener)?,
-            shared.clone(),
-        ));
-    }
-    if let Some(listener) = bound.bgp {
-        tokio::spawn(accept_peers(
-            TcpListener::from_std(listener)?,
-            shared.clone(),
-        ));
-    }
-    Ok(())
-}
-
-/// The next connection. One that failed before it was accepted is none.
-async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, from)) => return (stream, from.ip().to_canonical()),
-            // Out of file descriptors, most likely: long enough not to spin.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
-}
-
-/// Accepts routers, for ever. Of two connections of one router the newer stays: a router that starts anew does not say
-/// goodbye, and its feeds are lost before the new ones begin.
-async fn accept_routers(listener: TcpListener, shared: Arc<Shared>) {
-    let mut running: BTreeMap<IpAddr, (oneshot::Sender<()>, JoinHandle<()>)> = BTreeMap::new();
-    loop {
-        let (stream, from) = accept(&listener).await;
-        running.retain(|_, (_, task)| !task.is_finished());
-        let mut named = shared.config.bmp_routers.iter();
-        let is_named = named.any(|network| network.contains(from));
-        let before = running.remove(&from).map(|(_, task)| task);
-        if !is_named || running.len() >= ROUTERS_MAX {
-            shared.figures.strangers.fetch_add(1, Relaxed);
-            continue;
-        }
-        let (replace, replaced) = oneshot::channel();
-        let shared = shared.clone();
-        let task = tokio::spawn(async move {
-            if let Some(before) = before {
-                _ = before.await;
-            }
-            hear_router(stream, from, replaced, &shared).await;
-        });
-        running.insert(from, (replace, task));
-    }
-}
-
-/// Follows a router until its stream ends or another one replaces it.
-async fn hear_router(
-    stream: TcpStream,
-    from: IpAddr,
-    replaced: oneshot::Receiver<()>,
-    shared: &Shared,
-) {
-    info!(router = %from, "a router has connected with BMP");
-    shared.figures.routers.fetch_add(1, Relaxed);
-    let mut station = Station::new(from);
-    let mut asking = shared.asking.clone();
-    asking.mark_unchanged();
-    let why = tokio::select! {
-        why = follow_router(stream, &mut station, shared) => why,
-        _ = replaced => "the router connected anew".to_owned(),
-        // BMP has no other word for it.
-        Ok(()) = asking.changed() => "it is to send its tables once more".to_owned(),
-    };
-    warn!(router = %from, name = station.name.as_deref(), why, "a router's BMP stream has ended");
-    // Whoever owns the observer may be gone; then nobody needs to know.
-    _ = shared
-        .heard
-        .send((shared.clock.now(), station.lose()))
-        .await;
-    shared.figures.routers.fetch_sub(1, Relaxed);
-}
-
-/// Reads a router's stream until it ends; why it did.
-async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Shared) -> String {
-    keep_alive(&stream);
-    let mut frames = Frames::default();
-    let mut buffer = vec![0; READ];
-    loop {
-        let read = match stream.read(&mut buffer).await {
-            Ok(0) => return "the router closed it".to_owned(),
-            Ok(read) => read,
-            Err(error) => return error.to_string(),
-        };
-        let at = shared.clock.now();
-        frames.push(&buffer[..read]);
-        let mut events = Vec::new();
-        loop {
-            match frames.pop() {
-                Ok(None) => break,
-                Ok(Some(Frame::Message(message))) => match station.read(&message) {
-                    Ok(told) => events.extend(told.events),
-                    Err(refused) => {
-                        shared.figures.refused.fetch_add(1, Relaxed);
-                        tracing::debug!(%refused, "a message of a router was not understood");
-                    }
-                },
-                Ok(Some(Frame::TooLong(_))) => _ = shared.figures.refused.fetch_add(1, Relaxed),
-                Err(lost) => return lost.to_string(),
-            }
-        }
-        if !events.is_empty() && shared.heard.send((at, events)).await.is_err() {
-            return "the agent is stopping".to_owned();
-        }
-    }
-}
-
-/// BMP has no word to say that one is still there.
-fn keep_alive(stream: &TcpStream) {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(10))
-        .with_interval(Duration::from_secs(3))
-        .with_retries(3);
-    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
-        warn!(%error, "a router that is gone may not be noticed");
-    }
-}
-
-/// Accepts peers, for ever. Of two connections of one peer the first stays while it lives.
-async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
-    let mut running: BTreeMap<IpAddr, JoinHandle<()>> = BTreeMap::new();
-    loop {
-        let (stream, from) = accept(&listener).await;
-        let peer = shared
-            .config
-            .peers
-            .iter()
-            .find(|peer| peer.session.address == from);
-        let is_taken = running.get(&from).is_some_and(|task| !task.is_finished());
-        let Some(peer) = peer.filter(|_| !is_taken) else {
-            shared.figures.strangers.fetch_add(1, Relaxed);
-            continue;
-        };
-        let (peer, shared) = (peer.clone(), shared.clone());
-        let task = tokio::spawn(async move {
-            if peer.gtsm
-                && let Err(error) = guarding::require_neighbour(&stream, from)
-            {
-                warn!(peer = %from, %error, "the peer cannot be held to its link, so it is not heard");
-                return;
-            }
-            let why = follow_peer(stream, &peer.session, &shared).await;
-            warn!(peer = %from, why, "a BGP session has ended");
-        });
-        running.insert(from, task);
-    }
-}
-
-/// Leads a session until it ends; why it did.
-async fn follow_peer(mut stream: TcpStream, peer: &session::Peer, shared: &Shared) -> String {
-    let feed = Feed::session(peer.address);
-    let (mut session, mut step) = Session::accept(Instant::now(), peer);
-    let mut buffer = vec![0; READ];
-    let mut was_established = false;
-    let mut asking = shared.asking.clone();
-    asking.mark_unchanged();
-    loop {
-        if session.is_established() != was_established {
-            was_established = !was_established;
-            match was_established {
-                true => {
-                    info!(peer = %peer.address, system = peer.system, "a BGP session is established");
-                    shared.figures.sessions.fetch_add(1, Relaxed);
-                }
-                false => _ = shared.figures.sessions.fetch_sub(1, Relaxed),
-            }
-        }
-        let close = step.close.take();
-        let events = std::mem::take(&mut step.events);
-        let events: Vec<_> = events.into_iter().map(|event| (feed, event)).collect();
-        if !events.is_empty()
-            && shared
-                .heard
-                .send((shared.clock.now(), events))
-                .await
-                .is_err()
-        {
-            return "the agent is stopping".to_owned();
-        }
-        let sent = match step.send.is_empty() {
-            true => Ok(Ok(())),
-            false => timeout(WRITE_WITHIN, stream.write_all(&step.send)).await,
-        };
-        if let Some(why) = close {
-            return why;
-        }
-        step = match sent {
-            Ok(Ok(())) => next(&mut stream, &mut session, &mut asking, &mut buffer).await,
-            Ok(Err(error)) => session.lose(Instant::now(), error.to_string()),
-            Err(_) => session.lose(
-                Instant::now(),
-                "the peer does not take what is sent".to_owned(),
-            ),
-        };
-    }
-}
-
-/// What happens next: bytes, a deadline, a wish to hear everything once more, or the end of the connection.
-async fn next(
-    stream: &mut TcpStream,
-    session: &mut Session,
-    asking: &mut watch::Receiver<()>,
-    buffer: &mut [u8],
-) -> session::Step {
-    let deadline = session.deadline();
-    tokio::select! {
-        Ok(()) = asking.changed() => session.ask_again(),
-        read = stream.read(buffer) => match read {
-            Ok(0) => session.lose(Instant::now(), "the peer closed the connection".to_owned()),
-            Ok(read) => session.receive(Instant::now(), &buffer[..read]),
-            Err(error) => session.lose(Instant::now(), error.to_string()),
-        },
-        () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => session.pass(Instant::now()),
     }
 }
 

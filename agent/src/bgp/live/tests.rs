@@ -2,6 +2,14 @@
 
 use leeward_common::bgp::{FeedChange, What};
 
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
 use super::*;
 use crate::bgp::watch::Watched;
 

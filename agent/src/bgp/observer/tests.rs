@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use leeward_common::bgp::{LeakSign, Validities, Validity};
+use leeward_common::bgp::{LeakSign, Sight, Validities, Validity};
 use proptest::prelude::*;
 
 use super::*;

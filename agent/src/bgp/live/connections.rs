@@ -1,0 +1,262 @@
+//! Connections of routers and peers: who may connect, what is read, and whose end is whose.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    super::{
+        bmp::{Frame, Frames, Station},
+        peer::Feed,
+        session::{self, Session},
+    },
+    Bound, Shared,
+};
+use crate::net::guarding;
+
+/// The most bytes that are read at once.
+const READ: usize = 64 << 10;
+
+/// A peer that does not take what we send within this time is closed.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The most routers that are connected at once.
+const ROUTERS_MAX: usize = 64;
+
+/// Listens where sockets are bound.
+pub(super) fn listen(shared: &Arc<Shared>, bound: Bound) -> io::Result<()> {
+    if let Some(listener) = bound.bmp {
+        tokio::spawn(accept_routers(
+            TcpListener::from_std(listener)?,
+            shared.clone(),
+        ));
+    }
+    if let Some(listener) = bound.bgp {
+        tokio::spawn(accept_peers(
+            TcpListener::from_std(listener)?,
+            shared.clone(),
+        ));
+    }
+    Ok(())
+}
+
+/// The next connection. One that failed before it was accepted is none.
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => return (stream, from.ip().to_canonical()),
+            // Out of file descriptors, most likely: long enough not to spin.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Accepts routers, for ever. Of two connections of one router the newer stays: a router that starts anew does not say
+/// goodbye, and its feeds are lost before the new ones begin.
+async fn accept_routers(listener: TcpListener, shared: Arc<Shared>) {
+    let mut running: BTreeMap<IpAddr, (oneshot::Sender<()>, JoinHandle<()>)> = BTreeMap::new();
+    loop {
+        let (stream, from) = accept(&listener).await;
+        running.retain(|_, (_, task)| !task.is_finished());
+        let mut named = shared.config.bmp_routers.iter();
+        let is_named = named.any(|network| network.contains(from));
+        let before = running.remove(&from).map(|(_, task)| task);
+        if !is_named || running.len() >= ROUTERS_MAX {
+            shared.figures.strangers.fetch_add(1, Relaxed);
+            continue;
+        }
+        let (replace, replaced) = oneshot::channel();
+        let shared = shared.clone();
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                _ = before.await;
+            }
+            hear_router(stream, from, replaced, &shared).await;
+        });
+        running.insert(from, (replace, task));
+    }
+}
+
+/// Follows a router until its stream ends or another one replaces it.
+async fn hear_router(
+    stream: TcpStream,
+    from: IpAddr,
+    replaced: oneshot::Receiver<()>,
+    shared: &Shared,
+) {
+    info!(router = %from, "a router has connected with BMP");
+    shared.figures.routers.fetch_add(1, Relaxed);
+    let mut station = Station::new(from);
+    let mut asking = shared.asking.clone();
+    asking.mark_unchanged();
+    let why = tokio::select! {
+        why = follow_router(stream, &mut station, shared) => why,
+        _ = replaced => "the router connected anew".to_owned(),
+        // BMP has no other word for it.
+        Ok(()) = asking.changed() => "it is to send its tables once more".to_owned(),
+    };
+    warn!(router = %from, name = station.name.as_deref(), why, "a router's BMP stream has ended");
+    // Whoever owns the observer may be gone; then nobody needs to know.
+    _ = shared
+        .heard
+        .send((shared.clock.now(), station.lose()))
+        .await;
+    shared.figures.routers.fetch_sub(1, Relaxed);
+}
+
+/// Reads a router's stream until it ends; why it did.
+async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Shared) -> String {
+    keep_alive(&stream);
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; READ];
+    loop {
+        let read = match stream.read(&mut buffer).await {
+            Ok(0) => return "the router closed it".to_owned(),
+            Ok(read) => read,
+            Err(error) => return error.to_string(),
+        };
+        let at = shared.clock.now();
+        frames.push(&buffer[..read]);
+        let mut events = Vec::new();
+        loop {
+            match frames.pop() {
+                Ok(None) => break,
+                Ok(Some(Frame::Message(message))) => match station.read(&message) {
+                    Ok(told) => events.extend(told.events),
+                    Err(refused) => {
+                        shared.figures.refused.fetch_add(1, Relaxed);
+                        tracing::debug!(%refused, "a message of a router was not understood");
+                    }
+                },
+                Ok(Some(Frame::TooLong(_))) => _ = shared.figures.refused.fetch_add(1, Relaxed),
+                Err(lost) => return lost.to_string(),
+            }
+        }
+        if !events.is_empty() && shared.heard.send((at, events)).await.is_err() {
+            return "the agent is stopping".to_owned();
+        }
+    }
+}
+
+/// BMP has no word to say that one is still there.
+fn keep_alive(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(3))
+        .with_retries(3);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        warn!(%error, "a router that is gone may not be noticed");
+    }
+}
+
+/// Accepts peers, for ever. Of two connections of one peer the first stays while it lives.
+async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
+    let mut running: BTreeMap<IpAddr, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        let (stream, from) = accept(&listener).await;
+        let peer = shared
+            .config
+            .peers
+            .iter()
+            .find(|peer| peer.session.address == from);
+        let is_taken = running.get(&from).is_some_and(|task| !task.is_finished());
+        let Some(peer) = peer.filter(|_| !is_taken) else {
+            shared.figures.strangers.fetch_add(1, Relaxed);
+            continue;
+        };
+        let (peer, shared) = (peer.clone(), shared.clone());
+        let task = tokio::spawn(async move {
+            if peer.gtsm
+                && let Err(error) = guarding::require_neighbour(&stream, from)
+            {
+                warn!(peer = %from, %error, "the peer cannot be held to its link, so it is not heard");
+                return;
+            }
+            let why = follow_peer(stream, &peer.session, &shared).await;
+            warn!(peer = %from, why, "a BGP session has ended");
+        });
+        running.insert(from, task);
+    }
+}
+
+/// Leads a session until it ends; why it did.
+async fn follow_peer(mut stream: TcpStream, peer: &session::Peer, shared: &Shared) -> String {
+    let feed = Feed::session(peer.address);
+    let (mut session, mut step) = Session::accept(Instant::now(), peer);
+    let mut buffer = vec![0; READ];
+    let mut was_established = false;
+    let mut asking = shared.asking.clone();
+    asking.mark_unchanged();
+    loop {
+        if session.is_established() != was_established {
+            was_established = !was_established;
+            match was_established {
+                true => {
+                    info!(peer = %peer.address, system = peer.system, "a BGP session is established");
+                    shared.figures.sessions.fetch_add(1, Relaxed);
+                }
+                false => _ = shared.figures.sessions.fetch_sub(1, Relaxed),
+            }
+        }
+        let close = step.close.take();
+        let events = std::mem::take(&mut step.events);
+        let events: Vec<_> = events.into_iter().map(|event| (feed, event)).collect();
+        if !events.is_empty()
+            && shared
+                .heard
+                .send((shared.clock.now(), events))
+                .await
+                .is_err()
+        {
+            return "the agent is stopping".to_owned();
+        }
+        let sent = match step.send.is_empty() {
+            true => Ok(Ok(())),
+            false => timeout(WRITE_WITHIN, stream.write_all(&step.send)).await,
+        };
+        if let Some(why) = close {
+            return why;
+        }
+        step = match sent {
+            Ok(Ok(())) => next(&mut stream, &mut session, &mut asking, &mut buffer).await,
+            Ok(Err(error)) => session.lose(Instant::now(), error.to_string()),
+            Err(_) => session.lose(
+                Instant::now(),
+                "the peer does not take what is sent".to_owned(),
+            ),
+        };
+    }
+}
+
+/// What happens next: bytes, a deadline, a wish to hear everything once more, or the end of the connection.
+async fn next(
+    stream: &mut TcpStream,
+    session: &mut Session,
+    asking: &mut watch::Receiver<()>,
+    buffer: &mut [u8],
+) -> session::Step {
+    let deadline = session.deadline();
+    tokio::select! {
+        Ok(()) = asking.changed() => session.ask_again(),
+        read = stream.read(buffer) => match read {
+            Ok(0) => session.lose(Instant::now(), "the peer closed the connection".to_owned()),
+            Ok(read) => session.receive(Instant::now(), &buffer[..read]),
+            Err(error) => session.lose(Instant::now(), error.to_string()),
+        },
+        () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => session.pass(Instant::now()),
+    }
+}
