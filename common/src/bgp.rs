@@ -437,6 +437,9 @@ pub struct PrefixWindow {
     /// Whether a feed's route goes over a link that just failed, as it seems.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub over_failed_link: bool,
+    /// Whether nobody declared the prefix, and it is watched for the address that it holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learned: bool,
 }
 
 impl PrefixWindow {
@@ -599,6 +602,9 @@ pub enum What {
         change: Change,
         /// Who sees the prefix since.
         sight: Sight,
+        /// Whether nobody declared it, and it is watched for the address that it holds.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        learned: bool,
     },
     /// To the feed itself.
     Feed(FeedChange),

@@ -336,6 +336,7 @@ fn routing() -> Routing {
             region: RegionId::clone(&region),
             change,
             sight,
+            learned: false,
         })
         .map(event)
         .into();
@@ -367,6 +368,7 @@ fn routing() -> Routing {
             validities: Validities::default(),
             leaks: Leaks::default(),
             over_failed_link: false,
+            learned: false,
         }],
         feeds: vec![FeedState {
             feed: "10.0.0.1 session".to_owned(),

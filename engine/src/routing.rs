@@ -3,7 +3,8 @@
 //! Routing shows some failures before probes can, and it raises more false alarms than any probe. So it never
 //! raises a weight; it lowers one by [`RoutingRules::max_factor`] at most; it expires; and nobody is left for it unless the
 //! prefix by which a region is reached is *withdrawn*: feeds that can be believed took their last route to it away, and
-//! nobody who judges shows another, nor one to a prefix that holds it or lies within it. Seen over one link (from one region to another) one feed of that region is
+//! nobody who judges shows another, nor one to a prefix that holds it or lies within it, nor,
+//! if it is not declared but was learned, to any other prefix of the region. Seen over one link (from one region to another) one feed of that region is
 //! enough: these are the routers that packets of this link go through. Seen from several regions, or when the region
 //! itself hears no routers, two feeds must agree.
 //!
@@ -75,6 +76,9 @@ pub struct RoutingEvidence {
 struct Account {
     /// The agent's region.
     observer: RegionId,
+    /// Whether nobody declared the prefix.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    learned: bool,
     /// Who withdrew their last route, by the feed's name.
     withdrawals: BTreeMap<String, Withdrawal>,
     /// How many feeds showed another route then, or have since, stuck ones included.
@@ -103,6 +107,9 @@ struct Withdrawal {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 struct Seen {
     observer: RegionId,
+    /// Who is reached by it; `None` of an older snapshot.
+    #[serde(default)]
+    region: Option<RegionId>,
     /// Whether one was shown last, and not withdrawn since.
     shows: bool,
     /// Since when its feeds show none although none was withdrawn; `None` while they do.
@@ -225,7 +232,7 @@ impl RoutingEvidence {
         observer: &RegionId,
         event: &RoutingEvent,
     ) {
-        let (prefix, region, change, sight) = match &event.what {
+        let (prefix, region, change, sight, learned) = match &event.what {
             What::Feed(FeedChange::Loaded | FeedChange::Limited { .. }) | What::Link(_) => return,
             What::Feed(_) => {
                 return self.forget_feed(agent, &event.feed, event.collector.is_some());
@@ -235,7 +242,8 @@ impl RoutingEvidence {
                 region,
                 change,
                 sight,
-            } => (prefix, region, change, sight),
+                learned,
+            } => (prefix, region, change, sight, *learned),
         };
         if let Some(collector) = &event.collector {
             let place = (region, prefix, agent);
@@ -246,7 +254,7 @@ impl RoutingEvidence {
             (Change::Withdrawn { .. }, 0) => Sees::Withdrawal,
             _ => Sees::Route,
         };
-        self.see(now, prefix, agent, observer, sees);
+        self.see(now, (region, prefix, agent), observer, sees);
         // Told late, after the agent was cut off: what it was like then is no evidence about now.
         let is_news = now.since(event.at) < rules.lasts;
         let place = (region, prefix, agent);
@@ -257,7 +265,7 @@ impl RoutingEvidence {
                     source: event.source,
                     path: path.clone(),
                 };
-                return self.withdraw(place, observer, sight, &event.feed, withdrawal);
+                return self.withdraw(place, observer, (sight, learned), &event.feed, withdrawal);
             }
             Change::Returned { .. } => {
                 self.change(place, |own| {
@@ -347,7 +355,7 @@ impl RoutingEvidence {
         };
         let only_elsewhere = sight.outside != Outside::default() && shown == 0 && sight.gone == 0;
         if !only_elsewhere || is_known() {
-            self.see(now, &window.prefix, agent, observer, sees);
+            self.see(now, (&window.region, &window.prefix, agent), observer, sees);
         }
         let place = (&window.region, &window.prefix, agent);
         self.change(place, |own| {
@@ -401,13 +409,14 @@ impl RoutingEvidence {
         &mut self,
         place: (&RegionId, &Prefix, &AgentId),
         observer: &RegionId,
-        sight: &Sight,
+        (sight, learned): (&Sight, bool),
         feed: &str,
         withdrawal: Withdrawal,
     ) {
         let others = sight.visible.saturating_add(sight.stuck);
         if let Some(own) = self.account(place, observer) {
             own.others = others;
+            own.learned = learned;
             if own.withdrawals.len() < MAX_FEEDS || own.withdrawals.contains_key(feed) {
                 own.withdrawals.insert(feed.to_owned(), withdrawal);
             }
@@ -438,8 +447,7 @@ impl RoutingEvidence {
     fn see(
         &mut self,
         now: Timestamp,
-        prefix: &Prefix,
-        agent: &AgentId,
+        (region, prefix, agent): (&RegionId, &Prefix, &AgentId),
         observer: &RegionId,
         sees: Sees,
     ) {
@@ -453,9 +461,13 @@ impl RoutingEvidence {
         let of = self.seen.entry(*prefix).or_default();
         let own = of.entry(agent.clone()).or_insert_with(|| Seen {
             observer: observer.clone(),
+            region: None,
             shows: false,
             lost_at: None,
         });
+        if own.region.as_ref() != Some(region) {
+            own.region = Some(region.clone());
+        }
         match sees {
             Sees::Route => (own.shows, own.lost_at) = (true, None),
             Sees::Nothing => _ = own.lost_at.get_or_insert(now),
@@ -479,6 +491,7 @@ impl RoutingEvidence {
         let of = of.entry(*prefix).or_default();
         Some(of.entry(agent.clone()).or_insert_with(|| Account {
             observer: observer.clone(),
+            learned: false,
             withdrawals: BTreeMap::new(),
             others: 0,
             signs: BTreeMap::new(),
@@ -613,6 +626,30 @@ impl RoutingEvidence {
         outlook
     }
 
+    /// A prefix by which packets may still come. One around the prefix may carry all of them, one within it some. And a prefix
+    /// that was learned is where one agent stands: another way to the region is another way.
+    fn other_way(
+        &self,
+        region: &RegionId,
+        prefix: &Prefix,
+        accounts: &[(&AgentId, &Account)],
+        counts: impl Fn(&RegionId) -> bool,
+    ) -> Option<&Prefix> {
+        let mut withdrawing = accounts
+            .iter()
+            .filter(|(_, own)| !own.withdrawals.is_empty());
+        let is_learned = withdrawing.all(|(_, own)| own.learned);
+        let shows = |(other, of): &(&Prefix, &BTreeMap<AgentId, Seen>)| {
+            let overlaps = other.covers(prefix) || prefix.covers(other);
+            *other != prefix
+                && of.values().any(|own| {
+                    let is_same = is_learned && own.region.as_ref() == Some(region);
+                    own.shows && counts(&own.observer) && (overlaps || is_same)
+                })
+        };
+        self.seen.iter().find(shows).map(|(other, _)| other)
+    }
+
     fn judge(
         &self,
         rules: &RoutingRules,
@@ -652,26 +689,16 @@ impl RoutingEvidence {
             let agents = withdrawing.clone().count() + elsewhere.count();
             let share: f64 = withdrawing.clone().map(|(_, own)| own.share()).sum();
             outlook.severity = outlook.severity.max(share / agents as f64);
-            // A prefix around it may carry its packets, and one within it carries some of them.
-            let overlaps =
-                |other: &Prefix| other != prefix && (other.covers(prefix) || prefix.covers(other));
-            let shows = |of: &BTreeMap<AgentId, Seen>| {
-                of.values().any(|own| own.shows && counts(&own.observer))
-            };
-            let overlapping = match left {
-                0 => self
-                    .seen
-                    .iter()
-                    .find(|(other, of)| overlaps(other) && shows(of)),
+            let other_way = match left {
+                0 => self.other_way(region, prefix, &accounts, counts),
                 _ => None,
             };
-            let overlapping = overlapping.map(|(other, _)| other);
-            let words = withdrawn(prefix, &accounts, left, overlapping);
+            let words = withdrawn(prefix, &accounts, left, other_way);
             let enough = match (has_own, from) {
                 (true, Observers::Region(_)) => 1,
                 _ => 2,
             };
-            let is_gone = left == 0 && overlapping.is_none();
+            let is_gone = left == 0 && other_way.is_none();
             if is_gone && feeds >= enough && rules.leave && outlook.withdrawn.is_none() {
                 outlook.withdrawn = Some(words.clone());
                 let at = accounts
@@ -744,7 +771,7 @@ fn withdrawn(
     prefix: &Prefix,
     accounts: &[(&AgentId, &Account)],
     left: usize,
-    overlapping: Option<&Prefix>,
+    other_way: Option<&Prefix>,
 ) -> String {
     /// So many are named.
     const NAMED: usize = 3;
@@ -781,7 +808,7 @@ fn withdrawn(
         [one] => format!("as {one} hears"),
         all => format!("as {} agents hear", all.len()),
     };
-    let rest = match (left, overlapping) {
+    let rest = match (left, other_way) {
         (0, Some(other)) => format!("no other route is left, but {other} is still shown"),
         (0, None) => "no other route is left".to_owned(),
         (1, _) => "one still shows a route".to_owned(),

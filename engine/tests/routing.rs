@@ -40,6 +40,7 @@ fn withdraw(bench: &mut Bench, agent: &str, feed: u8, reached: &str, visible: u3
                 stuck: 0,
                 outside: Outside::default(),
             },
+            learned: false,
         },
         collector: None,
     };

@@ -579,6 +579,7 @@ impl Observer {
             region: watched.region.clone(),
             change,
             sight: self.sight(place, &feeds),
+            learned: self.watchlist.is_learned(place),
         };
         self.tell(now, feed, what);
     }

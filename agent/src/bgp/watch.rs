@@ -206,6 +206,12 @@ impl Watchlist {
         &self.watched
     }
 
+    /// Whether the prefix of this place was learned.
+    #[must_use]
+    pub const fn is_learned(&self, place: usize) -> bool {
+        place >= self.declared
+    }
+
     /// How a prefix relates to what is watched; `None` if it is none of our business.
     #[must_use]
     pub fn find(&self, prefix: &IpNet) -> Option<Relation> {

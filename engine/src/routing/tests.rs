@@ -56,6 +56,7 @@ fn prefix(secs: u64, feed: u8, change: Change, sight: Sight) -> Routing {
         region: region("b"),
         change,
         sight,
+        learned: false,
     };
     event(secs, feed, what)
 }
@@ -90,6 +91,7 @@ fn window(sight: Sight, penalty: u32) -> Routing {
         validities: Validities::default(),
         leaks: Leaks::default(),
         over_failed_link: false,
+        learned: false,
     };
     Routing {
         windows: vec![window],
@@ -250,6 +252,36 @@ fn a_prefix_around_it_or_within_it_that_is_shown_is_another_way() {
         from_a(&evidence).withdrawn.is_some(),
         "known, and never shown"
     );
+}
+
+#[test]
+fn of_prefixes_that_were_learned_all_must_be_gone() {
+    let learned = |mut routing: Routing| {
+        for event in &mut routing.events {
+            if let What::Prefix { learned, .. } = &mut event.what {
+                *learned = true;
+            }
+        }
+        routing
+    };
+    let gone = || learned(withdrawn(10, 1, sight(0, 1, 0)));
+    let other = |reached: &str| {
+        let mut routing = window(sight(1, 0, 0), 0);
+        routing.windows[0].prefix = "203.0.113.0/24".parse().unwrap();
+        routing.windows[0].region = region(reached);
+        routing.windows[0].learned = true;
+        routing
+    };
+    // Another agent of the region stands in another prefix, which is still shown.
+    let evidence = told(&[(5, 0, other("b")), (10, 0, gone())]);
+    assert_eq!(from_a(&evidence).withdrawn, None);
+    assert!(from_a(&evidence).severity > 0.0);
+    let evidence = told(&[(5, 0, other("c")), (10, 0, gone())]);
+    assert!(from_a(&evidence).withdrawn.is_some(), "another region's");
+    // What somebody declared is what counts.
+    let declared = withdrawn(10, 1, sight(0, 1, 0));
+    let evidence = told(&[(5, 0, other("b")), (10, 0, declared)]);
+    assert!(from_a(&evidence).withdrawn.is_some());
 }
 
 #[test]

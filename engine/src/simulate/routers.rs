@@ -200,6 +200,7 @@ impl Routers {
                     region: region.clone(),
                     change,
                     sight: self.sight(id, prefix),
+                    learned: false,
                 };
                 events.push(event(at, id, source, what));
             }
@@ -270,6 +271,7 @@ impl Routers {
             validities: Validities::default(),
             leaks: Leaks::default(),
             over_failed_link: false,
+            learned: false,
         };
         let mine = self
             .feeds

@@ -95,6 +95,7 @@ impl Observer {
             validities,
             leaks,
             over_failed_link: self.is_over_failed_link(place),
+            learned: self.watchlist.is_learned(place),
         };
         let mut origins = BTreeSet::new();
         for (known, route) in self.counting(place, feeds) {

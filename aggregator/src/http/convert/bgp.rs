@@ -258,6 +258,7 @@ mod tests {
             validities: Validities::default(),
             leaks: Leaks::default(),
             over_failed_link: false,
+            learned: false,
         }));
         assert_eq!(
             (told.prefix.as_str(), told.region_id.as_str()),
@@ -290,6 +291,7 @@ mod tests {
                 to: None,
             },
             sight: Sight::default(),
+            learned: false,
         });
         assert_eq!(changed.kind, "origin_changed");
         assert_eq!(
