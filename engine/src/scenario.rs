@@ -85,8 +85,8 @@
 //! `uplink_down` and `uplink_up` (what agents measure does not reach the aggregator); `clock = { agent, ahead }` or
 //! `behind`; `aggregator_restart = true`; `check_fails = { service, region }` with `check`, `from` (a list of regions)
 //! and `outcome` if it is not every check, for everybody, by its status, and `check_passes` with the same; `signal`;
-//! `routing = { feeds, prefixes, change }`, where `change` is `withdrawn`, `returned`, `exploring`, `origin` or `unstable` with
-//! a `value` (how many paths, which system, which figure of merit), `stuck`, or befalls the feeds themselves: `lost`, `up`,
+//! `routing = { feeds, prefixes, change }`, where `change` is `withdrawn`, `returned`, `exploring`, `origin`, `invalid` or `unstable` with
+//! a `value` (how many paths, which system, which system, which figure of merit), `leaked`, `usual`, `stuck`, or befalls the feeds themselves: `lost`, `up`,
 //! `loaded`, `fabricating`; `put_service`, `put_offer`, `put_override` with a table as above;
 //! `remove_service`, `remove_offer`, `lift_override` with an id.
 

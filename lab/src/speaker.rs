@@ -72,11 +72,14 @@ pub const fn can(change: RoutingChange) -> bool {
         | RoutingChange::Returned
         | RoutingChange::Exploring(_)
         | RoutingChange::Origin(_)
+        | RoutingChange::Usual
         | RoutingChange::Lost
         | RoutingChange::Up
         | RoutingChange::Loaded => true,
         // These take ten minutes, a measure and not an event, or a router with a fault.
         RoutingChange::Stuck | RoutingChange::Unstable(_) | RoutingChange::Fabricating => false,
+        // Here nobody knows who may announce what, nor who has no provider.
+        RoutingChange::Invalid(_) | RoutingChange::Leaked => false,
     }
 }
 
@@ -165,7 +168,7 @@ impl Speaker {
                 own.routes.remove(&prefix);
                 own.say(&format!("withdraw route {prefix} next-hop self"))
             }),
-            RoutingChange::Returned => self.each(prefixes, |own, prefix| {
+            RoutingChange::Returned | RoutingChange::Usual => self.each(prefixes, |own, prefix| {
                 own.announce(prefix, own.path.clone())
             }),
             RoutingChange::Exploring(paths) => self.each(prefixes, |own, prefix| {
@@ -189,7 +192,11 @@ impl Speaker {
             RoutingChange::Up => self.start(host, logs),
             // It sends its table by itself.
             RoutingChange::Loaded => Ok(()),
-            RoutingChange::Stuck | RoutingChange::Unstable(_) | RoutingChange::Fabricating => {
+            RoutingChange::Stuck
+            | RoutingChange::Unstable(_)
+            | RoutingChange::Fabricating
+            | RoutingChange::Invalid(_)
+            | RoutingChange::Leaked => {
                 bail!("no real router does this at once")
             }
         }

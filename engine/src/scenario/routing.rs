@@ -37,6 +37,12 @@ pub enum RoutingChange {
     Exploring(u32),
     /// Its origin is this system now.
     Origin(u32),
+    /// The same, and by authorizations (RPKI) this system may not be it.
+    Invalid(u32),
+    /// Its path looks leaked: it goes between two systems without a provider through one that has some.
+    Leaked,
+    /// It is as it was at the start.
+    Usual,
     /// So many changes that the figure of merit (RFC 2439) is this.
     Unstable(u32),
     /// It shows a route that others withdrew long ago.
@@ -66,6 +72,16 @@ impl fmt::Display for RoutingAction {
                 write!(f, "{feeds} goes through {paths} longer paths to {prefixes}")
             }
             RoutingChange::Origin(to) => write!(f, "{feeds} shows {prefixes} from AS{to}"),
+            RoutingChange::Invalid(to) => {
+                write!(
+                    f,
+                    "{feeds} shows {prefixes} from AS{to}, which may not announce it"
+                )
+            }
+            RoutingChange::Leaked => write!(f, "the route of {feeds} to {prefixes} looks leaked"),
+            RoutingChange::Usual => {
+                write!(f, "the route of {feeds} to {prefixes} is as at the start")
+            }
             RoutingChange::Unstable(0) => write!(f, "{prefixes} is quiet again for {feeds}"),
             RoutingChange::Unstable(penalty) => {
                 write!(

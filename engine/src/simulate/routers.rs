@@ -10,8 +10,8 @@ use std::{
 
 use leeward_common::{
     bgp::{
-        Change, Counts, FeedChange, FeedState, Leaks, Prefix, PrefixWindow, Routing, RoutingEvent,
-        Sight, Standing, Validities, What,
+        Allowed, Change, Counts, FeedChange, FeedState, Invalid, LeakSign, Leaks, Prefix,
+        PrefixWindow, Routing, RoutingEvent, Sight, Standing, Validities, Validity, What,
     },
     id::{AgentId, RegionId},
     time::Timestamp,
@@ -41,6 +41,8 @@ struct Known {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Route {
     Present,
+    Invalid,
+    Leaked,
     Withdrawn,
     Stuck,
 }
@@ -177,17 +179,46 @@ impl Routers {
                     path: path.clone(),
                 },
                 RoutingChange::Origin(to) => Change::OriginChanged {
-                    from: path.split(' ').next_back().and_then(|own| own.parse().ok()),
+                    from: origin(&path),
                     to: Some(to),
                 },
                 RoutingChange::Stuck => {
                     self.show(id, prefix, Route::Stuck);
                     continue;
                 }
+                // What routes look like ends with a window, not with an event.
+                RoutingChange::Usual => {
+                    self.show(id, prefix, Route::Present);
+                    continue;
+                }
+                RoutingChange::Invalid(to) => Change::Invalid(Invalid {
+                    prefix: *prefix,
+                    origin: Some(to),
+                    was: Some(Validity::Valid),
+                    is: Validity::InvalidOrigin,
+                    allowed: origin(&path)
+                        .map(|system| Allowed {
+                            prefix: *prefix,
+                            length_max: prefix.length(),
+                            system,
+                        })
+                        .into_iter()
+                        .collect(),
+                }),
+                RoutingChange::Leaked => Change::Leaked {
+                    sign: LeakSign::Valley {
+                        upper: 64_601,
+                        through: 64_602,
+                        lower: 64_603,
+                    },
+                    path: path.clone(),
+                },
                 _ => Change::Withdrawn { path: path.clone() },
             };
             let route = match change {
                 Change::Withdrawn { .. } => Route::Withdrawn,
+                Change::Invalid(_) => Route::Invalid,
+                Change::Leaked { .. } => Route::Leaked,
                 _ => Route::Present,
             };
             self.show(id, prefix, route);
@@ -228,7 +259,7 @@ impl Routers {
             feeds.filter(|own| own.feed.agent == *agent && own.standing == Standing::Believed)
         {
             match own.routes.get(prefix) {
-                Some(Route::Present) => sight.visible += 1,
+                Some(Route::Present | Route::Invalid | Route::Leaked) => sight.visible += 1,
                 Some(Route::Stuck) => sight.stuck += 1,
                 Some(Route::Withdrawn) => {
                     sight.gone += 1;
@@ -239,6 +270,16 @@ impl Routers {
         }
         sight.gone_sources = gone.len() as u32;
         sight
+    }
+
+    /// How many feeds of an agent that can be believed show such a route.
+    fn looking(&self, agent: &AgentId, prefix: &Prefix, route: Route) -> u32 {
+        let feeds = self.feeds.values().filter(|own| {
+            own.feed.agent == *agent
+                && own.standing == Standing::Believed
+                && own.routes.get(prefix) == Some(&route)
+        });
+        feeds.count() as u32
     }
 
     /// The windows and the feeds of an agent; some prefixes with a figure of merit.
@@ -268,8 +309,14 @@ impl Routers {
             blackholed: false,
             shutting_down: false,
             sight: self.sight_of(agent, prefix),
-            validities: Validities::default(),
-            leaks: Leaks::default(),
+            validities: Validities {
+                invalid_origin: self.looking(agent, prefix, Route::Invalid),
+                ..Validities::default()
+            },
+            leaks: Leaks {
+                valley: self.looking(agent, prefix, Route::Leaked),
+                ..Leaks::default()
+            },
             over_failed_link: false,
             learned: false,
         };
@@ -295,6 +342,11 @@ impl Routers {
             feeds: mine.map(feed).collect(),
         }
     }
+}
+
+/// The last system of a path.
+fn origin(path: &str) -> Option<u32> {
+    path.split(' ').next_back()?.parse().ok()
 }
 
 fn event(at: Timestamp, feed: &str, source: IpAddr, what: What) -> RoutingEvent {

@@ -50,6 +50,9 @@ enum RawChange {
     Returned,
     Exploring,
     Origin,
+    Invalid,
+    Leaked,
+    Usual,
     Unstable,
     Stuck,
     Lost,
@@ -119,6 +122,9 @@ impl Reader<'_> {
             (RawChange::Returned, None) => RoutingChange::Returned,
             (RawChange::Exploring, Some(paths)) => RoutingChange::Exploring(paths),
             (RawChange::Origin, Some(to)) => RoutingChange::Origin(to),
+            (RawChange::Invalid, Some(to)) => RoutingChange::Invalid(to),
+            (RawChange::Leaked, None) => RoutingChange::Leaked,
+            (RawChange::Usual, None) => RoutingChange::Usual,
             (RawChange::Unstable, Some(penalty)) => RoutingChange::Unstable(penalty),
             (RawChange::Stuck, None) => RoutingChange::Stuck,
             (RawChange::Lost, None) => RoutingChange::Lost,
@@ -126,7 +132,7 @@ impl Reader<'_> {
             (RawChange::Loaded, None) => RoutingChange::Loaded,
             (RawChange::Fabricating, None) => RoutingChange::Fabricating,
             _ => {
-                let message = "value belongs to exploring (how many paths), origin (which system) and unstable \
+                let message = "value belongs to exploring (how many paths), origin and invalid (which system) and unstable \
                      (which figure of merit), and to no other change";
                 return Err(self.document.error(written.span(), message));
             }
