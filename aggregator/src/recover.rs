@@ -414,15 +414,16 @@ pub enum Unresolved {
 pub fn resolve(
     unread: batch::Unread<'_>,
     region: leeward_common::id::RegionId,
-    table: &[Path],
+    table: &Arc<[Path]>,
 ) -> Result<Reports, Unresolved> {
     let mut beyond = None;
-    let mut reports = Vec::with_capacity(unread.head().rows);
-    let batch::Head { key, health, .. } =
-        unread.rows(|row, report| match table.get(row as usize) {
-            Some(path) => reports.push((path.clone(), report.clone())),
-            None => beyond = Some(row),
-        })?;
+    let mut rows = Vec::with_capacity(unread.head().rows);
+    let batch::Head { key, health, .. } = unread.rows(|row, report| {
+        if row as usize >= table.len() {
+            beyond = Some(row);
+        }
+        rows.push((row, report.clone()));
+    })?;
     if let Some(row) = beyond {
         return Err(Unresolved::NoSuchRow {
             row,
@@ -436,7 +437,8 @@ pub fn resolve(
         window: key.window,
         until: key.until,
         health,
-        reports,
+        table: Arc::clone(table),
+        rows,
     })
 }
 

@@ -242,17 +242,49 @@ impl Histogram {
     /// bucket that holds the sample of rank `ceil(q * n)`, at least the first. `None` while empty.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<u32> {
-        let count = self.count();
-        let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));
-        let mut seen = 0;
-        for &(slot, n) in &self.buckets {
-            seen += u64::from(n);
-            if seen >= rank {
-                return Some(self.schema.middle(slot));
-            }
-        }
-        None
+        self.quantiles([q]).map(|[only]| only)
     }
+
+    /// [`Self::quantile`] of each of these shares, in one go.
+    #[must_use]
+    pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[u32; N]> {
+        quantiles(
+            self.schema,
+            self.count(),
+            self.buckets.iter().copied(),
+            shares,
+        )
+    }
+}
+
+/// The quantiles of `count` samples in these buckets, of which some may be empty.
+pub(crate) fn quantiles<const N: usize>(
+    schema: Schema,
+    count: u64,
+    buckets: impl Iterator<Item = (u16, u32)>,
+    shares: [f64; N],
+) -> Option<[u32; N]> {
+    if count == 0 {
+        return None;
+    }
+    let rank = |q: f64| ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count);
+    let mut ranks = [(0, 0); N];
+    for (at, (own, q)) in ranks.iter_mut().zip(shares).enumerate() {
+        *own = (rank(q), at);
+    }
+    ranks.sort_unstable();
+    let (mut found, mut seen, mut next) = ([0; N], 0, 0);
+    for (slot, n) in buckets {
+        seen += u64::from(n);
+        while let Some(&(_, at)) = ranks.get(next).filter(|(rank, _)| *rank <= seen) {
+            found[at] = schema.middle(slot);
+            next += 1;
+        }
+        if next == N {
+            break;
+        }
+    }
+    Some(found)
 }
 
 /// The index of the first bucket whose slot is not below `slot`.

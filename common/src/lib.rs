@@ -5,7 +5,7 @@
 //! - [`id`]: one newtype per noun, parsed once.
 //! - [`time`] and [`ratio`]: the units.
 //! - [`histogram`]: a sparse, exactly mergeable histogram of round-trip times.
-//! - [`report`]: what one path did in one window; [`tally`]: many of them added up.
+//! - [`report`]: what one path did in one window; [`tally`]: many of them added up; [`pile`]: the same for a moment.
 //! - [`bgp`]: what routing did to a watched prefix.
 //! - [`deadline`]: when a missing reply becomes overdue.
 //! - [`check`]: what agents of other regions ask of a service, and what came of it.
@@ -30,6 +30,7 @@ pub mod definitions;
 pub mod finding;
 pub mod histogram;
 pub mod id;
+pub mod pile;
 pub mod ratio;
 pub mod report;
 pub mod silence;

@@ -153,7 +153,7 @@ impl State {
                 ((agent.clone(), since), until - Duration::from_micros(1))
             })
             .unzip();
-        let judgement = fault::judge(at, &policy, &self.graph, &suspects);
+        let judgement = fault::judge(at, &policy, &mut self.graph, &suspects);
         for (agent, since) in &judgement.wrong_since {
             self.graph.on_fault(at, &policy, agent, *since);
         }

@@ -32,7 +32,7 @@ pub(crate) use localise::localise;
 pub use localise::{Fault, FaultKind, Place, TROUBLE_LOSS};
 
 use crate::{
-    graph::{Exclusions, Graph, Sight},
+    graph::{Exclusions, Graph, Sight, Sights},
     policy::Policy,
     view::{RegionState, Vote},
 };
@@ -58,43 +58,26 @@ pub struct Judgement {
     pub fresh_until: Timestamp,
 }
 
-/// What one agent sees: of each other region and of each target there.
-struct Sights {
-    region: RegionId,
-    regions: BTreeMap<RegionId, Sight>,
-    targets: BTreeMap<(RegionId, TargetId), Sight>,
-}
-
-impl Sights {
-    /// Since when anything is lost to it; `None` if nothing is.
-    fn lost_since(&self) -> Option<Timestamp> {
-        let sights = self.regions.values();
-        let lost = sights.filter_map(|sight| match sight {
-            Sight::Lost { since } => Some(*since),
-            _ => None,
-        });
-        lost.min()
-    }
-}
-
 /// Puts the agents' views at `now` together; `suspects` are agents that doubt themselves, and since when.
 #[must_use]
 pub fn judge(
     now: Timestamp,
     policy: &Policy,
-    graph: &Graph,
+    graph: &mut Graph,
     suspects: &BTreeMap<AgentId, Timestamp>,
 ) -> Judgement {
-    let (sights, fresh_until) = sights(now, policy, graph);
+    let fresh_until = graph.look(now, policy);
+    let graph = &*graph;
+    let sights: Vec<(&AgentId, &Sights)> = graph.sights().collect();
     let at_fault: BTreeMap<AgentId, Timestamp> = sights
         .iter()
         .filter(|(agent, own)| is_at_fault(agent, own, &sights))
-        .map(|(agent, own)| (agent.clone(), own.lost_since().unwrap_or(now)))
+        .map(|&(agent, own)| (agent.clone(), own.lost_since().unwrap_or(now)))
         .collect();
     let voters: Vec<&Sights> = sights
         .iter()
         .filter(|(agent, _)| !at_fault.contains_key(*agent) && !suspects.contains_key(*agent))
-        .map(|(_, own)| own)
+        .map(|&(_, own)| own)
         .collect();
     let cut_off = cut_off(policy, graph, &voters);
     let mut down = BTreeMap::new();
@@ -106,7 +89,7 @@ pub fn judge(
         (region.clone(), verdict)
     };
     let regions = policy.regions.keys().map(region).collect();
-    let vote = |(agent, own): (&AgentId, &Sights)| {
+    let vote = |&(agent, own): &(&AgentId, &Sights)| {
         let vote = match (at_fault.contains_key(agent), suspects.contains_key(agent)) {
             (true, _) => Vote::AtFault,
             (false, true) => Vote::Suspect,
@@ -135,48 +118,14 @@ pub fn judge(
 
 /// Why nothing is known, if the observers are cut off.
 fn cut_off(policy: &Policy, graph: &Graph, voters: &[&Sights]) -> Option<String> {
-    if voters.is_empty() && graph.paths().next().is_some() {
+    if voters.is_empty() && !graph.is_empty() {
         return Some("no observer has fresh evidence".to_owned());
     }
     (policy.regions.len() > 2 && are_cut_off(voters))
         .then(|| "every observer sees every region as lost: the observers are cut off".to_owned())
 }
 
-/// What each agent sees, and until when none of it becomes stale.
-fn sights(
-    now: Timestamp,
-    policy: &Policy,
-    graph: &Graph,
-) -> (BTreeMap<AgentId, Sights>, Timestamp) {
-    let mut all = BTreeMap::new();
-    let mut fresh_until = Timestamp::from_unix_us(u64::MAX);
-    for (id, path) in graph.paths() {
-        let Some((sight, until)) = graph.sight(now, policy, id, path) else {
-            continue;
-        };
-        fresh_until = fresh_until.min(until);
-        if let Sight::Seen { due, .. } = sight
-            && now < due + grace(policy)
-        {
-            fresh_until = fresh_until.min(due + grace(policy) - Duration::from_micros(1));
-        }
-        let own = all.entry(id.agent.clone()).or_insert_with(|| Sights {
-            region: path.from.clone(),
-            regions: BTreeMap::new(),
-            targets: BTreeMap::new(),
-        });
-        let region = own.regions.entry(path.to.clone()).or_insert(sight);
-        *region = region.and(sight);
-        let target = own
-            .targets
-            .entry((path.to.clone(), id.target.clone()))
-            .or_insert(sight);
-        *target = target.and(sight);
-    }
-    (all, fresh_until)
-}
-
-fn is_at_fault(agent: &AgentId, own: &Sights, sights: &BTreeMap<AgentId, Sights>) -> bool {
+fn is_at_fault(agent: &AgentId, own: &Sights, sights: &[(&AgentId, &Sights)]) -> bool {
     let all_lost = own.regions.values().all(|sight| sight.is_lost());
     let others = || sights.iter().filter(|(other, _)| *other != agent);
     let seen_by_others = |region| {
@@ -202,7 +151,7 @@ fn quorum(policy: &Policy) -> usize {
 }
 
 /// How much later than due a report may come before its agent is taken to be falling silent.
-fn grace(policy: &Policy) -> Duration {
+pub(crate) fn grace(policy: &Policy) -> Duration {
     policy.probing.window / 4
 }
 
@@ -297,17 +246,28 @@ fn dead_targets(
     policy: &Policy,
     voters: &[&Sights],
 ) -> BTreeMap<(RegionId, TargetId), (usize, usize)> {
-    let mut tallies: BTreeMap<&(RegionId, TargetId), Tally<'_>> = BTreeMap::new();
+    // What nobody has lost is not dead.
+    let all = || voters.iter().flat_map(|own| &own.targets);
+    let lost = all().filter(|(_, sight)| sight.is_lost());
+    let mut tallies: BTreeMap<&(RegionId, TargetId), Tally<'_>> =
+        lost.map(|(target, _)| (target, Tally::default())).collect();
+    if tallies.is_empty() {
+        return BTreeMap::new();
+    }
+    let mut alive: BTreeSet<&RegionId> = BTreeSet::new();
     for own in voters {
-        for (target, &sight) in &own.targets {
-            tallies.entry(target).or_default().count(&own.region, sight);
+        for (target, sight) in &own.targets {
+            match tallies.get_mut(target) {
+                Some(tally) => tally.count(&own.region, *sight),
+                None if sight.is_seen() => drop(alive.insert(&target.0)),
+                None => {}
+            }
         }
     }
-    let alive: BTreeSet<&RegionId> = tallies
+    let seen = tallies
         .iter()
-        .filter(|(_, tally)| tally.seen(now, policy) > 0)
-        .map(|((region, _), _)| region)
-        .collect();
+        .filter(|(_, tally)| tally.seen(now, policy) > 0);
+    alive.extend(seen.map(|((region, _), _)| region));
     let dead = |((region, _), tally): &(&&(RegionId, TargetId), &Tally<'_>)| {
         alive.contains(region) && tally.is_lost(now, policy)
     };

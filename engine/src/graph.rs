@@ -9,16 +9,16 @@
 //! hours, and what it kept during an outage and delivers afterwards is still old.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
 use leeward_common::{
     finding::Bandwidth,
-    histogram::Histogram,
     id::{AgentId, RegionId, TargetId},
-    report::{Class, LocalHealth, OneWay, ProbeKind, Report, Silence, Window},
+    pile::Pile,
+    report::{LocalHealth, ProbeKind},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -26,46 +26,41 @@ use serde::{Deserialize, Serialize};
 use crate::{
     input::Reports,
     policy::Policy,
-    view::{Link, LinkView, MAX_WINDOWS, Pair, PairView, RttView, WindowView},
+    view::{Estimates, Link, LinkView, Pair, PairView},
 };
 
 pub mod arrival;
 pub mod bandwidth;
 pub(crate) mod combine;
 pub mod doubt;
+mod evidence;
+mod paths;
 mod pool;
+mod sights;
+mod windows;
 
 use arrival::Arrivals;
 use bandwidth::{Bandwidths, Gauged};
 pub(crate) use combine::Z;
+use evidence::{Dating, WindowEvidence, measured_at};
+use paths::{AgentPaths, Paths, Run};
 use pool::Pool;
+pub use sights::Sight;
+pub(crate) use sights::Sights;
+use windows::LinkWindows;
 
 /// Evidence older than this is forgotten whatever the policy says.
 pub const RETENTION: Duration = Duration::from_secs(120);
 
-/// The most windows kept of one path: those of half a minute at the shortest length that a policy may ask for.
-const MAX_PATH_WINDOWS: usize = 600;
-
 /// A path: who probes what, and how.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct PathId {
+struct PathId {
     /// Who probes.
-    pub agent: AgentId,
+    agent: AgentId,
     /// What is probed.
-    pub target: TargetId,
+    target: TargetId,
     /// How.
-    pub kind: ProbeKind,
-}
-
-impl PathId {
-    /// No path of an agent is ordered before this one.
-    fn first_of(agent: &AgentId) -> Self {
-        Self {
-            agent: agent.clone(),
-            target: TargetId::parse("0").expect("no id is ordered before that of a zero alone"),
-            kind: ProbeKind::Icmp,
-        }
-    }
+    kind: ProbeKind,
 }
 
 /// What is left out of every pool, because its fault is known and is not the network's.
@@ -80,8 +75,7 @@ pub struct Exclusions {
 /// All evidence.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Graph {
-    #[serde(with = "crate::pairs")]
-    paths: BTreeMap<PathId, PathEvidence>,
+    paths: Paths,
     arrivals: BTreeMap<AgentId, Arrivals>,
     /// The last window in which an agent was in trouble: its arrival and its lag in microseconds.
     doubts: BTreeMap<AgentId, (Timestamp, i64)>,
@@ -89,25 +83,27 @@ pub struct Graph {
     #[serde(default)]
     faulty: BTreeMap<AgentId, Span>,
     #[serde(with = "crate::pairs")]
-    windows: BTreeMap<Link, VecDeque<LinkWindow>>,
+    windows: BTreeMap<Link, LinkWindows>,
     #[serde(default)]
     bandwidths: Arc<Bandwidths>,
     /// Made from the above; see [`Graph::refresh`].
     #[serde(skip)]
     made: Made,
+    /// Histograms are added up on it.
+    #[serde(skip)]
+    pile: Pile,
 }
 
-/// Estimates, and the index that they are made by.
+/// Estimates.
 #[derive(Clone, Debug, Default)]
 struct Made {
-    by_link: BTreeMap<Link, BTreeSet<PathId>>,
     links: Arc<BTreeMap<Link, Arc<LinkView>>>,
     pairs: Arc<BTreeMap<Pair, Arc<PairView>>>,
     dirty: BTreeSet<Pair>,
 }
 
 /// From the first instant to the second, both included.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Span {
     since: Timestamp,
     until: Timestamp,
@@ -119,103 +115,6 @@ impl Span {
     }
 }
 
-/// What was measured on one path lately.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct PathEvidence {
-    /// Region of the agent.
-    pub from: RegionId,
-    /// Region of the target.
-    pub to: RegionId,
-    /// By arrival, then by window.
-    windows: VecDeque<WindowEvidence>,
-}
-
-/// One window of a path, or a part of it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct WindowEvidence {
-    window: Window,
-    /// Up to when it tells, by the agent's clock.
-    until: Timestamp,
-    received_at: Timestamp,
-    /// Arrival minus `until`, microseconds.
-    lag_us: i64,
-    answered: u64,
-    late: u64,
-    overdue: u64,
-    rejected: u64,
-    /// What was unanswered in a row at its end, if the agent says.
-    silence: Option<Silence>,
-    histogram: Histogram,
-    min_us: u32,
-}
-
-/// All agents' evidence of one window of a link, for readers.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct LinkWindow {
-    window: Window,
-    answered: u64,
-    unanswered: u64,
-    histogram: Histogram,
-    min_us: u32,
-    max_us: u32,
-    /// Of paths that tell directions apart.
-    #[serde(default)]
-    one_way: Option<OneWay>,
-}
-
-/// What an agent sees of something lately.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Sight {
-    /// Something was answered.
-    Seen {
-        /// Then, at last.
-        until: Timestamp,
-        /// When the next report is due from who saw it.
-        due: Timestamp,
-    },
-    /// Nothing was, for long enough.
-    Lost {
-        /// From then on at least.
-        since: Timestamp,
-    },
-    /// Too few probes to tell.
-    Unclear,
-}
-
-impl Sight {
-    /// Two sights of the same thing: one answer is enough to see it, and it is lost only if both say so.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (
-                Self::Seen { until: a, due },
-                Self::Seen {
-                    until: b,
-                    due: other,
-                },
-            ) => Self::Seen {
-                until: a.max(b),
-                due: due.max(other),
-            },
-            (seen @ Self::Seen { .. }, _) | (_, seen @ Self::Seen { .. }) => seen,
-            (Self::Lost { since: a }, Self::Lost { since: b }) => Self::Lost { since: a.min(b) },
-            _ => Self::Unclear,
-        }
-    }
-
-    /// Whether it is seen.
-    #[must_use]
-    pub const fn is_seen(self) -> bool {
-        matches!(self, Self::Seen { .. })
-    }
-
-    /// Whether it is lost.
-    #[must_use]
-    pub const fn is_lost(self) -> bool {
-        matches!(self, Self::Lost { .. })
-    }
-}
-
 impl Graph {
     /// Takes in an agent's reports. Paths from or to regions that the policy does not know, and those within one
     /// region, are evidence of nothing.
@@ -223,7 +122,10 @@ impl Graph {
         if !policy.regions.contains_key(&reports.region) {
             return;
         }
-        let arrivals = self.arrivals.entry(reports.agent.clone()).or_default();
+        let arrivals = match self.arrivals.get_mut(&reports.agent) {
+            Some(arrivals) => arrivals,
+            None => self.arrivals.entry(reports.agent.clone()).or_default(),
+        };
         let before_us = arrivals.quickest_us();
         let lag_us = arrivals.on_window(now, reports.until);
         if arrivals.quickest_us() != before_us {
@@ -238,133 +140,49 @@ impl Graph {
                 false => (now, lag_us),
             };
         }
-        let mut told = BTreeSet::new();
-        for (path, report) in &reports.reports {
-            let known = path
-                .region
-                .as_ref()
-                .filter(|to| policy.regions.contains_key(*to));
-            let Some(to) = known.filter(|to| **to != reports.region) else {
-                continue;
+        let runs = runs(policy, reports);
+        for Run { link, rows } in &runs {
+            let windows = match self.windows.get_mut(link) {
+                Some(windows) => windows,
+                None => self.windows.entry(link.clone()).or_default(),
             };
-            told.insert(to);
-            let id = PathId {
-                agent: reports.agent.clone(),
-                target: path.target.clone(),
-                kind: path.kind,
-            };
-            let evidence = WindowEvidence::new(reports, now, lag_us, report);
-            let link = (reports.region.clone(), to.clone());
-            self.on_link_window(&link, reports.window, &evidence, report);
-            self.on_path_window(id, link, evidence, policy);
+            windows.add(reports.window, rows, &mut self.pile);
+            self.made.dirty.insert(Pair::new(&link.0, &link.1));
         }
-        let pairs = told.into_iter().map(|to| Pair::new(&reports.region, to));
-        self.made.dirty.extend(pairs);
+        let keep = policy.evidence.memory + policy.evidence.stale_after;
+        let evidence = |report: &_| WindowEvidence::new(reports, now, lag_us, report);
+        let (agent, table) = (&reports.agent, &reports.table);
+        let gone = self.paths.insert(agent, table, &runs, keep, evidence);
+        self.made.dirty.extend(pairs(&gone));
     }
 
     /// The ages of all of an agent's evidence have changed.
     fn age_anew(&mut self, agent: &AgentId) {
-        let mine = self.paths.range(PathId::first_of(agent)..);
-        let mine = mine.take_while(|(id, _)| id.agent == *agent);
-        let mut last: Option<(&RegionId, &RegionId)> = None;
-        for (_, path) in mine {
-            let link = (&path.from, &path.to);
-            if last.replace(link) != Some(link) {
-                self.made.dirty.insert(Pair::new(link.0, link.1));
-            }
+        let own = self.paths.get_mut(agent);
+        for (from, to) in own.iter().flat_map(|own| own.links()) {
+            self.made.dirty.insert(Pair::new(from, to));
         }
-    }
-
-    fn on_path_window(
-        &mut self,
-        id: PathId,
-        link: Link,
-        evidence: WindowEvidence,
-        policy: &Policy,
-    ) {
-        let keep = policy.evidence.memory + policy.evidence.stale_after;
-        let (from, to) = link.clone();
-        // Nearly always the path goes on as it was: one look-up among all paths is enough then.
-        if let Some(path) = self.paths.get_mut(&id) {
-            if path.from == from && path.to == to {
-                path.insert(evidence, keep);
-                return;
-            }
-            let old = (path.from.clone(), path.to.clone());
-            self.forget(&id, &old);
-        }
-        self.made
-            .by_link
-            .entry(link)
-            .or_default()
-            .insert(id.clone());
-        let path = self.paths.entry(id).or_insert_with(|| PathEvidence {
-            from,
-            to,
-            windows: VecDeque::new(),
-        });
-        path.insert(evidence, keep);
-    }
-
-    fn on_link_window(
-        &mut self,
-        link: &Link,
-        window: Window,
-        evidence: &WindowEvidence,
-        report: &Report,
-    ) {
-        let windows = self.windows.entry(link.clone()).or_default();
-        let at = windows.partition_point(|other| other.window < window);
-        if windows.get(at).is_none_or(|other| other.window != window) {
-            windows.insert(
-                at,
-                LinkWindow {
-                    window,
-                    answered: 0,
-                    unanswered: 0,
-                    histogram: Histogram::new(evidence.histogram.schema()),
-                    min_us: u32::MAX,
-                    max_us: 0,
-                    one_way: None,
-                },
-            );
-        }
-        windows[at].add(evidence, report);
-        if windows.len() > MAX_WINDOWS {
-            windows.pop_front();
-        }
+        own.into_iter().for_each(AgentPaths::forget_sights);
     }
 
     /// Forgets paths that were not heard of for [`RETENTION`], and regions that the policy does not know any more.
     pub fn forget_old(&mut self, now: Timestamp, policy: &Policy) {
         let known = |region: &RegionId| policy.regions.contains_key(region);
-        let gone: Vec<(PathId, Link)> = self
-            .paths
-            .iter()
-            .filter(|(_, path)| {
-                let heard = path
-                    .windows
-                    .back()
-                    .map_or(Timestamp::EPOCH, |last| last.received_at);
-                now.since(heard) > RETENTION || !known(&path.from) || !known(&path.to)
-            })
-            .map(|(id, path)| (id.clone(), (path.from.clone(), path.to.clone())))
-            .collect();
-        for (id, link) in gone {
-            self.forget(&id, &link);
-        }
+        let gone = self.paths.forget(|path| {
+            now.since(path.heard_at()) > RETENTION || !known(&path.from) || !known(&path.to)
+        });
+        self.made.dirty.extend(pairs(&gone));
         self.windows
             .retain(|(from, to), _| known(from) && known(to));
         Arc::make_mut(&mut self.bandwidths).forget_old(now, known);
-        let heard: BTreeSet<_> = self.paths.keys().map(|id| &id.agent).collect();
-        self.arrivals.retain(|agent, _| heard.contains(agent));
-        self.doubts.retain(|agent, _| heard.contains(agent));
-        let (paths, arrivals) = (&self.paths, &self.arrivals);
+        let paths = &self.paths;
+        self.arrivals.retain(|agent, _| paths.get(agent).is_some());
+        self.doubts.retain(|agent, _| paths.get(agent).is_some());
+        let arrivals = &self.arrivals;
         self.faulty.retain(|agent, span| {
             let quickest_us = arrivals.get(agent).map_or(0, Arrivals::quickest_us);
-            let mine = paths.iter().filter(|(id, _)| id.agent == *agent);
-            let mut windows = mine.flat_map(|(_, path)| &path.windows);
-            windows.any(|window| span.contains(window.measured_at(quickest_us)))
+            let mut mine = paths.get(agent).into_iter().flat_map(AgentPaths::iter);
+            mine.any(|own| own.evidence.has_any_of(quickest_us, *span))
         });
     }
 
@@ -386,60 +204,41 @@ impl Graph {
         }
     }
 
-    fn forget(&mut self, id: &PathId, link: &Link) {
-        self.paths.remove(id);
-        self.made.dirty.insert(Pair::new(&link.0, &link.1));
-        if let Some(paths) = self.made.by_link.get_mut(link) {
-            paths.remove(id);
-            if paths.is_empty() {
-                self.made.by_link.remove(link);
-            }
-        }
-    }
-
     /// What the agents of a region lost lately of the probes that they sent.
     pub(crate) fn losses_of(&self, region: &RegionId) -> BTreeMap<AgentId, (u64, u64)> {
         let mut losses: BTreeMap<AgentId, (u64, u64)> = BTreeMap::new();
-        for (id, path) in self.paths.iter().filter(|(_, path)| path.from == *region) {
-            let (lost, n) = losses.entry(id.agent.clone()).or_default();
-            let faulty = self.faulty.get(&id.agent);
-            let quickest_us = self.quickest_us(&id.agent);
-            let counts = |window: &&WindowEvidence| {
-                faulty.is_none_or(|span| !span.contains(window.measured_at(quickest_us)))
-            };
-            for window in path.windows.iter().filter(counts) {
-                *lost += window.overdue.saturating_sub(window.late) + window.rejected;
-                *n += window.answered + window.overdue + window.rejected;
+        for (agent, own) in self.paths.agents() {
+            let dating = self.dating(agent);
+            for own in own.iter().filter(|own| own.evidence.from == *region) {
+                let (lost, n) = losses.entry(agent.clone()).or_default();
+                let (more_lost, more) = own.evidence.losses(dating);
+                (*lost, *n) = (*lost + more_lost, *n + more);
             }
         }
         losses
     }
 
-    /// Every path with its evidence.
-    pub fn paths(&self) -> impl Iterator<Item = (&PathId, &PathEvidence)> {
-        self.paths.iter()
+    /// Whether there is any evidence.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paths.is_empty()
     }
 
-    /// What a path's agent sees of its target at `now`, and until when that is as fresh as it is now (see
-    /// [`crate::view::Estimates::staleness`]); `None` if it is stale.
-    #[must_use]
-    pub fn sight(
-        &self,
-        now: Timestamp,
-        policy: &Policy,
-        id: &PathId,
-        path: &PathEvidence,
-    ) -> Option<(Sight, Timestamp)> {
-        let quickest_us = self.quickest_us(&id.agent);
-        let last = path.windows.back()?;
-        let until = last.measured_at(quickest_us);
-        let fresh_until = until + policy.evidence.stale_after;
-        let window = policy.probing.window;
-        let windows = now.since(until).as_micros() / window.as_micros().max(1);
-        let next =
-            until + window.saturating_mul(u32::try_from(windows.max(1) + 1).unwrap_or(u32::MAX));
-        let as_fresh_until = fresh_until.min(next - Duration::from_micros(1));
-        (now <= fresh_until).then(|| (path.sight(policy, until), as_fresh_until))
+    /// Looks at what agents see at `now`, and returns until when no evidence that is fresh now becomes stale. Until then an
+    /// agent that tells nothing new sees the same.
+    pub(crate) fn look(&mut self, now: Timestamp, policy: &Policy) -> Timestamp {
+        let mut fresh_until = Timestamp::from_unix_us(u64::MAX);
+        for (agent, own) in self.paths.agents_mut() {
+            let quickest_us = self.arrivals.get(agent).map_or(0, Arrivals::quickest_us);
+            let made = own.sights(now, policy, quickest_us);
+            fresh_until = fresh_until.min(made.fresh_until);
+        }
+        fresh_until
+    }
+
+    /// What agents were found to see when it was looked last; those of whom nothing was fresh are left out.
+    pub(crate) fn sights(&self) -> impl Iterator<Item = (&AgentId, &Sights)> {
+        let agents = self.paths.agents();
+        agents.filter_map(|(agent, own)| Some((agent, own.last_sights()?)))
     }
 
     /// Agents that doubt themselves at `now`, and until when each does.
@@ -460,6 +259,13 @@ impl Graph {
 
     pub(crate) fn quickest_us(&self, agent: &AgentId) -> i64 {
         self.arrivals.get(agent).map_or(0, Arrivals::quickest_us)
+    }
+
+    fn dating(&self, agent: &AgentId) -> Dating {
+        Dating {
+            quickest_us: self.quickest_us(agent),
+            faulty: self.faulty.get(agent).copied(),
+        }
     }
 
     /// An agent told how much a link carries.
@@ -498,15 +304,9 @@ impl Graph {
     /// Makes all estimates anew: the policy, the exclusions or the whole graph has changed.
     pub fn refresh_all(&mut self, policy: &Policy, exclusions: &Exclusions) {
         self.made = Made::default();
-        for (id, path) in &self.paths {
-            let link = (path.from.clone(), path.to.clone());
-            self.made.dirty.insert(Pair::new(&link.0, &link.1));
-            self.made
-                .by_link
-                .entry(link)
-                .or_default()
-                .insert(id.clone());
-        }
+        self.paths.forget_made();
+        let all = self.paths.links().map(|(from, to)| Pair::new(from, to));
+        self.made.dirty.extend(all);
         self.refresh(policy, exclusions);
     }
 
@@ -515,70 +315,104 @@ impl Graph {
         let directions = [(a.clone(), b.clone()), (b.clone(), a.clone())];
         let counted = directions
             .each_ref()
-            .map(|link| self.counted(link, exclusions));
-        let newest = counted.iter().flatten().map(|path| path.newest_at).max();
+            .map(|link| self.counted(link, policy, exclusions));
+        let newest = counted.iter().flatten().map(|agent| agent.newest_at).max();
         let Some(newest_at) = newest else {
             let links = Arc::make_mut(&mut self.made.links);
             directions.iter().for_each(|link| drop(links.remove(link)));
             Arc::make_mut(&mut self.made.pairs).remove(pair);
             return;
         };
-        let mut both = Pool::default();
-        let mut views = Vec::new();
-        for (link, paths) in directions.iter().zip(&counted) {
+        let memory = policy.evidence.memory;
+        let pools = counted.each_ref().map(|own| {
             let mut pool = Pool::default();
-            pool.add(paths, newest_at - policy.evidence.memory);
-            both.merge(&pool);
-            if pool.is_empty()
-                && let Some(own) = paths.iter().map(|path| path.newest_at).max()
-            {
-                pool.add(paths, own - policy.evidence.memory);
-            }
-            views.push((link.clone(), self.link_view(link, &pool)));
+            self.add(&mut pool, own, policy, newest_at - memory);
+            pool
+        });
+        let own = pools.each_ref().map(Pool::estimates);
+        // Nearly always somebody measures both ways; where only one way is measured the pair is what that link is.
+        let mut estimates = match pools.each_ref().map(Pool::has_paths) {
+            [true, true] => Pool::of_both(&pools).estimates(),
+            [true, false] => own[0].clone(),
+            [false, _] => own[1].clone(),
+        };
+        let mut views = Vec::new();
+        for (((link, counted), mut pool), own) in
+            directions.iter().zip(&counted).zip(pools).zip(own)
+        {
+            let newest_at = counted.iter().map(|agent| agent.newest_at).max();
+            let estimates = match newest_at.filter(|_| pool.is_empty()) {
+                Some(newest_at) => {
+                    self.add(&mut pool, counted, policy, newest_at - memory);
+                    pool.estimates()
+                }
+                None => own,
+            };
+            views.push((link.clone(), self.link_view(link, estimates)));
         }
-        let lost = lost_by(&counted, policy);
-        let mut estimates = both.estimates();
         let neutral_bps = policy.weights.bandwidth_scale_bps;
         let told = &self.bandwidths;
         estimates.bandwidth_bps = told.of_pair(newest_at, pair, exclusions, neutral_bps);
         let pair_view = PairView {
             estimates,
-            lost_by: lost,
+            lost_by: lost_by(&counted),
         };
         let links = Arc::make_mut(&mut self.made.links);
         links.extend(views);
         Arc::make_mut(&mut self.made.pairs).insert(pair.clone(), Arc::new(pair_view));
     }
 
-    fn counted(&self, link: &Link, exclusions: &Exclusions) -> Vec<Counted<'_>> {
-        let Some(ids) = self.made.by_link.get(link) else {
-            return Vec::new();
-        };
-        let counts = |id: &&PathId| {
-            !exclusions.agents.contains(&id.agent) && !exclusions.targets.contains(&id.target)
-        };
-        ids.iter()
-            .filter(counts)
-            .filter_map(|id| {
-                let path = self.paths.get(id)?;
-                let mut counted = Counted {
-                    agent: &id.agent,
-                    path,
-                    quickest_us: self.quickest_us(&id.agent),
-                    faulty: self.faulty.get(&id.agent).copied(),
-                    newest_at: Timestamp::EPOCH,
-                };
-                counted.newest_at = counted.windows().next_back()?.1;
-                Some(counted)
+    /// The agents whose paths are evidence for a link, as far as these count.
+    fn counted(&mut self, link: &Link, policy: &Policy, exclusions: &Exclusions) -> Vec<Counted> {
+        let agents: Vec<AgentId> = self.paths.agents_of(link).cloned().collect();
+        let counts = |agent: &AgentId| !exclusions.agents.contains(agent);
+        let agents = agents.into_iter().filter(counts);
+        agents
+            .filter_map(|agent| {
+                let dating = self.dating(&agent);
+                let mut counted = Counted::new(agent, dating);
+                let own = self.paths.get_mut(&counted.agent)?;
+                for (place, own) in own.of_link_mut(link) {
+                    if !exclusions.targets.contains(&own.target)
+                        && let Some((newest_at, is_lost)) = own.evidence.newest(policy, dating)
+                    {
+                        counted.add(place, newest_at, is_lost);
+                    }
+                }
+                (!counted.paths.is_empty()).then_some(counted)
             })
             .collect()
     }
 
-    fn link_view(&self, link: &Link, pool: &Pool) -> Arc<LinkView> {
-        let windows = self.windows.get(link).into_iter().flatten();
+    /// Adds what paths measured that have a window that ended after `cut`.
+    fn add(&mut self, pool: &mut Pool, counted: &[Counted], policy: &Policy, cut: Timestamp) {
+        for Counted {
+            agent,
+            dating,
+            paths,
+            ..
+        } in counted
+        {
+            let Some(own) = self.paths.get_mut(agent) else {
+                continue;
+            };
+            let mut newest_at = None;
+            for &(place, at) in paths.iter().filter(|(_, at)| *at > cut) {
+                newest_at = newest_at.max(Some(at));
+                let evidence = &mut own.at_mut(place).evidence;
+                pool.add(evidence.measured(policy, *dating, cut, &mut self.pile));
+            }
+            if let Some(newest_at) = newest_at {
+                pool.note(agent, newest_at);
+            }
+        }
+    }
+
+    fn link_view(&mut self, link: &Link, estimates: Estimates) -> Arc<LinkView> {
+        let windows = self.windows.get_mut(link);
         Arc::new(LinkView {
-            estimates: pool.estimates(),
-            windows: windows.map(LinkWindow::view).collect(),
+            estimates,
+            windows: windows.map(LinkWindows::view).unwrap_or_default(),
         })
     }
 
@@ -595,261 +429,65 @@ impl Graph {
     }
 }
 
-/// A path whose evidence counts.
-struct Counted<'a> {
-    agent: &'a AgentId,
-    path: &'a PathEvidence,
-    quickest_us: i64,
-    /// What was measured then does not count.
-    faulty: Option<Span>,
+/// An agent of whom some paths count.
+struct Counted {
+    agent: AgentId,
+    dating: Dating,
+    /// The place of each of these paths, and when its newest window that counts was measured.
+    paths: Vec<(usize, Timestamp)>,
     newest_at: Timestamp,
+    /// Whether one of them is lost, and whether one is not.
+    lost: bool,
+    seen: bool,
 }
 
-impl<'a> Counted<'a> {
-    /// The windows that count, and when each was measured.
-    fn windows(
-        &self,
-    ) -> impl DoubleEndedIterator<Item = (&'a WindowEvidence, Timestamp)> + use<'a> {
-        let (quickest_us, faulty) = (self.quickest_us, self.faulty);
-        let windows = self.path.windows.iter();
-        windows
-            .map(move |window| (window, window.measured_at(quickest_us)))
-            .filter(move |(_, at)| faulty.is_none_or(|span| !span.contains(*at)))
+impl Counted {
+    const fn new(agent: AgentId, dating: Dating) -> Self {
+        Self {
+            agent,
+            dating,
+            paths: Vec::new(),
+            newest_at: Timestamp::EPOCH,
+            lost: false,
+            seen: false,
+        }
+    }
+
+    fn add(&mut self, place: usize, newest_at: Timestamp, is_lost: bool) {
+        self.paths.push((place, newest_at));
+        self.newest_at = self.newest_at.max(newest_at);
+        self.lost |= is_lost;
+        self.seen |= !is_lost;
     }
 }
 
 /// Agents to whom nothing from the other side is answered lately.
-fn lost_by(counted: &[Vec<Counted<'_>>; 2], policy: &Policy) -> BTreeSet<AgentId> {
-    let mut lost = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    for counted in counted.iter().flatten() {
-        let set = match counted.path.sight(policy, counted.newest_at).is_lost() {
-            true => &mut lost,
-            false => &mut seen,
-        };
-        set.insert(counted.agent.clone());
-    }
-    lost.retain(|agent| !seen.contains(agent));
-    lost
+fn lost_by(counted: &[Vec<Counted>; 2]) -> BTreeSet<AgentId> {
+    let all = || counted.iter().flatten();
+    let seen: BTreeSet<&AgentId> = all().filter(|own| own.seen).map(|own| &own.agent).collect();
+    let lost = all().filter(|own| own.lost && !seen.contains(&own.agent));
+    lost.map(|own| own.agent.clone()).collect()
 }
 
-impl PathEvidence {
-    fn insert(&mut self, evidence: WindowEvidence, keep: Duration) {
-        let order = |other: &WindowEvidence| (other.received_at, other.window, other.until);
-        let mut at = self
-            .windows
-            .partition_point(|other| order(other) <= order(&evidence));
-        // The parts of a window follow each other closely, and on the way here one may overtake another.
-        let is_later_part = |other: &WindowEvidence| {
-            other.window == evidence.window && other.until > evidence.until
-        };
-        while at > 0 && is_later_part(&self.windows[at - 1]) {
-            at -= 1;
-        }
-        self.windows.insert(at, evidence);
-        let newest = self
-            .windows
-            .back()
-            .map_or(Timestamp::EPOCH, |last| last.received_at);
-        while self.windows.len() > MAX_PATH_WINDOWS
-            || self
-                .windows
-                .front()
-                .is_some_and(|old| newest.since(old.received_at) > keep)
-        {
-            self.windows.pop_front();
-        }
-    }
-
-    /// What the newest window says. `until` is when that ended.
-    fn sight(&self, policy: &Policy, until: Timestamp) -> Sight {
-        let Some(newest) = self.windows.back() else {
-            return Sight::Unclear;
-        };
-        let Silence { unanswered, lasts } = self.silence();
-        if unanswered >= policy.evidence.down_probes && lasts >= policy.evidence.down_after {
-            return Sight::Lost {
-                since: until - lasts,
-            };
-        }
-        // A path may be silent because its agent does not send.
-        let heard = self
-            .windows
-            .iter()
-            .rev()
-            .find(|window| window.answers() > 0);
-        let since_heard = |heard: &WindowEvidence| newest.until.since(heard.until).max(lasts);
-        match heard.map(since_heard) {
-            Some(since) if since <= policy.evidence.memory => Sight::Seen {
-                until: until - since,
-                due: until + policy.probing.window,
-            },
-            _ => Sight::Unclear,
-        }
-    }
-
-    /// What is unanswered in a row. Agents that do not say are taken to be silent for whole windows.
-    fn silence(&self) -> Silence {
-        let mut silence = Silence::default();
-        for window in self.windows.iter().rev() {
-            let unsaid = Silence {
-                unanswered: u32::try_from(window.overdue + window.rejected).unwrap_or(u32::MAX),
-                lasts: window.window.length,
-            };
-            let last = window.silence.unwrap_or(unsaid);
-            if window.silence.is_none() && window.answers() > 0 {
-                break;
-            }
-            silence.unanswered = silence.unanswered.saturating_add(last.unanswered);
-            silence.lasts = silence.lasts.saturating_add(last.lasts);
-            if window.silence.is_some() {
-                break;
-            }
-        }
-        silence
-    }
+/// The rows of reports that are evidence of something. What the table does not have, what has no region or one that the policy
+/// does not know, and what is within one region is not.
+fn runs<'a>(policy: &Policy, reports: &'a Reports) -> Vec<Run<'a>> {
+    let region = |row: &(u32, _)| reports.path(row.0).map(|path| path.region.as_ref());
+    let runs = reports.rows.chunk_by(|a, b| region(a) == region(b));
+    let run = |rows: &'a [(u32, _)]| {
+        let to = region(rows.first()?)??;
+        let counts = *to != reports.region && policy.regions.contains_key(to);
+        counts.then(|| Run {
+            link: (reports.region.clone(), to.clone()),
+            rows,
+        })
+    };
+    runs.filter_map(run).collect()
 }
 
-impl WindowEvidence {
-    fn new(reports: &Reports, received_at: Timestamp, lag_us: i64, report: &Report) -> Self {
-        let counts = &report.counts;
-        Self {
-            window: reports.window,
-            until: reports.until,
-            received_at,
-            lag_us,
-            answered: counts.answered(),
-            late: u64::from(counts.of(Class::Late)),
-            overdue: u64::from(counts.overdue),
-            rejected: u64::from(counts.of(Class::IcmpError)),
-            silence: counts.silence,
-            histogram: report.rtt.histogram.clone(),
-            min_us: report.rtt.min_us,
-        }
-    }
-
-    /// Probes whose end is known.
-    fn probes(&self) -> u64 {
-        self.answered + self.overdue + self.rejected
-    }
-
-    /// Probes that were answered at all.
-    fn answers(&self) -> u64 {
-        self.answered + self.late
-    }
-
-    /// When it ended, by the aggregator's clock.
-    fn measured_at(&self, quickest_us: i64) -> Timestamp {
-        measured_at(self.received_at, self.lag_us, quickest_us)
-    }
-}
-
-/// When what arrived then with this lag was measured, by the aggregator's clock.
-fn measured_at(received_at: Timestamp, lag_us: i64, quickest_us: i64) -> Timestamp {
-    let waited_us = lag_us.saturating_sub(quickest_us).max(0);
-    received_at - Duration::from_micros(waited_us.unsigned_abs())
-}
-
-impl LinkWindow {
-    fn add(&mut self, evidence: &WindowEvidence, report: &Report) {
-        let Report { counts, rtt } = report;
-        self.answered += evidence.answered + evidence.late;
-        self.unanswered += evidence.overdue.saturating_sub(evidence.late) + evidence.rejected;
-        // Windows of another schema, after a change of the policy, count without their times.
-        if !rtt.histogram.is_empty() && self.histogram.merge(&rtt.histogram).is_ok() {
-            self.min_us = self.min_us.min(rtt.min_us);
-            self.max_us = self.max_us.max(rtt.max_us);
-        }
-        if let Some(one_way) = &counts.one_way {
-            self.one_way.get_or_insert_default().add(one_way);
-        }
-    }
-
-    fn view(&self) -> WindowView {
-        // Not `clamp`: an agent's smallest may exceed its largest, and that must not end us.
-        let quantile = |q| {
-            let middle = self.histogram.quantile(q).unwrap_or(0);
-            middle.max(self.min_us).min(self.max_us)
-        };
-        let rtt = (!self.histogram.is_empty()).then(|| RttView {
-            min_us: self.min_us,
-            p50_us: quantile(0.5),
-            p90_us: quantile(0.9),
-            p99_us: quantile(0.99),
-            max_us: self.max_us,
-        });
-        WindowView {
-            window: self.window,
-            answered: self.answered,
-            unanswered: self.unanswered,
-            rtt,
-            one_way: self.one_way,
-        }
-    }
+fn pairs(links: &[Link]) -> impl Iterator<Item = Pair> {
+    links.iter().map(|(from, to)| Pair::new(from, to))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use leeward_common::{
-        histogram::Schema,
-        report::{Counts, Direction, Rtt},
-    };
-
-    #[test]
-    fn the_directions_of_a_window_are_those_of_all_its_paths_that_tell() {
-        let window = Window {
-            start: Timestamp::EPOCH,
-            length: Duration::from_secs(1),
-        };
-        let reports = Reports {
-            agent: AgentId::parse("iad-1").unwrap(),
-            region: RegionId::parse("iad").unwrap(),
-            window,
-            until: window.end(),
-            health: None,
-            reports: Vec::new(),
-        };
-        let telling = |forward, backward| {
-            let direction = |lost| Direction {
-                lost,
-                ..Direction::default()
-            };
-            Some(OneWay {
-                forward: direction(forward),
-                backward: direction(backward),
-                lost_unknown: 1,
-                lost_pending: 0,
-            })
-        };
-        let mut of_link = LinkWindow {
-            window,
-            answered: 0,
-            unanswered: 0,
-            histogram: Histogram::new(Schema::TwoDigits),
-            min_us: u32::MAX,
-            max_us: 0,
-            one_way: None,
-        };
-        let mut add = |one_way| {
-            let report = Report {
-                counts: Counts {
-                    one_way,
-                    ..Counts::default()
-                },
-                rtt: Rtt::empty(Schema::TwoDigits),
-            };
-            let evidence = WindowEvidence::new(&reports, Timestamp::EPOCH, 0, &report);
-            of_link.add(&evidence, &report);
-            of_link.view().one_way
-        };
-        assert_eq!(add(None), None);
-        assert_eq!(add(telling(2, 0)), telling(2, 0));
-        let sum = OneWay {
-            lost_unknown: 2,
-            ..telling(3, 4).unwrap()
-        };
-        assert_eq!(add(telling(1, 4)), Some(sum));
-        assert_eq!(add(None), Some(sum));
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! What the engine is told. A closed set, journaled as it came.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use leeward_common::{
     check::Outcome,
@@ -67,8 +67,27 @@ pub struct Reports {
     pub until: Timestamp,
     /// What the agent noticed about itself; `None` with an early part, and from agents that do not say.
     pub health: Option<LocalHealth>,
-    /// Path by path.
-    pub reports: Vec<(Path, Report)>,
+    /// The agent's path table: shared by all its reports for as long as it does not change, which spares looking each path up.
+    pub table: Arc<[Path]>,
+    /// Row by row: its number in the table, and what its path did. A row that the table does not have tells nothing.
+    pub rows: Vec<(u32, Report)>,
+}
+
+impl Reports {
+    /// The path of a row.
+    #[must_use]
+    pub fn path(&self, row: u32) -> Option<&Path> {
+        self.table.get(usize::try_from(row).ok()?)
+    }
+
+    /// A table of paths, and what each of them did.
+    #[must_use]
+    pub fn table_of(
+        reports: impl IntoIterator<Item = (Path, Report)>,
+    ) -> (Arc<[Path]>, Vec<(u32, Report)>) {
+        let (paths, reports): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
+        (paths.into(), (0..).zip(reports).collect())
+    }
 }
 
 /// What came of an agent's checks.

@@ -205,13 +205,15 @@ fn part(bench: &Bench, from: &str, ms: u32, reports: Vec<(Path, Report)>) -> Rep
         start: bench.now(),
         length: SECOND,
     };
+    let (table, rows) = Reports::table_of(reports);
     Reports {
         agent: AgentId::parse(from).unwrap(),
         region: region(&from[..1]),
         window,
         until: window.start + SECOND * ms / 1_000,
         health: None,
-        reports,
+        table,
+        rows,
     }
 }
 
@@ -374,6 +376,7 @@ fn what_was_kept_during_a_silence_is_not_fresh() {
     bench.run(10, WELL);
     let old = START + SECOND * 10;
     bench.second = 40;
+    let (table, rows) = Reports::table_of([(path("b1"), report((10, 20_000)))]);
     let reports = Reports {
         agent: AgentId::parse("a1").unwrap(),
         region: region("a"),
@@ -383,7 +386,8 @@ fn what_was_kept_during_a_silence_is_not_fresh() {
         },
         until: old + SECOND,
         health: None,
-        reports: vec![(path("b1"), report((10, 20_000)))],
+        table,
+        rows,
     };
     bench.step(bench.now(), &Input::Reports(reports));
     bench.step(bench.now() + SECOND / 10, &Input::Tick);

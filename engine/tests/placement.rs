@@ -276,13 +276,15 @@ impl Play {
                 let far = 15_000 + 4_000 * u32::try_from(n.abs_diff(to)).unwrap();
                 (path(&format!("{}1", REGIONS[to])), report((answered, far)))
             });
+            let (table, rows) = Reports::table_of(rows);
             let reports = Reports {
                 agent: AgentId::parse(&format!("{}1", REGIONS[n])).unwrap(),
                 region: place(n),
                 window,
                 until: window.end(),
                 health: None,
-                reports: rows.collect(),
+                table,
+                rows,
             };
             let decided = self.tell(self.now(), &Input::Reports(reports));
             self.check(&decided);

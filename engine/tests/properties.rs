@@ -137,6 +137,7 @@ fn reports(from: usize, start: Timestamp, weathers: &[Weather; 4]) -> Input {
     let second = start.as_unix_us() / 1_000_000;
     let skipped = |to: usize| (second + to as u64 * 3 + from as u64).is_multiple_of(11);
     let others = (0..REGIONS.len()).filter(|&to| to != from && !skipped(to));
+    let (table, rows) = Reports::table_of(others.map(|to| (path(to), report(weathers[to]))));
     Input::Reports(Reports {
         agent: AgentId::parse(&format!("{}-1", REGIONS[from])).unwrap(),
         region: region(from),
@@ -146,7 +147,8 @@ fn reports(from: usize, start: Timestamp, weathers: &[Weather; 4]) -> Input {
         },
         until: start + SECOND,
         health: None,
-        reports: others.map(|to| (path(to), report(weathers[to]))).collect(),
+        table,
+        rows,
     })
 }
 
@@ -391,7 +393,7 @@ proptest! {
             }; 4]);
             if let Input::Reports(wild) = &mut wild {
                 wild.window.length = Duration::from_micros(length);
-                for (_, report) in &mut wild.reports {
+                for (_, report) in &mut wild.rows {
                     report.counts.classes.copy_from_slice(&numbers[..8]);
                     report.counts.overdue = numbers[8];
                     report.counts.open = numbers[9];

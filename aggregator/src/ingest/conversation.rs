@@ -410,7 +410,7 @@ impl Conversation {
             .ingest
             .windows
             .get_or_create(&label)
-            .inc_by(reports.reports.len() as u64);
+            .inc_by(reports.rows.len() as u64);
         self.ingest.metrics.turn.arrivals_in.inc();
         let sequence = key.sequence;
         let batch = NewBatch {

@@ -15,6 +15,7 @@ use crate::store::{
 
 pub mod restore;
 pub mod stats;
+mod unreadable;
 pub mod verify;
 
 /// What to do with a data directory.

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::verify::verify;
+use super::{
+    unreadable::{Scratch, unreadable},
+    verify::verify,
+};
 use crate::store::{
     Store as _, StoreError, Writes,
     key::Column,
@@ -75,13 +78,12 @@ pub fn salvage(from: &Path, data: &Path) -> anyhow::Result<Restored> {
     make_room(from, data)?;
     let mut scratch_name = data.as_os_str().to_owned();
     scratch_name.push(".scratch");
-    let scratch = Scratch(PathBuf::from(scratch_name));
+    let scratch = Scratch::new(PathBuf::from(scratch_name))?;
     let mut restored = Restored {
         data: data.to_owned(),
         records: Vec::new(),
         left_out: Vec::new(),
     };
-    fs::create_dir(&scratch.0).with_context(|| format!("cannot create {}", scratch.0.display()))?;
     for name in files(from)? {
         let (file, copy) = (from.join(&name), scratch.0.join(&name));
         // Files of records are only read, so they need no copy where the file system can share them.
@@ -110,8 +112,12 @@ pub fn salvage(from: &Path, data: &Path) -> anyhow::Result<Restored> {
                 restored
                     .left_out
                     .push(format!("{}: {}", column.name(), gap.why));
-                if let Some(file) = gap.file {
-                    broken.insert(file);
+                let files = match gap.file {
+                    Some(file) => vec![file],
+                    None => unreadable(&scratch.0, column, &store.tables()?)?,
+                };
+                if !files.is_empty() {
+                    broken.extend(files);
                     gaps.push(Stretch {
                         column,
                         after: gap.after.max(stretch.after.clone()),
@@ -206,15 +212,6 @@ impl Stretch {
             None if writes.is_empty() => Ok(gaps),
             None => into.commit(&writes).map(|()| gaps),
         }
-    }
-}
-
-/// A directory that is gone afterwards.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

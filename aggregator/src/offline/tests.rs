@@ -115,6 +115,25 @@ impl Sample {
         }
     }
 
+    /// The same, and the checksums are in a file themselves: as after a restart. That file is the only one of which none is
+    /// noted.
+    fn restarted() -> Self {
+        let sample = Self::new();
+        // What is in the log is written out when a store is opened.
+        let reopened = || Rocks::open(sample.dir.path()).unwrap();
+        let store = reopened();
+        files::note(&store, &*store.aside(), sample.dir.path()).unwrap();
+        drop(store);
+        let store = reopened();
+        let (all, logged) = (records(&store), Records::new());
+        drop(store);
+        Self {
+            all,
+            logged,
+            ..sample
+        }
+    }
+
     fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
         let mut names: Vec<_> = entries
@@ -228,6 +247,79 @@ fn whatever_byte_is_another_it_is_found_and_its_file_named() {
         let verified = verify::verify(sample.damaged(&name, 5).path()).unwrap();
         assert!(!verified.findings.is_empty(), "{name}");
     }
+}
+
+/// What is there of a store with this byte changed, and what that must be.
+fn check_damaged(sample: &Sample, file: &str, at: usize) {
+    let copy = sample.damaged(file, at);
+    let verified = verify::verify(copy.path()).unwrap();
+    let is_named = verified
+        .findings
+        .iter()
+        .any(|finding| finding.file.as_deref() == Some(file));
+    assert!(is_named, "byte {at} of {file}: {verified}");
+    let (saved, restored) = salvaged(copy.path());
+    let at_stake = match file.ends_with(".sst") || file.ends_with(".log") {
+        true => sample.at_stake(file),
+        false => Records::new(),
+    };
+    for (key, value) in &sample.all {
+        let (column, bytes) = key;
+        assert!(
+            saved.get(key) == Some(value) || at_stake.contains_key(key),
+            "byte {at} of {file}: {} {} is gone: {restored}",
+            column.name(),
+            describe(*column, bytes)
+        );
+    }
+}
+
+/// Any byte of any file that a store is read from, wherever the checksums are: it is found, its file is named, and the rest
+/// can be read.
+#[test]
+fn any_byte_of_any_file_is_found_and_named_and_the_rest_is_saved() {
+    let samples = [Sample::new(), Sample::restarted()];
+    let files = samples.each_ref().map(|sample| {
+        let mut files = sample.files();
+        let entries = fs::read_dir(sample.dir.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        files.extend(names.filter(|name| name == "CURRENT" || name.starts_with("MANIFEST-")));
+        files
+    });
+    bolero::check!()
+        .with_iterations(120)
+        .with_type::<(bool, u16, u32)>()
+        .for_each(|&(is_restarted, file, at)| {
+            let sample = &samples[usize::from(is_restarted)];
+            let files = &files[usize::from(is_restarted)];
+            let file = &files[usize::from(file) % files.len()];
+            let length = fs::metadata(sample.dir.path().join(file)).unwrap().len();
+            check_damaged(sample, file, (u64::from(at) % length) as usize);
+        });
+}
+
+/// Wherever the properties and the index of the file are that holds the checksums themselves.
+#[test]
+fn the_file_that_holds_the_checksums_is_named_too() {
+    let sample = Sample::restarted();
+    let tables = Damaged::read_only(sample.dir.path())
+        .unwrap()
+        .tables()
+        .unwrap();
+    let metas = tables
+        .iter()
+        .filter(|table| table.column == Column::Meta.name());
+    let mut looked = 0;
+    for table in metas {
+        let length = fs::metadata(sample.dir.path().join(&table.name))
+            .unwrap()
+            .len() as usize;
+        for at in (0..length).step_by(length / 24) {
+            check_damaged(&sample, &table.name, at);
+            looked += 1;
+        }
+    }
+    assert!(looked > 24, "{tables:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use leeward_common::wire::batch;
 use serde::Serialize;
 
-use super::describe;
+use super::{describe, unreadable::unreadable};
 use crate::{
     rollup::code,
     store::{
@@ -76,7 +76,7 @@ pub fn verify(dir: &Path) -> anyhow::Result<Verified> {
     let tables = store.tables()?;
     verified.tables(dir, &store, &tables);
     for column in Column::ALL {
-        verified.column(&store, column, &tables);
+        verified.column(dir, &store, column, &tables);
     }
     Ok(verified)
 }
@@ -154,7 +154,7 @@ impl Verified {
         }
     }
 
-    fn column(&mut self, store: &Damaged, column: Column, tables: &[Table]) {
+    fn column(&mut self, dir: &Path, store: &Damaged, column: Column, tables: &[Table]) {
         let (mut readable, mut malformed) = (0, 0);
         let gaps = store.scan(column, &[], &mut |key, value| {
             match check(column, key, value) {
@@ -178,8 +178,10 @@ impl Verified {
             );
         }
         for gap in gaps {
-            let affects = between(column, &gap, tables);
-            self.find(gap.file.as_deref(), gap.why, affects);
+            for gap in named(dir, column, gap, tables) {
+                let affects = between(column, &gap, tables);
+                self.find(gap.file.as_deref(), gap.why, affects);
+            }
         }
         self.readable.push((column.name(), readable));
     }
@@ -216,6 +218,27 @@ fn noted(store: &Damaged) -> Vec<(String, v1::Checksum)> {
         },
     );
     noted
+}
+
+/// A gap with its file; once for each, where several are to blame.
+fn named(dir: &Path, column: Column, gap: Gap, tables: &[Table]) -> Vec<Gap> {
+    if gap.file.is_some() {
+        return vec![gap];
+    }
+    match unreadable(dir, column, tables) {
+        Ok(files) if !files.is_empty() => {
+            let of = |file| Gap {
+                file: Some(file),
+                ..gap.clone()
+            };
+            files.into_iter().map(of).collect()
+        }
+        Ok(_) => vec![gap],
+        Err(error) => vec![Gap {
+            why: format!("{}; its file cannot be found: {error:#}", gap.why),
+            ..gap
+        }],
+    }
 }
 
 fn range(table: &Table) -> String {

@@ -17,7 +17,7 @@ use leeward_benches::{
 };
 use leeward_common::time::{Clock as _, SystemClock};
 use quinn::Endpoint;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Interval};
 
 const AGENTS: u32 = 8;
 const PATHS: u32 = 1_000;
@@ -134,7 +134,8 @@ async fn live_beside_backlog(figures: &mut Figures, bed: &Bed<'_>) -> anyhow::Re
     for at in 0..LIVE {
         live.push(bed.agent(&format!("live{at}"), LIVE_PATHS).await?);
     }
-    let mut alone = rounds(&mut live, 0, 20).await?;
+    let mut turn = tokio::time::interval(SECOND);
+    let mut alone = rounds(&mut live, &mut turn, 0, 20).await?;
     let mut late = JoinSet::new();
     for at in 0..BACKLOG_AGENTS {
         let mut session = bed.agent(&format!("late{at}"), LIVE_PATHS).await?;
@@ -148,7 +149,7 @@ async fn live_beside_backlog(figures: &mut Figures, bed: &Bed<'_>) -> anyhow::Re
     let mut beside = Vec::new();
     let mut round = 20;
     while !late.is_empty() {
-        beside.extend(rounds(&mut live, round, 1).await?);
+        beside.extend(rounds(&mut live, &mut turn, round, 1).await?);
         round += 1;
         while let Some(done) = late.try_join_next() {
             eprintln!(
@@ -168,9 +169,13 @@ async fn live_beside_backlog(figures: &mut Figures, bed: &Bed<'_>) -> anyhow::Re
 }
 
 /// Every agent sends a batch every second; how long each took to be acknowledged, milliseconds.
-async fn rounds(live: &mut Vec<Session>, first: u64, rounds: u64) -> anyhow::Result<Vec<f64>> {
+async fn rounds(
+    live: &mut Vec<Session>,
+    turn: &mut Interval,
+    first: u64,
+    rounds: u64,
+) -> anyhow::Result<Vec<f64>> {
     let mut delays = Vec::new();
-    let mut turn = tokio::time::interval(SECOND);
     for sequence in first..first + rounds {
         turn.tick().await;
         let mut work = JoinSet::new();

@@ -238,12 +238,14 @@ fn reports(n: usize, window: Window, lost: Option<usize>) -> anyhow::Result<Repo
         };
         rows.push((path, Report { counts, rtt }));
     }
+    let (table, rows) = Reports::table_of(rows);
     Ok(Reports {
         agent: AgentId::parse(&format!("a{n:02}"))?,
         region: region(n)?,
         window,
         until: window.end(),
         health: None,
-        reports: rows,
+        table,
+        rows,
     })
 }

@@ -34,6 +34,7 @@ impl Observer {
             };
             (path, seen(Schema::default(), 0, &[]))
         };
+        let (table, rows) = Reports::table_of(probed.iter().map(path));
         Self {
             reports: Reports {
                 agent: AgentId::parse(name).expect("an observer's name is an id"),
@@ -44,7 +45,8 @@ impl Observer {
                 },
                 until: Timestamp::EPOCH + length,
                 health: None,
-                reports: probed.iter().map(path).collect(),
+                table,
+                rows,
             },
             schema: Schema::default(),
         }
@@ -77,7 +79,7 @@ impl Observer {
     ) -> Input {
         self.reports.window.start = start;
         self.reports.until = self.reports.window.end();
-        for ((_, report), (sent, rtt_us)) in self.reports.reports.iter_mut().zip(windows) {
+        for ((_, report), (sent, rtt_us)) in self.reports.rows.iter_mut().zip(windows) {
             *report = seen(self.schema, sent, rtt_us);
         }
         Input::Reports(self.reports.clone())

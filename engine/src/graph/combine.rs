@@ -17,7 +17,7 @@ use crate::view::Estimate;
 pub(crate) const Z: f64 = 1.959_963_984_540_054;
 
 /// What one vantage point measured.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) rtt_p50_us: Option<Estimate>,
     pub(crate) rtt_p99_us: Option<Estimate>,
@@ -64,6 +64,7 @@ impl Values {
         let mut values: Vec<_> = all.iter().filter_map(with_weight).collect();
         if values.len() > 2 {
             values.iter_mut().for_each(|(_, weight)| *weight = 1.0);
+            return Self(by_value(&values), levels);
         }
         values.sort_by(|(a, m), (b, n)| a.value.total_cmp(&b.value).then(m.total_cmp(n)));
         Self(values, levels)
@@ -157,6 +158,22 @@ impl Values {
         let beyond = (variance - sampled.sum::<f64>() / n).max(0.0);
         Z * (beyond / n).sqrt()
     }
+}
+
+/// In the order of values; equal ones stay in theirs. There may be thousands: numbers are moved instead of estimates.
+fn by_value(values: &[(Estimate, f64)]) -> Vec<(Estimate, f64)> {
+    // The order of `f64::total_cmp` as that of numbers.
+    let key = |value: f64| {
+        let bits = value.to_bits() as i64;
+        bits ^ (((bits >> 63) as u64) >> 1) as i64
+    };
+    let keyed = (0u32..)
+        .zip(values)
+        .map(|(at, (own, _))| (key(own.value), at));
+    let mut order: Vec<(i64, u32)> = keyed.collect();
+    order.sort_unstable();
+    let at = |&(_, at): &(i64, u32)| values[at as usize];
+    order.iter().map(at).collect()
 }
 
 /// A share with its Wilson score bounds.
@@ -271,6 +288,21 @@ mod tests {
     }
 
     proptest! {
+        /// Sorted by numbers or by comparing: the same, and equal values stay in their order.
+        #[test]
+        fn numbers_are_in_the_order_of_values(
+            values in prop::collection::vec(prop_oneof![any::<f64>(), (-2i8..3).prop_map(f64::from)], 0..50),
+        ) {
+            let estimate = |(n, value)| {
+                (Estimate { value, low: value, high: value, n }, 1.0)
+            };
+            let values: Vec<_> = (0..).zip(values).map(estimate).collect();
+            let mut sorted = values.clone();
+            sorted.sort_by(|(a, _), (b, _)| a.value.total_cmp(&b.value));
+            let order = |all: &[(Estimate, f64)]| -> Vec<u64> { all.iter().map(|(own, _)| own.n).collect() };
+            prop_assert_eq!(order(&by_value(&values)), order(&sorted));
+        }
+
         /// More loss anywhere never looks like less, and bounds hold the value.
         #[test]
         fn loss_is_monotone(

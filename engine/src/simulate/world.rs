@@ -166,6 +166,7 @@ impl<'a> World<'a> {
                 own.advance(&self.timeline, at);
                 (path.clone(), own.close(at))
             });
+            let (table, rows) = Reports::table_of(reports);
             let reports = Reports {
                 agent: id.clone(),
                 region: agent.region.clone(),
@@ -179,7 +180,8 @@ impl<'a> World<'a> {
                         .unwrap_or(u32::MAX),
                     ..LocalHealth::default()
                 }),
-                reports: reports.collect(),
+                table,
+                rows,
             };
             arrivals.extend(agent.report(reports));
         }
@@ -204,6 +206,7 @@ impl<'a> World<'a> {
             if news.is_empty() {
                 continue;
             }
+            let (table, rows) = Reports::table_of(news);
             let reports = Reports {
                 agent: id.clone(),
                 region: agent.region.clone(),
@@ -213,7 +216,8 @@ impl<'a> World<'a> {
                 },
                 until: by_clock(now, agent.ahead_us),
                 health: None,
-                reports: news,
+                table,
+                rows,
             };
             arrivals.extend(agent.report(reports));
         }

@@ -133,13 +133,15 @@ impl Bench {
                 if paths.is_empty() {
                     continue;
                 }
+                let (table, rows) = Reports::table_of(paths);
                 let reports = Reports {
                     agent: AgentId::parse(from).unwrap(),
                     region: region(&from[..1]),
                     window,
                     until: window.end(),
                     health: None,
-                    reports: paths,
+                    table,
+                    rows,
                 };
                 self.step(self.now(), &Input::Reports(reports));
             }
