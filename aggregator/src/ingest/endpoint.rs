@@ -67,8 +67,8 @@ pub fn open(
 }
 
 /// Connection ids that are nothing but random. Those that quinn makes by itself have three random bytes, and the rest follows
-/// from them. With 2,000 agents 16,000 of 17 million are taken; and a newcomer that must prove its address gets one that is
-/// not compared with those: of a thousand newcomers one got an id that was somebody else's, and was not heard.
+/// from them. With 2,000 agents some 16,000 of 17 million are taken, and the one under which a newcomer proves its address is
+/// not compared with those: about one newcomer of a thousand would get an id of another connection, and not be heard.
 struct RandomIds(&'static dyn SecureRandom);
 
 impl ConnectionIdGenerator for RandomIds {
