@@ -61,6 +61,10 @@ struct Segment {
     /// Messages in it that wait, and the bytes of their records.
     live: usize,
     live_bytes: u64,
+    /// The bytes of all records of messages that were ever in it.
+    taken_bytes: u64,
+    /// Whether something in it could not be moved elsewhere.
+    stays: bool,
     /// Older segments with messages that were merged into some of this one. It must not go before them: a life that found
     /// the parts alone would deliver them again.
     waits_for: BTreeSet<Serial>,
@@ -143,6 +147,7 @@ impl DiskAccount {
         let segment = self.segments.entry(location.segment).or_default();
         segment.live += 1;
         segment.live_bytes += u64::from(location.length);
+        segment.taken_bytes += u64::from(location.length);
         segment.reach(location);
     }
 
@@ -154,8 +159,9 @@ impl DiskAccount {
         }
     }
 
-    /// The oldest segment of this life of which more than half is not needed, or that holds up one that nobody needs; the
-    /// newest is being written to.
+    /// The oldest segment of this life of whose messages more than half is not needed, or that holds up one that nobody needs; the
+    /// newest is being written to. What was moved is not moved again before something of it is needed no more: tables and
+    /// headers alone are no reason, or it would go to and fro for ever.
     fn sparse(&self, boot_epoch: u64) -> Option<Serial> {
         let (&newest, _) = self.segments.last_key_value()?;
         let holds_up = |serial: Serial| {
@@ -163,8 +169,8 @@ impl DiskAccount {
             others.any(|own| own.live == 0 && own.waits_for.contains(&serial))
         };
         let mut sparse = self.segments.iter().filter(|&(&serial, segment)| {
-            let is_ours = serial != newest && segment.boot_epoch == boot_epoch;
-            let is_sparse = segment.live_bytes * 2 < segment.bytes;
+            let is_ours = serial != newest && segment.boot_epoch == boot_epoch && !segment.stays;
+            let is_sparse = segment.live_bytes * 2 < segment.taken_bytes;
             is_ours && segment.live > 0 && (is_sparse || holds_up(serial))
         });
         sparse.next().map(|(&serial, _)| serial)

@@ -162,8 +162,10 @@ impl Life {
 
     /// Carries out everything that is to be done on disk.
     pub(super) fn settle_disk(&mut self) -> Vec<Change> {
+        /// More than is ever to be done at once.
+        const ROUNDS: usize = 500;
         let mut changes = Vec::new();
-        loop {
+        for _ in 0..ROUNDS {
             let commands = self.spool.commands(self.now, &mut changes);
             if commands.is_empty() {
                 return changes;
@@ -173,6 +175,7 @@ impl Life {
                 changes.extend(self.spool.on_answer(self.now, answer));
             }
         }
+        panic!("there is always something to be done on disk");
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
@@ -315,6 +318,44 @@ fn a_message_is_forgotten_when_every_aggregator_has_it() {
     spool.settle(1, key(0), Settled::Stored);
     assert!(spool.is_empty());
     assert_eq!(spool.held_bytes(), 0);
+}
+
+/// What is needed of a segment is moved to free the rest of it, and moved again only once more of it is needed no more.
+#[test]
+fn on_a_full_disk_nothing_is_moved_to_and_fro() {
+    let disk = Disk::default();
+    let mut life = Life::begin(7, &disk, limits(1, 1 << 20, Some(12_000)));
+    // No two of them lie in one window of ten seconds, so none can be merged.
+    let mut window = 0;
+    let mut push = |life: &mut Life| {
+        life.push(window * 10, 1);
+        life.pass(11 * SECOND);
+        window += 1;
+    };
+    let held = || {
+        disk.0
+            .lock()
+            .unwrap()
+            .files
+            .values()
+            .map(Vec::len)
+            .sum::<usize>()
+    };
+    while held() < 9_000 {
+        push(&mut life);
+    }
+    // Of the first segment little is needed.
+    for sequence in 1..8 {
+        life.spool.settle(0, key(sequence), Settled::Stored);
+    }
+    for _ in 0..40 {
+        push(&mut life);
+    }
+    assert!(held() <= 12_000, "{} bytes", held());
+    assert!(
+        life.spool.counts().dropped > 0,
+        "without room the oldest goes"
+    );
 }
 
 #[test]

@@ -169,6 +169,12 @@ impl Spool {
                     }
                 }
                 None => {
+                    if let (Some(disk), [(_, _, at)], None) =
+                        (&mut self.disk, &group.members[..], failed)
+                        && let Some(segment) = disk.segments.get_mut(&at.segment)
+                    {
+                        segment.stays = true;
+                    }
                     for place in places {
                         if let Some(message) = self.waiting.get_mut(&place) {
                             message.is_being_merged = false;
