@@ -163,6 +163,7 @@ fn histories(figures: &mut Figures) -> anyhow::Result<()> {
     let link = Link {
         from: RegionId::parse("here")?,
         to: RegionId::parse("region-3")?,
+        kind: None,
     };
     for (name, step) in [("1 s", 1), ("1 min", 60), ("1 h", 3_600)] {
         let step = Some(Duration::from_secs(step));
