@@ -104,8 +104,12 @@ fn traces_bandwidth_and_flows_are_asked_for_and_come_back() {
         .find(|own| own["quantity"] == "goodput_seen")
         .unwrap_or_else(|| panic!("{measured}"));
     let bps = goodput["bits_per_second"].as_f64().unwrap();
-    // Of what passes some is headers; and the link loses a little.
-    assert!((0.7 * RATE_BPS..=RATE_BPS).contains(&bps), "{measured}");
+    // Of what passes some is headers; and the link loses a little. What a busy host hands over late counts into the next fifth
+    // of a second.
+    assert!(
+        (0.7 * RATE_BPS..=1.05 * RATE_BPS).contains(&bps),
+        "{measured}"
+    );
 
     // Flows are told of each half minute; a path that loses nothing need not be told of.
     let deadline = Instant::now() + Duration::from_secs(120);
