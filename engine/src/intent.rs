@@ -1,4 +1,4 @@
-//! What people ask for beside the policy: services, capacity and overrides. Told one change at a time, each with who
+//! What people ask for beside the policy: services, capacity, overrides, and by which prefixes regions are reached. Told one change at a time, each with who
 //! asked for it and why; remembered with the version at which it was last changed.
 //!
 //! The policy is the operator's configuration and comes as a whole. Intents come and go one by one, through the API or

@@ -335,12 +335,8 @@ impl Work {
 
     /// Watches what the configuration and aggregators say now. True if that is more than before.
     fn follow(&mut self, config: &Bgp, wanted: &watch::Sender<Wanted>) -> bool {
-        let told = self.told.borrow_and_update();
-        let list = match told.as_ref() {
-            Some(told) => config.watchlist(told),
-            None => config.watchlist(&Told::default()),
-        };
-        drop(told);
+        let told = self.told.borrow_and_update().clone();
+        let list = config.watchlist(&told.unwrap_or_default());
         let is_more = self.observer.follow(list);
         let watchlist = self.observer.watchlist();
         let watched = watchlist

@@ -189,6 +189,38 @@ fn a_token_needs_a_hash_a_name_and_known_sources() {
 }
 
 #[test]
+fn prefixes_that_make_no_sense_are_refused_where_they_stand() {
+    let region = |id: &str, more: &str| {
+        format!("[[region]]\nid = \"{id}\"\nlatitude = 0\nlongitude = 0\n{more}\n")
+    };
+    for (more, expected) in [
+        ("prefixes = [\"198.51.100.1/24\"]", "is not a prefix"),
+        (
+            "prefixes = [\"0.0.0.0/0\"]",
+            "a default route leads everywhere",
+        ),
+        (
+            "prefixes = [\"198.51.100.0/24\"]",
+            "prefix 198.51.100.0/24 is given twice, for other-one before",
+        ),
+        ("origins = [64500]", "origins are given without prefixes"),
+    ] {
+        let other = region("other-one", "prefixes = [\"198.51.100.0/24\"]");
+        let said = error(&format!(
+            "{CREDENTIALS}\n{other}{}",
+            region("other-two", more)
+        ));
+        assert!(said.contains(expected), "{said}");
+    }
+    let sound = policy(&region(
+        "one",
+        "prefixes = [\"198.51.100.0/24\"]\norigins = [64500]",
+    ));
+    assert_eq!(sound.regions.values().next().unwrap().prefixes.len(), 1);
+    assert_eq!(policy(&sound.to_toml()), sound, "as the journal has it");
+}
+
+#[test]
 fn a_policy_error_has_its_place_in_the_file() {
     let error = error(&format!(
         "{CREDENTIALS}\n[[region]]\nid = 'iad'\nlatitude = 95\nlongitude = 0"

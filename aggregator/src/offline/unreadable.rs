@@ -7,6 +7,7 @@ use std::{
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use anyhow::Context as _;
@@ -54,7 +55,10 @@ pub(super) fn unreadable(
 
 fn is_unreadable(file: &Path, column: Column) -> anyhow::Result<bool> {
     let name = file.file_name().context("a file has a name")?;
-    let scratch = format!("leeward-{}-{}", std::process::id(), name.to_string_lossy());
+    /// No two of one process, whatever they are called.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (process, next) = (std::process::id(), NEXT.fetch_add(1, Relaxed));
+    let scratch = format!("leeward-{process}-{next}");
     let scratch = Scratch::new(std::env::temp_dir().join(scratch))?;
     let copy = scratch.0.join(name);
     fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;

@@ -354,3 +354,42 @@ impl TurnHandle {
         answer.await.unwrap_or(Err(TurnError::Stopping))
     }
 }
+
+/// Each batch comes on a stream of its own, so those that are under way together overtake each other. Those that wait
+/// together go in the order in which they were measured, so that the engine finds the windows of a path in order; but not
+/// beyond anything else that the engine is told.
+pub(super) fn put_in_order(arrivals: &mut [Arrival]) {
+    let mut places = Vec::new();
+    for place in 0..arrivals.len() {
+        match &arrivals[place] {
+            Arrival::Batch(_) => places.push(place),
+            Arrival::Shadow { .. } | Arrival::Noted { .. } | Arrival::Refused(_) => {}
+            _ => {
+                put_in_order_at(arrivals, &places);
+                places.clear();
+            }
+        }
+    }
+    put_in_order_at(arrivals, &places);
+}
+
+fn put_in_order_at(arrivals: &mut [Arrival], places: &[usize]) {
+    let key = |place: usize| match &arrivals[place] {
+        Arrival::Batch(batch) => Some((&batch.epoch, batch.sequence)),
+        _ => None,
+    };
+    if places.is_sorted_by_key(|&place| key(place)) {
+        return;
+    }
+    let take = |place: &usize| std::mem::replace(&mut arrivals[*place], Arrival::Stop);
+    let mut batches: Vec<Arrival> = places.iter().map(take).collect();
+    batches.sort_by(|a, b| match (a, b) {
+        (Arrival::Batch(a), Arrival::Batch(b)) => {
+            (&a.epoch, a.sequence).cmp(&(&b.epoch, b.sequence))
+        }
+        _ => std::cmp::Ordering::Equal,
+    });
+    for (place, batch) in places.iter().zip(batches) {
+        arrivals[*place] = batch;
+    }
+}

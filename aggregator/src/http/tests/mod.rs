@@ -51,6 +51,7 @@ mod network;
 mod overview;
 mod past;
 mod policies;
+mod reach;
 mod service;
 mod signals;
 mod sockets;
