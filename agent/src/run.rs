@@ -233,6 +233,8 @@ async fn serve(
         windows,
         tracer,
     } = measuring;
+    // Whoever reads in the log that it started may signal at once.
+    let signals = Signals::listen()?;
     let status_listener = bind_status(config.status_listen).await?;
     let (credentials, believed) = watch::channel(Arc::new(credentials));
     let prober = Arc::new(prober);
@@ -302,7 +304,7 @@ async fn serve(
         vitals,
         uplink,
     };
-    let ended = life.live(&prober).await;
+    let ended = life.live(&prober, signals).await;
     info!("stopping");
     notify(&[NotifyState::Stopping]);
     life.stop(prober).await;
@@ -349,6 +351,23 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// The signals that the agent answers to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            hangup: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
+        })
+    }
+}
+
 /// A running agent.
 struct Life {
     file: PathBuf,
@@ -361,10 +380,7 @@ struct Life {
 
 impl Life {
     /// Until a signal, or until something ends that must not.
-    async fn live(&mut self, prober: &ProberHandle) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    async fn live(&mut self, prober: &ProberHandle, mut signals: Signals) -> anyhow::Result<()> {
         let mut look = interval(
             LOOK_EVERY.min(sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |period| period / 2)),
         );
@@ -373,9 +389,9 @@ impl Life {
         notify(&[NotifyState::Ready]);
         loop {
             tokio::select! {
-                () = told(&mut terminate) => return Ok(()),
-                () = told(&mut interrupt) => return Ok(()),
-                () = told(&mut hangup) => self.reload().await,
+                () = told(&mut signals.terminate) => return Ok(()),
+                () = told(&mut signals.interrupt) => return Ok(()),
+                () = told(&mut signals.hangup) => self.reload().await,
                 _ = look.tick() => self.look_after(prober, &mut progress)?,
                 ended = &mut self.uplink => bail!("the uplink ended by itself: {ended:?}"),
             }

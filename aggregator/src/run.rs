@@ -24,7 +24,7 @@ use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
     runtime::{Handle, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task,
 };
@@ -68,13 +68,49 @@ const STOPPING: VarInt = VarInt::from_u32(6);
 pub fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     init_log();
     let runtime = Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let mut running = Running::start(config).await?;
+    let ended = runtime.block_on(async {
+        // Whoever reads in the log that it listens may signal at once.
+        let mut signals = Signals::listen()?;
+        let mut running = tokio::select! {
+            started = Running::start(config) => started?,
+            () = signals.stop() => {
+                info!("told to stop before it had started");
+                return Ok(());
+            }
+        };
         notify(&[NotifyState::Ready]);
-        running.attend(path).await?;
+        running.attend(&mut signals, path).await?;
         running.stop().await;
         Ok(())
-    })
+    });
+    // The store may still be being read; a start that was given up waits for none of it.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The signals that the aggregator answers to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            hangup: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
+        })
+    }
+
+    /// Until the process is told to stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
 }
 
 /// A running aggregator.
@@ -244,6 +280,7 @@ impl Running {
             tls: Arc::clone(&tls),
             turn: turn_handle,
             roster: roster.clone(),
+            store: Arc::clone(&shared.store),
             view,
             metrics,
             clock,
@@ -275,16 +312,13 @@ impl Running {
     }
 
     /// Answers to signals and to the watchdog until the process is told to stop.
-    async fn attend(&mut self, path: &Path) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    async fn attend(&mut self, signals: &mut Signals, path: &Path) -> anyhow::Result<()> {
         let mut watchdog = Watchdog::new(&self.progress);
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hangup.recv() => self.reload(path).await,
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.hangup.recv() => self.reload(path).await,
                 () = watchdog.wait() => watchdog.report(),
                 ended = &mut self.http => {
                     ended.context("the HTTP API failed")?;
