@@ -4,7 +4,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -43,7 +43,7 @@ impl Installation {
             .pem();
         let installation = Self {
             directory,
-            status_port: free_port(),
+            status_port: leeward_testing::free_port(),
         };
         installation.write("ca.pem", &ca_pem);
         installation.write("agent.pem", &leaf_pem);
@@ -57,7 +57,7 @@ impl Installation {
             "region = \"eu\"\nagent = \"eu-a\"\nallowed_networks = [\"127.0.0.0/8\"]\nanswer_port = {}\nstatus_listen = \"127.0.0.1:{}\"\n\
              [credentials]\nca = \"ca.pem\"\ncertificate = \"agent.pem\"\nkey = \"agent.key\"\n\
              [[aggregator]]\naddress = \"127.0.0.1:9\"\n",
-            free_port(),
+            leeward_testing::free_port(),
             self.status_port
         )
     }
@@ -83,14 +83,6 @@ impl Installation {
     fn check(&self) -> Output {
         self.command().arg("--check").output().unwrap()
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// The one line that a failed check prints.
@@ -218,7 +210,10 @@ fn a_running_agent_is_ready_healthy_watched_reloaded_and_stopped() {
         let mut text = String::new();
         stderr.read_to_string(&mut text).unwrap();
         assert!(text.contains("CAP_NET_RAW"), "{text}");
-        eprintln!("SKIPPED: a_running_agent_is_ready_…: this process may not open raw sockets");
+        leeward_testing::skipped(
+            "a_running_agent_is_ready_…",
+            "this process may not open raw sockets",
+        );
         return;
     }
     notified(&manager, "READY=1");

@@ -5,10 +5,7 @@
 
 mod rig;
 
-use std::{
-    net::{Ipv4Addr, UdpSocket},
-    process::{Child, Command, Stdio},
-};
+use std::process::{Child, Command, Stdio};
 
 use leeward_agent::{
     probe::stamp::Key,
@@ -27,8 +24,9 @@ fn theirs(test: &str) -> Option<Command> {
     match version.output() {
         Ok(output) if output.status.success() => Some(Command::new(file)),
         _ => {
-            eprintln!(
-                "SKIPPED: {test}: stamp-suite is not installed; cargo install stamp-suite --version 1.0.0, or name it in LEEWARD_STAMP_SUITE"
+            leeward_testing::skipped(
+                test,
+                "stamp-suite is not installed; cargo install stamp-suite --version 1.0.0, or name it in LEEWARD_STAMP_SUITE",
             );
             None
         }
@@ -49,12 +47,6 @@ impl Drop for Running {
     }
 }
 
-/// A port that is free now.
-fn free_port() -> u16 {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.local_addr().unwrap().port()
-}
-
 #[test]
 fn our_sender_is_answered_by_their_reflector() {
     let modes = [
@@ -71,7 +63,7 @@ fn our_sender_is_answered_by_their_reflector() {
         let Some(sockets) = sockets("our sender, their reflector", &config) else {
             return;
         };
-        let port = free_port();
+        let port = leeward_testing::free_port();
         command.args([
             "--is-reflector",
             "--local-addr",

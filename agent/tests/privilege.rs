@@ -20,7 +20,7 @@ fn main() {
     };
     let sockets = privilege::open_sockets(&config).unwrap();
     if !sockets.is_privileged(Family::V4) {
-        eprintln!("SKIPPED: privilege: needs CAP_NET_RAW; run the tests as root");
+        leeward_testing::skipped("privilege", "needs CAP_NET_RAW; run the tests as root");
         return;
     }
     // The kernel gives no raw socket any more.

@@ -234,7 +234,10 @@ enum Seen<'a> {
 #[test]
 fn a_real_cache_is_believed_while_it_is_there() {
     if !Path::new(CACHE).exists() {
-        eprintln!("SKIPPED: {CACHE} is not installed (scripts/setup)");
+        leeward_testing::skipped(
+            "a_real_cache_is_believed_while_it_is_there",
+            &format!("{CACHE} is not installed (scripts/setup)"),
+        );
         return;
     }
     let directory = tempfile::tempdir().unwrap();

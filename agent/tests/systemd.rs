@@ -1,6 +1,6 @@
 //! The service file keeps its promises: its exposure, as systemd judges it, stays low.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 /// As `systemd-analyze security` counts: 0 is unreachable, 10 is no protection at all.
 const EXPOSURE_MAX: f32 = 2.0;
@@ -11,31 +11,11 @@ fn unit() -> PathBuf {
 
 #[test]
 fn the_service_is_hardened() {
-    let analyzed = Command::new("systemd-analyze")
-        .args(["security", "--offline=true", "--no-pager"])
-        .arg(unit())
-        .output();
-    let Ok(output) = analyzed else {
-        eprintln!("SKIPPED: the_service_is_hardened: systemd-analyze is not installed");
+    let Some((exposure, report)) = leeward_testing::exposure("the_service_is_hardened", &unit())
+    else {
         return;
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let verdict = text
-        .lines()
-        .find(|line| line.contains("Overall exposure level"));
-    let Some(verdict) = verdict else {
-        let why = String::from_utf8_lossy(&output.stderr);
-        eprintln!(
-            "SKIPPED: the_service_is_hardened: systemd-analyze cannot judge service files here: {why}"
-        );
-        return;
-    };
-    let exposure: f32 = verdict
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .next_back()
-        .expect("a number");
-    assert!(exposure <= EXPOSURE_MAX, "{verdict}\n{text}");
+    assert!(exposure <= EXPOSURE_MAX, "{report}");
 }
 
 /// What the sample configuration calls its credentials is what the service hands over.

@@ -15,6 +15,7 @@ use std::{
 
 use leeward_agent::{answer, prober::counters::Stray};
 use leeward_common::report::{Class, ProbeKind};
+use leeward_testing::skipped;
 use namespaces::{inside, inside_of, ip};
 use rig::{Rig, config, path, plan, sockets};
 
@@ -25,7 +26,10 @@ fn told(test: &str, program: &str, arguments: &[&str]) -> Option<String> {
         .stdin(Stdio::null())
         .output();
     let Ok(output) = output else {
-        eprintln!("SKIPPED: {test}: {program} is not installed; scripts/setup installs it");
+        skipped(
+            test,
+            &format!("{program} is not installed; scripts/setup installs it"),
+        );
         return None;
     };
     let text = [output.stdout, output.stderr].concat();
@@ -163,7 +167,7 @@ fn ping_beside_us_loses_nothing_either_and_is_no_faster_than_the_kernel() {
 fn an_answer_that_the_peer_repeats_counts_once() {
     const TEST: &str = "an_answer_that_the_peer_repeats_counts_once";
     if Command::new("nft").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: {TEST}: nft is not installed; scripts/setup installs it");
+        skipped(TEST, "nft is not installed; scripts/setup installs it");
         return;
     }
     let quiet = |a: &str, _: &str| {

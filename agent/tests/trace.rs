@@ -32,6 +32,7 @@ use leeward_common::{
     },
     report::ProbeKind,
 };
+use leeward_testing::skipped;
 use namespaces::{ip, is_inside, run_inside, test_inside};
 use rig::{Rig, config, path, plan, sockets};
 
@@ -184,11 +185,11 @@ fn inside(test: &str, prepare: impl FnOnce(&Chain) -> bool) -> bool {
         return true;
     }
     let Some(chain) = Chain::new(test) else {
-        eprintln!("SKIPPED: {test}: needs root and `ip netns`");
+        skipped(test, "needs root and `ip netns`");
         return false;
     };
     if !prepare(&chain) {
-        eprintln!("SKIPPED: {test}: needs `nft`");
+        skipped(test, "needs `nft`");
         return false;
     }
     run_inside(&chain.names[0], test);
@@ -287,9 +288,10 @@ fn every_kind_of_probe_finds_the_hops_that_traceroute_finds() {
             );
             match debian(kind, target) {
                 Some(theirs) => assert_eq!(addresses(&trace), theirs, "{kind} to {target}"),
-                None => {
-                    eprintln!("SKIPPED: {kind} to {target} beside traceroute: it is not installed");
-                }
+                None => skipped(
+                    &format!("{kind} to {target} beside traceroute"),
+                    "it is not installed",
+                ),
             }
         }
     }

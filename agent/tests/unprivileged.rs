@@ -32,7 +32,7 @@ const SETPRIV: [&str; 9] = [
 /// Runs the test again without privileges; true in that run.
 fn without_privilege(test: &str, groups: &str) -> bool {
     if Command::new("setpriv").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: {test}: setpriv is not installed");
+        leeward_testing::skipped(test, "setpriv is not installed");
         return false;
     }
     // Another user cannot look into root's directories, where the program may stand.

@@ -11,7 +11,7 @@ use leeward_aggregator::{run::Running, shared::State, store::memory::Memory};
 use leeward_common::{
     id::{AgentId, RegionId},
     wire::{
-        frame,
+        frame, limits,
         v1::{AgentStatus, FromAgent, FromAggregator, MeshApplied, RefuseCode},
     },
 };
@@ -383,6 +383,36 @@ async fn a_batch_whose_rows_are_none_is_settled_as_refused_and_the_session_goes_
         assert!(settled.reason.contains(reason), "{}", settled.reason);
     }
     undisturbed(&mut iad, 3).await;
+    running.stop().await;
+}
+
+/// Tables have an end. What goes are old ones and never the one that was just announced; whose table is gone is settled, so that it
+/// keeps nobody from delivering the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_tables_cost_the_oldest_and_no_session() {
+    let installation = Installation::new();
+    let running = installation.start().await;
+    let [mut iad, _dub] = two_agents(&installation, &running).await;
+    let full: Vec<_> = (0..limits::PATHS)
+        .map(|at| path(&format!("dub-{at}.v4"), "dub"))
+        .collect();
+    for table in 3..=18 {
+        iad.announce(table, full.clone()).await;
+    }
+    // That of what waits from long ago.
+    iad.announce(2, vec![path("dub-1.v4", "dub")]).await;
+    for (sequence, table, refused) in [(1, 2, vec![]), (2, 1, vec![2]), (3, 18, vec![])] {
+        let mut batch = iad.batch(sequence, 1);
+        batch.table = table;
+        iad.send_batch(&batch).await;
+        let settled = loop {
+            if let FromAggregator::Durable(settled) = iad.hear().await {
+                break settled;
+            }
+        };
+        assert_eq!(settled.refused, refused, "{table}: {}", settled.reason);
+        assert_eq!(settled.sequences, [sequence]);
+    }
     running.stop().await;
 }
 

@@ -162,7 +162,7 @@ impl Ear {
 }
 
 /// Kill it where it hurts: what was acknowledged is in the journal once, and nothing is in it twice. It goes on for
-/// LEEWARD_CRASH_SECONDS, 15 if that is not set, and for some lives at least.
+/// LEEWARD_CRASH_SECONDS, 60 if that is not set, and for some lives at least.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
     const LIVES: u64 = 8;
@@ -170,7 +170,7 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
     let (mut acknowledged, mut unacknowledged, mut next) = (BTreeSet::new(), BTreeSet::new(), 0);
     let seconds = std::env::var("LEEWARD_CRASH_SECONDS");
     let seconds = seconds.ok().and_then(|given| given.parse().ok());
-    let enough = Duration::from_secs(seconds.unwrap_or(15));
+    let enough = Duration::from_secs(seconds.unwrap_or(60));
     let (began, mut life) = (std::time::Instant::now(), 0);
     while life < LIVES || began.elapsed() < enough {
         for sequence in live(&installation, life, &mut unacknowledged, &mut next).await {
@@ -180,11 +180,11 @@ async fn nothing_acknowledged_is_lost_or_counted_twice_over_kills() {
         life += 1;
     }
     assert!(acknowledged.len() as u64 >= LIVES, "{acknowledged:?}");
-    eprintln!(
+    leeward_testing::tell(format_args!(
         "{life} aggregators killed, {} batches acknowledged, {} sent and not",
         acknowledged.len(),
         unacknowledged.len()
-    );
+    ));
 
     // Decisions that a kill kept from being stored are stored by the next life.
     Aggregator::start(&installation, None).terminate();

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 /// As `systemd-analyze security` counts: 0 is unreachable, 10 is no protection at all.
 const EXPOSURE_MAX: f32 = 2.0;
@@ -14,31 +14,11 @@ fn unit() -> PathBuf {
 
 #[test]
 fn the_service_is_hardened() {
-    let analyzed = Command::new("systemd-analyze")
-        .args(["security", "--offline=true", "--no-pager"])
-        .arg(unit())
-        .output();
-    let Ok(output) = analyzed else {
-        eprintln!("SKIPPED: the_service_is_hardened: systemd-analyze is not installed");
-        return;
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let Some(verdict) = text
-        .lines()
-        .find(|line| line.contains("Overall exposure level"))
+    let Some((exposure, report)) = leeward_testing::exposure("the_service_is_hardened", &unit())
     else {
-        let why = String::from_utf8_lossy(&output.stderr);
-        eprintln!(
-            "SKIPPED: the_service_is_hardened: systemd-analyze cannot judge service files here: {why}"
-        );
         return;
     };
-    let exposure: f32 = verdict
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .next_back()
-        .unwrap();
-    assert!(exposure <= EXPOSURE_MAX, "{verdict}\n{text}");
+    assert!(exposure <= EXPOSURE_MAX, "{report}");
 }
 
 #[test]

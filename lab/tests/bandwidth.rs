@@ -37,14 +37,12 @@ const PAIR_BPS: f64 = 32_000.0;
 
 /// Why this test cannot run here, said aloud; `None` when it can.
 fn skipped(test: &str) -> Option<()> {
-    let root = std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
     let reason = match () {
-        () if !root => "needs root",
+        () if !leeward_testing::is_root() => "needs root",
         () if !std::path::Path::new("/dev/net/tun").exists() => "needs /dev/net/tun",
         () => return None,
     };
-    eprintln!("SKIPPED: {test}: {reason}");
+    leeward_testing::skipped_unless_required(test, reason);
     Some(())
 }
 

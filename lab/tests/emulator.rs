@@ -22,16 +22,14 @@ const OTHERS_LOSE: u32 = 1;
 
 /// Why this test cannot run here, said aloud; `None` when it can.
 fn skipped(test: &str) -> Option<()> {
-    let root = std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
     let has = |tool: &str| Command::new(tool).arg("-V").output().is_ok();
     let reason = match () {
-        () if !root => "needs root",
+        () if !leeward_testing::is_root() => "needs root",
         () if !std::path::Path::new("/dev/net/tun").exists() => "needs /dev/net/tun",
         () if !has("ping") => "needs ping (package iputils-ping)",
         () => return None,
     };
-    eprintln!("SKIPPED: {test}: {reason}");
+    leeward_testing::skipped_unless_required(test, reason);
     Some(())
 }
 

@@ -146,7 +146,7 @@ pub fn inside_of(test: &str, prepare: impl FnOnce(&str, &str), command: &[&str])
     }
     let short: String = test.split('_').map(|word| &word[..1]).collect();
     let Some(namespaces) = Namespaces::new(&short) else {
-        eprintln!("SKIPPED: {test}: needs root and `ip netns`");
+        leeward_testing::skipped(test, "needs root and `ip netns`");
         return false;
     };
     prepare(&namespaces.a, &namespaces.b);

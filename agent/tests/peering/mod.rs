@@ -20,6 +20,7 @@ use leeward_common::{
     bgp::{Change, FeedChange, Routing, What},
     finding::Finding,
 };
+use leeward_testing::skipped;
 use tokio::sync::{mpsc, watch};
 
 /// Tells the run inside from the one outside.
@@ -87,11 +88,11 @@ pub fn inside(test: &str, programs: &[&str]) -> Option<String> {
         return Some(router);
     }
     if let Some(missing) = programs.iter().find(|program| !Path::new(program).exists()) {
-        eprintln!("SKIPPED: {test}: {missing} is not installed (scripts/setup)");
+        skipped(test, &format!("{missing} is not installed (scripts/setup)"));
         return None;
     }
     let Some(namespaces) = Namespaces::new(test) else {
-        eprintln!("SKIPPED: {test}: needs root and `ip netns`");
+        skipped(test, "needs root and `ip netns`");
         return None;
     };
     let status = Command::new("ip")

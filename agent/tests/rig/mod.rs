@@ -53,7 +53,7 @@ pub struct Rig {
 pub fn sockets(test: &str, config: &ProberConfig) -> Option<Sockets> {
     let sockets = Sockets::open(config).unwrap();
     if !sockets.is_privileged(Family::V4) {
-        eprintln!("SKIPPED: {test}: needs CAP_NET_RAW; run the tests as root");
+        leeward_testing::skipped(test, "needs CAP_NET_RAW; run the tests as root");
         return None;
     }
     Some(sockets)

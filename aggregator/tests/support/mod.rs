@@ -415,9 +415,17 @@ impl Agent {
     }
 
     pub async fn send_stream(&self, bytes: &[u8]) {
-        let mut stream = soon(self.connection.open_uni()).await.unwrap();
+        assert!(self.try_send_stream(bytes).await, "the connection is there");
+    }
+
+    /// Whether the connection was still there.
+    pub async fn try_send_stream(&self, bytes: &[u8]) -> bool {
+        let Ok(mut stream) = soon(self.connection.open_uni()).await else {
+            return false;
+        };
         let _ = soon(stream.write_all(bytes)).await;
         let _ = stream.finish();
+        true
     }
 
     /// Waits until so many batches are durable.

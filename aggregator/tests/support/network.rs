@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io::ErrorKind,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -58,20 +58,10 @@ struct Shared {
     overtaken: AtomicU64,
 }
 
-/// A port of loopback that is free for both protocols.
-fn free_for_both() -> UdpSocket {
-    loop {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        if TcpListener::bind(socket.local_addr().unwrap()).is_ok() {
-            return socket;
-        }
-    }
-}
-
 impl Network {
     /// Begins to carry datagrams to an aggregator.
     pub fn start(aggregator: SocketAddr) -> Self {
-        let front = free_for_both();
+        let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, leeward_testing::free_port())).unwrap();
         let address = front.local_addr().unwrap();
         let shared = Arc::new(Shared {
             aggregator,

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -17,12 +17,10 @@ pub fn binary(test: &str) -> Option<PathBuf> {
     if binary.is_file() {
         return Some(binary);
     }
-    let reason = "needs leeward-agent; build it with cargo build --bins";
-    assert!(
-        std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),
-        "{test} cannot run: {reason}"
+    leeward_testing::skipped_unless_required(
+        test,
+        "needs leeward-agent; build it with cargo build --bins",
     );
-    eprintln!("SKIPPED: {test}: {reason}");
     None
 }
 
@@ -52,8 +50,9 @@ impl Clock {
             .flatten();
         let paths = names.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
         let Some(library) = paths.into_iter().find(|path| path.is_file()) else {
-            eprintln!(
-                "SKIPPED: {test}: clock jumps need libfaketime, which scripts/setup installs"
+            leeward_testing::skipped(
+                test,
+                "clock jumps need libfaketime, which scripts/setup installs",
             );
             return None;
         };
@@ -81,11 +80,6 @@ impl Clock {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 impl RealAgent {
     /// Writes what an agent needs; `number` sets it apart from others on this host, `uplink` is of its `[uplink]`.
     pub fn install(
@@ -102,7 +96,7 @@ impl RealAgent {
         let certificate = installation.authority.agent(region, agent);
         let (pem, key) = installation.write_agent(&certificate, agent);
         let directory = installation.dir.path();
-        let status_port = free_port();
+        let status_port = leeward_testing::free_port();
         let first_port = 61_100 + 8 * number;
         let config = format!(
             "region = '{region}'\nagent = '{agent}'\nallowed_networks = ['127.0.0.0/8']\nanswer_port = {}\n\
@@ -112,7 +106,7 @@ impl RealAgent {
              [uplink]\nkeep_alive = '300ms'\nidle_timeout = '1s'\n{uplink}\n\
              [stamp]\nreflect = false\n\
              [spool]\ndirectory = '{}'\nwrite_after = '100ms'\n",
-            free_port(),
+            leeward_testing::free_port(),
             first_port + 7,
             directory.join("ca.pem").display(),
             pem.display(),

@@ -1,6 +1,6 @@
 //! Whether the lab can run here.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// The lab's binary.
 pub const LAB: &str = env!("CARGO_BIN_EXE_leeward-lab");
@@ -12,14 +12,12 @@ pub fn can_run(test: &str) -> bool {
 
 /// The same for a lab that needs these programs too.
 pub fn can_run_with(test: &str, programs: &[&str]) -> bool {
-    let root = fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
     let beside = Path::new(LAB).parent().expect("a directory");
     let missing = ["leeward", "leeward-agent", "leeward-aggregator"]
         .into_iter()
         .find(|name| !beside.join(name).is_file());
     let reason = match missing {
-        _ if !root => "needs root".to_owned(),
+        _ if !leeward_testing::is_root() => "needs root".to_owned(),
         _ if !Path::new("/dev/net/tun").exists() => "needs /dev/net/tun".to_owned(),
         Some(name) => format!("needs {name}; build it with cargo build --bins"),
         None => match programs.iter().find(|path| !Path::new(path).exists()) {
@@ -27,10 +25,6 @@ pub fn can_run_with(test: &str, programs: &[&str]) -> bool {
             None => return true,
         },
     };
-    assert!(
-        std::env::var_os("LEEWARD_LAB_REQUIRED").is_none(),
-        "{test} cannot run: {reason}"
-    );
-    eprintln!("SKIPPED: {test}: {reason}");
+    leeward_testing::skipped_unless_required(test, &reason);
     false
 }

@@ -22,8 +22,9 @@ fn files(directory: &Path, into: &mut Vec<PathBuf>) {
 #[test]
 fn real_recordings_replay_without_a_lost_stream() {
     let Some(directory) = std::env::var_os("LEEWARD_BGP_RECORDINGS") else {
-        eprintln!(
-            "SKIPPED: real_recordings_replay_without_a_lost_stream: LEEWARD_BGP_RECORDINGS names no directory"
+        leeward_testing::skipped(
+            "real_recordings_replay_without_a_lost_stream",
+            "LEEWARD_BGP_RECORDINGS names no directory",
         );
         return;
     };

@@ -1,5 +1,7 @@
 //! RocksDB as this store uses it: formats, full disks, whoever else has the directory.
 
+use leeward_testing::SmallDisk;
+
 use super::*;
 use crate::store::{
     key::Position,
@@ -99,41 +101,14 @@ fn somebody_elses_database_is_refused_untouched() {
     );
 }
 
-/// A small file system of its own, unmounted at the end.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = std::process::Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"])
-            .arg(dir.path());
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
-        mounted.then_some(Self(dir))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let umount = std::process::Command::new("umount")
-            .arg("--lazy")
-            .arg(self.0.path())
-            .status();
-        assert!(
-            umount.is_ok_and(|status| status.success()),
-            "the file system stays mounted"
-        );
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() {
-    let Some(small) = Small::mount() else {
-        eprintln!("SKIPPED: a_full_disk_refuses_writes_…: cannot mount a tmpfs, which needs root");
+    let name = "a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room";
+    let dir = tempfile::tempdir().unwrap();
+    let Some(small) = SmallDisk::mount(name, &dir.path().join("small"), "96m").unwrap() else {
         return;
     };
-    let mut store = Rocks::open(&small.0.path().join("data")).unwrap();
+    let mut store = Rocks::open(&small.path().join("data")).unwrap();
     let large = |id: u64| {
         let mut writes = Writes::default();
         let explanation = vec![id as u8; 1 << 20];
@@ -147,7 +122,7 @@ fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() {
         writes
     };
     store.commit(&large(1)).unwrap();
-    let filler = small.0.path().join("filler");
+    let filler = small.path().join("filler");
     // It takes all that the store has not reserved for its log.
     assert!(std::fs::write(&filler, vec![0; 96 << 20]).is_err());
     let refused = (2..300)
@@ -163,7 +138,7 @@ fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() {
     store.revive().unwrap();
     store.commit(&large(refused)).unwrap();
     drop(store);
-    let store = Rocks::open(&small.0.path().join("data")).unwrap();
+    let store = Rocks::open(&small.path().join("data")).unwrap();
     let (key, _) = store.last(Column::Decisions).unwrap().unwrap();
     assert_eq!(Position::from_key(&key), Some(position(refused)));
 }
