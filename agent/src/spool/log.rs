@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, io, sync::Arc};
 use super::{
     coarsen,
     files::Files,
-    record::{self, Damage, Found, Key, Message, Record, Table},
+    record::{self, Damage, Found, Key, Message, Record, Replaced, Table},
 };
 
 /// A segment that has grown to this is not appended to any more.
@@ -37,7 +37,7 @@ pub struct Location {
     pub segment: Serial,
     /// Where in it.
     pub offset: u32,
-    /// How long its record is.
+    /// How long its record is, and what follows that belongs to it.
     pub length: u32,
 }
 
@@ -102,6 +102,8 @@ pub enum Answer {
         tables: Vec<Table>,
         /// Messages in it, without their frames.
         messages: Vec<(Message, Location)>,
+        /// What messages replace that are in it, or were.
+        replaced: Vec<Replaced>,
         /// What could not be read.
         damages: Vec<Trouble>,
         /// Why nothing could be read.
@@ -271,7 +273,8 @@ impl Log {
 
     fn recover(&mut self, segment: Serial) -> Answer {
         let file = self.name(segment);
-        let (mut tables, mut messages, mut damages) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tables, mut messages) = (Vec::new(), Vec::new());
+        let (mut replaced, mut damages) = (Vec::new(), Vec::new());
         let mut refused = None;
         match self.files.read(&file) {
             Err(error) => refused = Some(failed("read", &file, &error)),
@@ -285,11 +288,20 @@ impl Log {
                     length,
                     record: Record::Message(message),
                 } => {
+                    replaced.extend(replaced_by(&message));
                     let message = Message {
                         frame: Vec::new(),
                         ..message
                     };
                     messages.push((message, location(segment, offset as u64, length)));
+                }
+                Found::Record {
+                    record: Record::Replaced(again),
+                    ..
+                } => {
+                    if replaced.last() != Some(&again) {
+                        replaced.push(again);
+                    }
                 }
                 Found::Damage(Damage { offset, what }) => damages.push(Trouble {
                     file: file.clone(),
@@ -303,6 +315,7 @@ impl Log {
             segment,
             tables,
             messages,
+            replaced,
             damages,
             failed: refused,
         }
@@ -356,7 +369,7 @@ impl Log {
                 frame: entry.frame.to_vec(),
                 ..entry.message.clone()
             };
-            let record = record::encode_message(&message);
+            let record = message_as_records(&message);
             bytes.extend(&record);
             written.push((entry.place, location(serial, at, record.len())));
         }
@@ -508,7 +521,7 @@ impl Log {
             bytes.extend(table_twice(table));
         }
         let at = before + bytes.len() as u64;
-        let record = record::encode_message(&merged);
+        let record = message_as_records(&merged);
         bytes.extend(&record);
         self.write(&bytes, self.sync != Sync::Never)?;
         if let Some(active) = &mut self.active {
@@ -539,6 +552,22 @@ impl Log {
 /// A path table stands twice in each segment: without it no message in the segment means anything.
 fn table_twice(table: &Table) -> Vec<u8> {
     record::encode_table(table).repeat(2)
+}
+
+/// A message, and after it once more what it replaces.
+fn message_as_records(message: &Message) -> Vec<u8> {
+    let mut bytes = record::encode_message(message);
+    if let Some(replaced) = replaced_by(message) {
+        bytes.extend(record::encode_replaced(&replaced));
+    }
+    bytes
+}
+
+fn replaced_by(message: &Message) -> Option<Replaced> {
+    (!message.replaces.is_empty()).then(|| Replaced {
+        boot_epoch: message.key.boot_epoch,
+        sequences: message.replaces.clone(),
+    })
 }
 
 fn location(segment: Serial, offset: u64, length: usize) -> Location {

@@ -9,7 +9,11 @@
 //!                          n u8 │ n times: length u8, address of an aggregator that must not get it
 //!                          n u32 │ n times: first u64, end u64: sequences that it replaces
 //!                          its frame, as it goes on a stream of its own
+//!  type 3, what the message before it replaces        boot epoch u64 │ n u32 │ n times: first u64, end u64
 //! ```
+//!
+//! What a message replaces is said twice: if the message is damaged after it was sent, what it replaces must still not be
+//! sent beside it. The second time comes after it, because a message that was never written replaces nothing.
 //!
 //! Header and payload have a checksum each, so that a damaged payload costs one record, and a damaged header costs what
 //! lies up to the next whole one. A record that reaches beyond the end of its file was being written when the power
@@ -33,6 +37,7 @@ const SEGMENT_MAGIC: [u8; 8] = *b"LWSPOOL\0";
 const RECORD_MAGIC: [u8; 4] = *b"LWSR";
 const TABLE: u8 = 1;
 const MESSAGE: u8 = 2;
+const REPLACED: u8 = 3;
 
 /// Names a message.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -73,6 +78,15 @@ pub struct Message {
     pub frame: Vec<u8>,
 }
 
+/// Messages that another one stands for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Replaced {
+    /// In which start of the agent's process all of them were measured.
+    pub boot_epoch: u64,
+    /// Their sequences, first and one past the last each.
+    pub sequences: Vec<(u64, u64)>,
+}
+
 /// A record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Record {
@@ -80,6 +94,8 @@ pub enum Record {
     Table(Table),
     /// A message.
     Message(Message),
+    /// What the message before it replaces.
+    Replaced(Replaced),
 }
 
 /// What a reader comes upon.
@@ -152,13 +168,25 @@ pub fn encode_message(message: &Message) -> Vec<u8> {
         payload.push(address.len() as u8);
         payload.extend(address.as_bytes());
     }
-    payload.extend((replaces.len() as u32).to_be_bytes());
-    for (first, end) in replaces {
+    put_sequences(&mut payload, replaces);
+    payload.extend(frame);
+    record(MESSAGE, &payload)
+}
+
+/// What a message replaces as a record.
+#[must_use]
+pub fn encode_replaced(replaced: &Replaced) -> Vec<u8> {
+    let mut payload = replaced.boot_epoch.to_be_bytes().to_vec();
+    put_sequences(&mut payload, &replaced.sequences);
+    record(REPLACED, &payload)
+}
+
+fn put_sequences(payload: &mut Vec<u8>, sequences: &[(u64, u64)]) {
+    payload.extend((sequences.len() as u32).to_be_bytes());
+    for (first, end) in sequences {
         payload.extend(first.to_be_bytes());
         payload.extend(end.to_be_bytes());
     }
-    payload.extend(frame);
-    record(MESSAGE, &payload)
 }
 
 fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -228,6 +256,7 @@ pub fn read_record(bytes: &[u8]) -> Result<(Record, usize), Unread> {
     let record = match kind {
         TABLE => table(payload),
         MESSAGE => message(payload),
+        REPLACED => replaced(payload),
         _ => None,
     };
     match record {
@@ -282,10 +311,7 @@ fn message(payload: &[u8]) -> Option<Record> {
         let address = rest.take(length.into())?;
         exempt.push(String::from_utf8(address.to_vec()).ok()?);
     }
-    let mut replaces = Vec::new();
-    for _ in 0..rest.u32()? {
-        replaces.push((rest.u64()?, rest.u64()?));
-    }
+    let replaces = rest.sequences()?;
     Some(Record::Message(Message {
         key,
         table: (table != 0).then_some(table),
@@ -294,6 +320,16 @@ fn message(payload: &[u8]) -> Option<Record> {
         exempt,
         replaces,
         frame: rest.0.to_vec(),
+    }))
+}
+
+fn replaced(payload: &[u8]) -> Option<Record> {
+    let mut rest = Rest(payload);
+    let boot_epoch = rest.u64()?;
+    let sequences = rest.sequences()?;
+    rest.0.is_empty().then_some(Record::Replaced(Replaced {
+        boot_epoch,
+        sequences,
     }))
 }
 
@@ -313,6 +349,14 @@ impl<'a> Rest<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn sequences(&mut self) -> Option<Vec<(u64, u64)>> {
+        let mut sequences = Vec::new();
+        for _ in 0..self.u32()? {
+            sequences.push((self.u64()?, self.u64()?));
+        }
+        Some(sequences)
     }
 }
 
@@ -349,8 +393,25 @@ mod tests {
         for sequence in 0..messages {
             records.push((bytes.len(), Record::Message(some(sequence))));
             bytes.extend(encode_message(&some(sequence)));
+            records.push((bytes.len(), Record::Replaced(those(sequence))));
+            bytes.extend(encode_replaced(&those(sequence)));
         }
         (bytes, records)
+    }
+
+    fn those(sequence: u64) -> Replaced {
+        Replaced {
+            boot_epoch: 7,
+            sequences: vec![(1, 4), (sequence + 6, sequence + 9)],
+        }
+    }
+
+    fn length(record: &Record) -> usize {
+        match record {
+            Record::Table(table) => encode_table(table).len(),
+            Record::Message(message) => encode_message(message).len(),
+            Record::Replaced(replaced) => encode_replaced(replaced).len(),
+        }
     }
 
     fn read(bytes: &[u8]) -> (Vec<(usize, Record)>, Vec<Damage>) {
@@ -380,6 +441,10 @@ mod tests {
         assert_eq!(
             hex(&encode_message(&message)),
             "4c57535202000000000000443be1e6c70afdda89000000000000000700000000000000090000000300000000000f424000000000001e848001096d61696e3a3836313000000001000000000000000100000000000000044c"
+        );
+        assert_eq!(
+            hex(&encode_replaced(&those(1))),
+            "4c575352030000000000002cd372f8bc38d16de3000000000000000700000002000000000000000100000000000000040000000000000007000000000000000a"
         );
     }
 
@@ -414,16 +479,9 @@ mod tests {
             let at = SEGMENT_HEADER_BYTES + at % (bytes.len() - SEGMENT_HEADER_BYTES);
             let (read, damages) = read(&bytes[..at]);
             let whole: Vec<_> = records.into_iter().filter(|(offset, record)| {
-                let length = match record {
-                    Record::Table(table) => encode_table(table).len(),
-                    Record::Message(message) => encode_message(message).len(),
-                };
-                offset + length <= at
+                offset + length(record) <= at
             }).collect();
-            let end = whole.last().map_or(SEGMENT_HEADER_BYTES, |(offset, record)| offset + match record {
-                Record::Table(table) => encode_table(table).len(),
-                Record::Message(message) => encode_message(message).len(),
-            });
+            let end = whole.last().map_or(SEGMENT_HEADER_BYTES, |(offset, record)| offset + length(record));
             prop_assert_eq!(damages.len(), usize::from(end != at));
             prop_assert!(damages.iter().all(|damage| damage.offset == end));
             prop_assert_eq!(read, whole);

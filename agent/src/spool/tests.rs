@@ -1,7 +1,7 @@
 //! The spool by itself, with a disk that does as each test says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex},
 };
@@ -23,6 +23,7 @@ use proptest::prelude::*;
 use super::{
     files::Files,
     log::{Answer, Command, Log, Sync},
+    record::{Found, Record},
     *,
 };
 
@@ -607,6 +608,47 @@ fn what_was_merged_is_not_delivered_beside_its_parts() {
     }
     assert!(seen.len() > 50);
     assert!(seen.values().all(|&times| times == 1), "{seen:?}");
+}
+
+/// Aggregators may have what was merged, and it is damaged now: its parts are not delivered in its place.
+#[test]
+fn parts_stay_away_when_what_they_were_merged_into_is_damaged() {
+    let disk = Disk::default();
+    let mut life = Life::begin(7, &disk, limits(1, 1 << 20, Some(10_000)));
+    for second in 0..200 {
+        life.push(second, 1);
+        life.now += 11 * SECOND;
+        for command in life.spool.commands(life.now, &mut Vec::new()) {
+            if !matches!(command, Command::Remove(_)) {
+                let answer = life.log.carry_out(command);
+                life.spool.on_answer(life.now, answer);
+            }
+        }
+    }
+    let (mut gone, mut replaced) = (BTreeSet::new(), BTreeSet::new());
+    for bytes in disk.0.lock().unwrap().files.values_mut() {
+        let mut last_bytes = Vec::new();
+        record::read_segment(bytes, |found| {
+            if let Found::Record {
+                offset,
+                length,
+                record: Record::Message(message),
+            } = found
+                && !message.replaces.is_empty()
+            {
+                gone.insert(message.key.sequence);
+                replaced.extend(message.replaces.iter().flat_map(|&(first, end)| first..end));
+                last_bytes.push(offset + length - 1);
+            }
+        });
+        last_bytes.into_iter().for_each(|at| bytes[at] ^= 1);
+    }
+    assert!(replaced.len() > 50);
+    let mut life = Life::begin(8, &disk, limits(1, 1 << 20, Some(1 << 20)));
+    let delivered: BTreeSet<u64> = life.batches().iter().map(|batch| batch.sequence).collect();
+    assert!(!delivered.is_empty());
+    assert!(delivered.is_disjoint(&replaced) && delivered.is_disjoint(&gone));
+    assert_eq!(life.spool.counts().damaged, gone.len() as u64);
 }
 
 #[test]

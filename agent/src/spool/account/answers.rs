@@ -6,7 +6,7 @@ use super::{
     super::{
         Change, Spool, TableOf, Waiting,
         log::{Answer, Failed, Group, Location, Serial, Trouble},
-        record::{Message, Table},
+        record::{Message, Replaced, Table},
     },
     DiskAccount, READ_ATTEMPTS,
 };
@@ -20,9 +20,13 @@ impl Spool {
                 segment,
                 tables,
                 messages,
+                replaced,
                 damages,
                 failed: None,
-            } => self.on_recovered(now, segment, tables, messages, damages, &mut changes),
+            } => {
+                self.on_replaced(segment, &replaced);
+                self.on_recovered(now, segment, tables, messages, damages, &mut changes);
+            }
             Answer::Recovered {
                 failed: Some(failed),
                 ..
@@ -217,6 +221,23 @@ impl Spool {
         }
     }
 
+    /// Notes what is not to be delivered, because messages of this segment stand for it.
+    fn on_replaced(&mut self, segment: Serial, replaced: &[Replaced]) {
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        disk.segments.entry(segment).or_default().replaces = !replaced.is_empty();
+        for Replaced {
+            boot_epoch,
+            sequences,
+        } in replaced
+        {
+            let ranges = sequences.iter();
+            disk.replaced
+                .extend(ranges.map(|&(first, end)| (*boot_epoch, first, end, segment)));
+        }
+    }
+
     fn on_recovered(
         &mut self,
         now: Duration,
@@ -235,16 +256,9 @@ impl Spool {
         let account = disk.segments.entry(segment).or_default();
         account.boot_epoch = of.map_or(0, |own| own.boot_epoch);
         account.bytes = of.map_or(0, |own| own.bytes);
-        account.replaces = messages.iter().any(|(own, _)| !own.replaces.is_empty());
         self.counts.damaged += damages.len() as u64;
         for trouble in damages {
             disk.tell(trouble);
-        }
-        for (message, _) in &messages {
-            let boot_epoch = message.key.boot_epoch;
-            let ranges = message.replaces.iter();
-            disk.replaced
-                .extend(ranges.map(|&(first, end)| (boot_epoch, first, end, segment)));
         }
         let DiskAccount {
             replaced, segments, ..
