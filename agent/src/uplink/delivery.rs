@@ -194,7 +194,9 @@ impl Delivery {
     }
 
     fn next_backlog(&self, spool: &Spool) -> Option<(u64, Urgency)> {
-        if self.under_way.range(..self.fresh_from).count() >= BACKLOG_UNDER_WAY_MAX {
+        // However little credit there is, a fresh message need not wait for one of the backlog, but for the very last place.
+        let most = (self.credit * 3 / 4).clamp(1, BACKLOG_UNDER_WAY_MAX);
+        if self.under_way.range(..self.fresh_from).count() >= most {
             return None;
         }
         let &place = self.unsent.range(..self.fresh_from).next()?;
@@ -413,15 +415,20 @@ mod tests {
 
     #[test]
     fn no_more_is_under_way_than_the_aggregator_gives_credit_for() {
-        let (spool, mut delivery) = backlog(20);
-        delivery.on_credit(Some(3));
+        let (mut spool, mut delivery) = backlog(20);
+        delivery.on_credit(Some(8));
         assert_eq!(
             std::iter::from_fn(|| next(&mut delivery, &spool)).count(),
-            3
+            6
         );
+        for sequence in 20..23 {
+            push(&mut spool, &mut delivery, 1);
+            let fresh = (sequence < 22).then_some((sequence, Urgency::Fresh));
+            assert_eq!(next(&mut delivery, &spool), fresh, "two places are left");
+        }
         delivery.on_credit(Some(0));
         assert_eq!(delivery.credit(), 1, "or nobody would ever hear of more");
-        for sequence in 0..3 {
+        for sequence in (0..6).chain(20..22) {
             delivery.on_settled(CURRENT + sequence);
         }
         assert_eq!(

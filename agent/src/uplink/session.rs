@@ -215,16 +215,22 @@ impl Session {
             }
         };
         let connections = self.figures.connections();
+        let began = Instant::now();
         let ended = self.talk(&mut line, choice, journal).await;
         let ended = match (ended, line.close_reason()) {
             // What a read or a write ran into is the end of the connection: tell of that.
             (Err(Failure::ControlEnded), Some(failure)) => Err(failure),
             (ended, _) => ended,
         };
-        if let Err(failure) = &ended
-            && self.figures.connections() == connections
-        {
-            choice.on_failed(line.transport(), failure.answered());
+        let answered = ended
+            .as_ref()
+            .map_or_else(Failure::answered, |_| Some(true));
+        match (self.figures.connections() == connections, &ended) {
+            (true, Err(_)) => choice.on_failed(line.transport(), answered),
+            (true, Ok(_)) => {}
+            (false, _) => {
+                choice.on_ended(line.transport(), began.elapsed(), answered == Some(false));
+            }
         }
         line.close(ended.as_ref().err()).await;
         ended

@@ -1,8 +1,10 @@
 //! Which transport is tried next. [pure]
 //!
-//! QUIC is preferred. Only what looks like a network without UDP counts against it: attempts that nobody answered. After
-//! some of them in a row TLS has its turn; if that fails as well, the aggregator is away, and both are tried in turn. While
-//! TLS carries the session QUIC is tried beside it now and then.
+//! QUIC is preferred. Only what looks like a network without UDP counts against it: attempts that nobody answered, and sessions
+//! that fell silent soon after they began. After some of them in a row TLS has its turn; if that fails as well, the aggregator is
+//! away, and both are tried in turn. While TLS carries the session QUIC is tried beside it now and then.
+
+use std::time::Duration;
 
 use super::Transport;
 use crate::config::Carry;
@@ -10,11 +12,16 @@ use crate::config::Carry;
 /// Attempts by QUIC in a row that nobody answered, before TLS is tried.
 const ATTEMPTS: u32 = 3;
 
+/// A session that lasted so long was not cut by a network that lets UDP through for a while only.
+const LASTING: Duration = Duration::from_secs(120);
+
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::uplink) struct Choice {
     carry: Carry,
     unanswered: u32,
+    /// Sessions over QUIC in a row that fell silent before they had lasted.
+    cut: u32,
     tls_failed: bool,
 }
 
@@ -23,6 +30,7 @@ impl Choice {
         Self {
             carry,
             unanswered: 0,
+            cut: 0,
             tls_failed: false,
         }
     }
@@ -32,8 +40,26 @@ impl Choice {
         match self.carry {
             Carry::Quic => Transport::Quic,
             Carry::Tls => Transport::Tls,
-            Carry::Auto if self.unanswered >= ATTEMPTS && !self.tls_failed => Transport::Tls,
+            Carry::Auto if self.is_quic_hopeless() && !self.tls_failed => Transport::Tls,
             Carry::Auto => Transport::Quic,
+        }
+    }
+
+    const fn is_quic_hopeless(&self) -> bool {
+        self.unanswered >= ATTEMPTS || self.cut >= ATTEMPTS
+    }
+
+    /// A session that had been welcomed has ended, by silence or otherwise.
+    pub(in crate::uplink) fn on_ended(
+        &mut self,
+        transport: Transport,
+        lasted: Duration,
+        by_silence: bool,
+    ) {
+        match transport {
+            Transport::Quic if lasted >= LASTING => self.cut = 0,
+            Transport::Quic if by_silence => self.cut = self.cut.saturating_add(1),
+            Transport::Quic | Transport::Tls => {}
         }
     }
 
@@ -104,6 +130,24 @@ mod tests {
             choice.on_failed(Transport::Quic, Some(false));
         }
         assert_eq!(choice.next(), Transport::Tls);
+    }
+
+    #[test]
+    fn a_network_that_cuts_udp_after_a_while_is_one_without() {
+        let mut choice = Choice::new(Carry::Auto);
+        let mut session = |lasted, by_silence| {
+            choice.on_welcomed(Transport::Quic);
+            choice.on_ended(Transport::Quic, Duration::from_secs(lasted), by_silence);
+            choice.next()
+        };
+        assert_eq!(session(40, true), Transport::Quic);
+        assert_eq!(session(40, true), Transport::Quic);
+        // The aggregator said goodbye: that tells nothing of the network.
+        assert_eq!(session(1, false), Transport::Quic);
+        assert_eq!(session(40, true), Transport::Tls);
+        // QUIC was tried again beside TLS, and cut again.
+        assert_eq!(session(40, true), Transport::Tls);
+        assert_eq!(session(200, true), Transport::Quic);
     }
 
     #[test]
