@@ -138,6 +138,25 @@ pub fn read(
     result
 }
 
+/// Reads a history, or if that would visit too much, another that will do as well.
+///
+/// # Errors
+///
+/// Returns [`Failure`] when there is none.
+pub fn read_or(
+    store: &dyn Read,
+    link: &Link,
+    (plan, otherwise): (Plan, Option<Plan>),
+    limits: Limits,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(Plan, Found), Failure> {
+    let of = |plan: Plan| read(store, link, &plan, limits, go_on).map(|found| (plan, found));
+    match (of(plan), otherwise) {
+        (Err(Failure::TooMuch(_)), Some(otherwise)) => of(otherwise),
+        (read, _) => read,
+    }
+}
+
 struct Reading<'a> {
     store: &'a dyn Read,
     link: &'a Link,
@@ -168,7 +187,8 @@ impl Reading<'_> {
 
     fn rollups(&mut self, grain: Grain, mark: &Mark) -> Result<(), StoreError> {
         let mut span = self.plan.start.floor(grain.span());
-        while span < self.plan.end && self.failure.is_none() {
+        // Looking for rows costs something where there are none, too.
+        while span < self.plan.end && self.visit(|left| &mut left.rows, 1, "rows") {
             let link = grain.link_key(span, &self.link.from, &self.link.to);
             let store = self.store;
             store.scan(grain.column(), &link, &mut |key, value| {

@@ -72,7 +72,7 @@ struct Parts {
     feed: feed::Feed,
     places: Arc<places::Places>,
     /// Readings of the store at once: they block a thread each.
-    readings: Semaphore,
+    readings: Arc<Semaphore>,
     openapi: String,
     /// Held by whoever works on something long: a replay, a simulation.
     workbench: Arc<Semaphore>,
@@ -92,7 +92,7 @@ impl App {
             cache: cache::Cache::default(),
             feed: feed::Feed::default(),
             places: Arc::new(places::Places::new(Arc::clone(&shared.metrics))),
-            readings: Semaphore::new(READINGS),
+            readings: Arc::new(Semaphore::new(READINGS)),
             openapi: openapi(),
             workbench: Arc::new(Semaphore::new(1)),
             uplinks: Mutex::default(),

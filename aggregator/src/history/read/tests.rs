@@ -153,6 +153,38 @@ fn too_much_is_refused_by_what_there_is_too_much_of() {
     ] {
         assert_eq!(read(&journal.store, limits), what);
     }
+    // Rows are looked for in every hour of these ages.
+    let ages = Plan {
+        start: Timestamp::EPOCH,
+        end: Timestamp::EPOCH + Duration::from_secs(8_000 * 365 * 86_400),
+        step: Duration::from_secs(400 * 86_400),
+        source: Source::Rollup(Grain::Hour),
+    };
+    let few = Limits {
+        rows: 1_000,
+        ..LIMITS
+    };
+    let found = super::read(&journal.store, &link(), &ages, few, &|| true);
+    assert!(matches!(found, Err(Failure::TooMuch("rows"))), "{found:?}");
+    // Where minutes will do, there are minutes.
+    let aside = Some_(journal.store.clone(), AtomicUsize::new(usize::MAX));
+    let until = seconds(1 << 20);
+    step::step(&journal.store, &aside, until, (WIDE, 3), &mut || true).unwrap();
+    let few = Limits {
+        records: 5,
+        ..LIMITS
+    };
+    let minutes = plan.by_minutes().unwrap();
+    let (read, found) = read_or(&journal.store, &link(), (plan, Some(minutes)), few, &|| {
+        true
+    })
+    .unwrap();
+    assert_eq!((read, found.points.len()), (minutes, 1));
+    let found = read_or(&journal.store, &link(), (plan, None), few, &|| true);
+    assert!(
+        matches!(found, Err(Failure::TooMuch("records"))),
+        "{found:?}"
+    );
     let given_up = super::read(
         &journal.store,
         &link(),

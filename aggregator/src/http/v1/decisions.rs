@@ -238,11 +238,16 @@ impl App {
                 "ask again; what is newer is answered from memory",
             )
         };
-        let _reading = self.readings.acquire().await.expect("it is never closed");
+        let reading = Arc::clone(&self.readings).acquire_owned().await;
+        let reading = reading.expect("it is never closed");
         let store = Arc::clone(&self.shared.store);
-        tokio::task::spawn_blocking(move || read(&*store))
-            .await
-            .map_err(|_| unavailable("the reading was cut off".to_owned()))?
-            .map_err(|error| unavailable(format!("the store cannot be read: {error}")))
+        tokio::task::spawn_blocking(move || {
+            // Whoever asked may leave; the thread is taken until it has noticed.
+            let _reading = reading;
+            read(&*store)
+        })
+        .await
+        .map_err(|_| unavailable("the reading was cut off".to_owned()))?
+        .map_err(|error| unavailable(format!("the store cannot be read: {error}")))
     }
 }

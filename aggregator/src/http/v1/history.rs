@@ -58,7 +58,8 @@ pub(in crate::http) struct Which {
     start: Option<String>,
     /// Until when; now if left out.
     end: Option<String>,
-    /// How long a point is, like `1s`, `1m`, `1h`; about 360 points if left out. Points begin at multiples of it.
+    /// How long a point is, like `1s`, `1m`, `1h`; about 360 points if left out, or minutes if those would take too long to
+    /// read. Points begin at multiples of it.
     #[param(value_type = Option<String>)]
     step: Option<Span>,
     /// `icmp`, `tcp_syn` or `stamp`: by this kind of probe alone; all together if left out.
@@ -114,8 +115,8 @@ pub(in crate::http) async fn history(
     let link = Link { from, to, kind };
     let asked = which.sound(&app, &now)?;
     let format = which.format.unwrap_or_else(|| accepted(&headers));
-    let found = find(&app, link.clone(), asked.plan).await?;
-    let mut head = convert::history(now.at, &link, &asked.plan, &asked.quantiles);
+    let (plan, found) = find(&app, link.clone(), asked.plan, asked.otherwise).await?;
+    let mut head = convert::history(now.at, &link, &plan, &asked.quantiles);
     head.unreadable = found.unreadable;
     head.edges_us = asked
         .buckets
@@ -127,7 +128,7 @@ pub(in crate::http) async fn history(
     // A client that reads slowly holds nothing but this.
     tokio::task::spawn_blocking(move || {
         let points = found.points.iter().map(|(point, sum)| {
-            let start = asked.plan.begin(*point);
+            let start = plan.begin(*point);
             convert::history_point(start, sum, &head.quantiles, head.edges_us.as_deref())
         });
         match format {
@@ -141,6 +142,8 @@ pub(in crate::http) async fn history(
 /// What is asked for, within its bounds.
 struct Asked {
     plan: Plan,
+    /// What will do as well if that takes too much: where nobody said how long a point is.
+    otherwise: Option<Plan>,
     quantiles: Vec<f64>,
     buckets: Option<u16>,
 }
@@ -176,6 +179,7 @@ impl Which {
         };
         Ok(Asked {
             plan,
+            otherwise: self.step.is_none().then(|| plan.by_minutes()).flatten(),
             quantiles: quantiles(self.quantiles.as_deref())?,
             buckets,
         })
@@ -231,7 +235,12 @@ fn accepted(headers: &HeaderMap) -> Format {
 }
 
 /// Reads on a thread that may block, and gives up when whoever asked has left.
-async fn find(app: &App, link: Link, plan: Plan) -> Result<Found, Refused> {
+async fn find(
+    app: &App,
+    link: Link,
+    plan: Plan,
+    otherwise: Option<Plan>,
+) -> Result<(Plan, Found), Refused> {
     /// Tells the reading thread when it is dropped.
     struct Waiting(Arc<AtomicBool>);
     impl Drop for Waiting {
@@ -243,7 +252,7 @@ async fn find(app: &App, link: Link, plan: Plan) -> Result<Found, Refused> {
     let _waiting = Waiting(Arc::clone(&left));
     let read = move |store: &dyn crate::store::Read| {
         let go_on = || !left.load(Ordering::Acquire);
-        match read::read(store, &link, &plan, read::LIMITS, &go_on) {
+        match read::read_or(store, &link, (plan, otherwise), read::LIMITS, &go_on) {
             Err(Failure::Store(error)) => Err(error),
             other => Ok(other),
         }
