@@ -480,26 +480,21 @@ pub(crate) fn parse_policy(record: &v1::Policy) -> Result<PolicyText, StoreError
     })
 }
 
-/// The path tables of an epoch.
+/// The numbers of an epoch's path tables.
 ///
 /// # Errors
 ///
 /// Returns [`StoreError`] when they cannot be read.
-pub fn tables(store: &dyn Read, epoch: &Epoch) -> Result<BTreeMap<u32, Arc<[Path]>>, StoreError> {
-    let mut tables = BTreeMap::new();
-    let mut malformed = Ok(());
-    store.scan(Column::Tables, &epoch.key(), &mut |key, value| {
-        let number = match Epoch::from_table_key(key) {
-            Some((found, number)) if found == *epoch => number,
+pub fn tables(store: &dyn Read, epoch: &Epoch) -> Result<Vec<u32>, StoreError> {
+    let mut tables = Vec::new();
+    store.scan(Column::Tables, &epoch.key(), &mut |key, _| {
+        match Epoch::from_table_key(key) {
+            Some((found, number)) if found == *epoch => tables.push(number),
             _ => return ControlFlow::Break(()),
-        };
-        match v1::decode::<v1::Table>("table", value) {
-            Ok(table) => drop(tables.insert(number, Vec::from(table).into())),
-            Err(error) => malformed = Err(error),
         }
         ControlFlow::Continue(())
     })?;
-    malformed.map(|()| tables)
+    Ok(tables)
 }
 
 /// A path table of an epoch; `None` if it is gone.

@@ -8,16 +8,15 @@
 //!   control out    ◀─ durable batches and tables, a new mesh, an order, a refusal
 //! ```
 //!
-//! What a session may have in flight is bounded by [`IN_FLIGHT_BYTES`]; beyond that, and while the turn's channel is
-//! full, it stops reading and QUIC's flow control reaches the agent.
+//! What a session may have in flight is bounded by [`IN_FLIGHT_BYTES`] and [`DECODED_BYTES`]; beyond that, and while the turn's
+//! channel is full, it stops reading and QUIC's flow control reaches the agent.
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use leeward_common::{
     id::AgentId,
     report::Path,
@@ -25,17 +24,16 @@ use leeward_common::{
     wire::{
         batch,
         frame::{self, Header},
-        limits::PATHS,
         v1::{self, FromAgent, FromAggregator, RefuseCode},
     },
 };
-use leeward_engine::input::{CheckResult, CheckResults};
+use leeward_engine::input::{CheckResult, CheckResults, Reports};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{self, JoinSet},
     time::timeout,
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     Ingest,
@@ -47,10 +45,11 @@ use super::{
     line::{Incoming, Line},
     refusal::Refusal,
     roster::{Change, Seat},
+    tables::{Found, Tables},
 };
 use crate::{
     metrics,
-    recover::resolve,
+    recover::{self, resolve},
     store::key::Epoch,
     turn::{Arrival, NewBatch, NewPaths, Outcome, Settle, Settled, TurnError},
 };
@@ -64,19 +63,15 @@ const IN_FLIGHT_LEAST_BYTES: usize = 64 << 10;
 /// Batches in flight at most; places in the channel of their answers.
 const IN_FLIGHT_BATCHES: usize = IN_FLIGHT_BYTES / IN_FLIGHT_LEAST_BYTES;
 
+/// What these bytes may become in memory: batches of one agent that are read and not taken by the turn yet.
+const DECODED_BYTES: usize = 32 << 20;
+
 /// Path tables that wait to be acknowledged; more than an agent has under way. The reader waits while it is full.
 const TABLE_ANSWERS: usize = 16;
-
-/// Rows of all path tables of one boot epoch: 16 full tables. Beyond it the oldest tables make room.
-const TABLE_ROWS: usize = 16 * PATHS;
 
 /// How old and how far in the future a window may be, and a finding.
 const WINDOW_PAST: Duration = Duration::from_secs(24 * 3600);
 const WINDOW_FUTURE: Duration = Duration::from_secs(5);
-
-/// The path tables of the session's boot epochs: that of the agent's process, and earlier ones of which it still has
-/// batches.
-pub(super) type Tables = BTreeMap<u64, BTreeMap<u32, Arc<[Path]>>>;
 
 /// What the tasks of a session share.
 pub(super) struct Conversation {
@@ -85,8 +80,12 @@ pub(super) struct Conversation {
     pub(super) identity: Identity,
     epoch: Epoch,
     version: u16,
-    tables: ArcSwap<Tables>,
+    tables: Mutex<Tables>,
     in_flight: Arc<Semaphore>,
+    decoded: Arc<Semaphore>,
+    /// One batch after the other becomes what is counted only then.
+    decoding: tokio::sync::Mutex<()>,
+    pace: Pace,
     pub(super) settled: mpsc::Sender<Settled>,
 }
 
@@ -98,8 +97,10 @@ pub(super) struct Parts<'a> {
     pub(super) epoch: Epoch,
     /// The version of the control messages that both sides speak.
     pub(super) version: u16,
-    /// The path tables that are known from before, of each boot epoch that batches may be of.
+    /// Which boot epochs batches may be of.
     pub(super) tables: Tables,
+    /// How fast the agent may send.
+    pub(super) pace: Pace,
 }
 
 impl Conversation {
@@ -117,6 +118,7 @@ impl Conversation {
             epoch,
             version,
             tables,
+            pace,
         } = parts;
         let (settled, answers) = mpsc::channel(IN_FLIGHT_BATCHES);
         let (durable_tables, table_answers) = mpsc::channel(TABLE_ANSWERS);
@@ -126,8 +128,11 @@ impl Conversation {
             identity: identity.clone(),
             epoch,
             version,
-            tables: ArcSwap::from_pointee(tables),
+            tables: Mutex::new(tables),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
+            decoded: Arc::new(Semaphore::new(DECODED_BYTES)),
+            decoding: tokio::sync::Mutex::new(()),
+            pace,
             settled,
         });
         tokio::select! {
@@ -146,21 +151,20 @@ impl Conversation {
         mut receive: Incoming,
         durable: mpsc::Sender<v1::PathsDurable>,
     ) -> Ending {
-        let mut pace = Pace::new(tokio::time::Instant::now(), self.ingest.gate.limits());
         loop {
-            pace.ready().await;
+            self.pace.ready().await;
             match self.read_one_control(&mut receive, &durable).await {
-                Ok(bytes) => self.count(&mut pace, 1 + limits::further_messages(bytes)),
+                Ok(bytes) => self.count(1 + limits::further_messages(bytes, 0)),
                 Err(ending) => return ending,
             }
         }
     }
 
     /// Counts what came, and whether the agent has to wait for it.
-    fn count(&self, pace: &mut Pace, messages: u32) {
+    fn count(&self, messages: u32) {
         let now = tokio::time::Instant::now();
-        pace.take(now, messages);
-        if !pace.wait(now).is_zero() {
+        self.pace.take(now, messages);
+        if !self.pace.wait(now).is_zero() {
             let held_back = &self.ingest.metrics.ingest.held_back;
             held_back.get_or_create(&self.label()).inc();
         }
@@ -246,10 +250,12 @@ impl Conversation {
         } = announced;
         let epoch = self.epoch_of(boot_epoch.unwrap_or(self.epoch.boot))?;
         let paths: Arc<[Path]> = paths.into();
-        let mut all = Tables::clone(&self.tables.load());
-        let tables = all.entry(epoch.boot).or_default();
-        match tables.get(&table) {
-            Some(known) if *known == paths => return Ok(()),
+        let name = (epoch.boot, table);
+        match self.table(&epoch, table).await? {
+            Some(known) if known == paths => {
+                self.tables().announced(name, &paths, &[]);
+                return Ok(());
+            }
             Some(_) => {
                 let reason = format!(
                     "path table {table} was announced before with other rows; use a new number"
@@ -258,8 +264,9 @@ impl Conversation {
             }
             None => {}
         }
-        tables.insert(table, Arc::clone(&paths));
-        let forget = make_room(tables);
+        let forget = self.tables().in_the_way(name, paths.len());
+        let gone = forget.clone();
+        let rows = Arc::clone(&paths);
         self.ingest.metrics.turn.arrivals_in.inc();
         self.ingest
             .turn
@@ -274,7 +281,7 @@ impl Conversation {
             })
             .await
             .map_err(Ending::from_turn)?;
-        self.tables.store(Arc::new(all));
+        self.tables().announced(name, &rows, &gone);
         self.ingest
             .metrics
             .ingest
@@ -284,24 +291,50 @@ impl Conversation {
         Ok(())
     }
 
+    /// What is durable of this number; `None` if that is nothing any more or yet.
+    async fn table(&self, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Path]>>, Ending> {
+        let name = (epoch.boot, number);
+        let found = self.tables().find(name);
+        match found {
+            Found::Rows(rows) => return Ok(Some(rows)),
+            Found::Forgotten => return Ok(None),
+            Found::Elsewhere => {}
+        }
+        let (store, epoch) = (Arc::clone(&self.ingest.store), epoch.clone());
+        let read = task::spawn_blocking(move || recover::table(&*store, &epoch, number)).await;
+        let read = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let read = read.map_err(|error| {
+            error!(agent = %self.identity.agent, error = &error as &dyn std::error::Error, "cannot read a path table");
+            Ending::from_turn(TurnError::StoreFailed)
+        })?;
+        if let Some(rows) = &read {
+            self.tables().hold(name, rows);
+        }
+        Ok(read)
+    }
+
+    /// Whoever panicked with the lock held ended the session.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn read_batches(self: Arc<Self>) -> Ending {
         let mut streams = JoinSet::new();
-        let mut pace = Pace::new(tokio::time::Instant::now(), self.ingest.gate.limits());
         loop {
             let next = async {
-                pace.ready().await;
+                self.pace.ready().await;
                 self.connection.accept_message().await
             };
             tokio::select! {
                 accepted = next => match accepted {
                     Some(stream) => {
-                        self.count(&mut pace, 1);
+                        self.count(1);
                         streams.spawn(Arc::clone(&self).read_batch(stream));
                     }
                     None => return Ending::Gone,
                 },
                 Some(read) = streams.join_next() => match read {
-                    Ok(Ok(bytes)) => self.count(&mut pace, limits::further_messages(bytes)),
+                    Ok(Ok((bytes, decoded))) => self.count(limits::further_messages(bytes, decoded)),
                     Ok(Err(ending)) => return ending,
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
@@ -309,27 +342,23 @@ impl Conversation {
         }
     }
 
-    /// How many bytes it had.
-    async fn read_batch(self: Arc<Self>, mut stream: Incoming) -> Result<usize, Ending> {
-        match timeout(STREAM_TIMEOUT, self.read_batch_bytes(&mut stream)).await {
-            Ok(Ok((header, bytes, permit))) => {
+    /// How many bytes it had, and how many it became.
+    async fn read_batch(self: Arc<Self>, mut stream: Incoming) -> Result<(usize, usize), Ending> {
+        match self.read_batch_bytes(&mut stream).await {
+            Ok((header, bytes, permit)) => {
                 let length = bytes.len();
-                match header.message_type {
-                    frame::number::FINDINGS => self.take_findings(&header, bytes, permit).await?,
+                let decoded = match header.message_type {
+                    frame::number::FINDINGS => {
+                        self.take_findings(&header, bytes, permit).await?;
+                        0
+                    }
                     _ => self.take_batch(&header, bytes, permit).await?,
-                }
-                Ok(length)
+                };
+                Ok((length, decoded))
             }
             // The agent thought better of it and reset the stream, or the connection is gone.
-            Ok(Err(NoFrame::Ended)) => Ok(0),
-            Ok(Err(NoFrame::Refused(refusal))) => Err(refusal.into()),
-            Err(_) => {
-                let reason = format!(
-                    "a batch did not arrive within {} s",
-                    STREAM_TIMEOUT.as_secs()
-                );
-                Err(Refusal::new(RefuseCode::Limit, reason).into())
-            }
+            Err(NoFrame::Ended) => Ok((0, 0)),
+            Err(NoFrame::Refused(refusal)) => Err(refusal.into()),
         }
     }
 
@@ -337,7 +366,7 @@ impl Conversation {
         &self,
         stream: &mut Incoming,
     ) -> Result<(Header, Vec<u8>, OwnedSemaphorePermit), NoFrame> {
-        let header = frames::header(stream).await?;
+        let header = in_time(frames::header(stream)).await?;
         if !matches!(
             header.message_type,
             frame::number::BATCH | frame::number::FINDINGS
@@ -351,18 +380,22 @@ impl Conversation {
         let cost = header.length.max(IN_FLIGHT_LEAST_BYTES) as u32;
         let permit = Arc::clone(&self.in_flight).acquire_many_owned(cost).await;
         let permit = permit.expect("nobody closes this semaphore");
-        let bytes = frames::payload(stream, &header).await?;
-        frames::end(stream).await?;
-        Ok((header, bytes, permit))
+        // Waiting for us is not the agent's time.
+        let bytes = in_time(async {
+            let bytes = frames::payload(stream, &header).await?;
+            frames::end(stream).await?;
+            Ok(bytes)
+        });
+        Ok((header, bytes.await?, permit))
     }
 
-    /// Checks a batch and hands it to the turn.
+    /// Checks a batch and hands it to the turn; how many bytes it became.
     async fn take_batch(
         &self,
         header: &Header,
         bytes: Vec<u8>,
         permit: OwnedSemaphorePermit,
-    ) -> Result<(), Ending> {
+    ) -> Result<usize, Ending> {
         let received = Instant::now();
         frame::parse_batch(header, &bytes).map_err(Refusal::from)?;
         let unread = batch::open(&bytes).map_err(Refusal::from)?;
@@ -377,16 +410,18 @@ impl Conversation {
         let refuse = |settle: Settle, reason: String| {
             warn!(agent = %key.agent, sequence = key.sequence, reason, "batch refused");
             settle.with(key.sequence, Outcome::Refused(reason));
-            Ok(())
+            Ok(bytes.len())
         };
         if let Err(reason) =
             self.check_time("its window begins", key.window.start, key.window.end())
         {
             return refuse(settle, reason);
         }
-        let tables = self.tables.load();
-        let table = tables.get(&epoch.boot).and_then(|of| of.get(&key.table));
-        let Some(table) = table.cloned() else {
+        let Some(table) = self.table(&epoch, key.table).await? else {
+            if self.tables().find((epoch.boot, key.table)) == Found::Forgotten {
+                let reason = format!("path table {} made room for newer ones", key.table);
+                return refuse(settle, reason);
+            }
             let reason = format!(
                 "batch {} refers to path table {}, which is not durable",
                 key.sequence, key.table
@@ -394,10 +429,16 @@ impl Conversation {
             return Err(Refusal::malformed(reason).into());
         };
         let region = self.identity.region.clone();
+        let decoding = self.decoding.lock().await;
         let reports = match resolve(unread, region.clone(), &table) {
             Ok(reports) => reports,
             Err(error) => return refuse(settle, error.to_string()),
         };
+        let decoded = decoded_bytes(&reports);
+        let room = decoded.min(DECODED_BYTES) as u32;
+        let room = Arc::clone(&self.decoded).acquire_many_owned(room).await;
+        let room = Some(room.expect("nobody closes this semaphore"));
+        drop(decoding);
         let label = self.label();
         self.ingest
             .metrics
@@ -420,13 +461,12 @@ impl Conversation {
             bytes,
             reports,
             received,
+            room,
             settle,
         };
-        self.ingest
-            .turn
-            .send(Arrival::Batch(Box::new(batch)))
-            .await
-            .map_err(Ending::from_turn)
+        let arrival = Arrival::Batch(Box::new(batch));
+        let sent = self.ingest.turn.send(arrival).await;
+        sent.map(|()| decoded).map_err(Ending::from_turn)
     }
 
     /// An agent may report for itself only, and for those starts of its process that its hello names.
@@ -448,7 +488,7 @@ impl Conversation {
 
     fn epoch_of(&self, boot: u64) -> Result<Epoch, Refusal> {
         let Epoch { agent, boot: own } = &self.epoch;
-        if boot != *own && !self.tables.load().contains_key(&boot) {
+        if boot != *own && !self.tables().has_epoch(boot) {
             let reason =
                 format!("the hello says boot epoch {own}, and nothing of {boot} that comes now");
             return Err(Refusal::malformed(reason));
@@ -572,24 +612,28 @@ impl Conversation {
     }
 }
 
+/// What an agent sends, unless it takes too long.
+async fn in_time<T>(reading: impl Future<Output = Result<T, NoFrame>>) -> Result<T, NoFrame> {
+    timeout(STREAM_TIMEOUT, reading).await.unwrap_or_else(|_| {
+        let reason = format!(
+            "a batch did not arrive within {} s",
+            STREAM_TIMEOUT.as_secs()
+        );
+        Err(Refusal::new(RefuseCode::Limit, reason).into())
+    })
+}
+
+/// What reports take in memory.
+fn decoded_bytes(reports: &Reports) -> usize {
+    let buckets = reports.rows.iter();
+    let buckets = buckets.map(|(_, report)| size_of_val(report.rtt.histogram.buckets()));
+    size_of_val(reports.rows.as_slice()) + buckets.sum::<usize>()
+}
+
 /// What an agent on the deny-list is told.
 pub(super) fn denied(agent: &AgentId) -> Refusal {
     let reason = format!("agent {agent} is on this aggregator's deny-list (limits.denied)");
     Refusal::new(RefuseCode::Denied, reason)
-}
-
-/// Removes the oldest tables until the rest fits, and names them.
-fn make_room(tables: &mut BTreeMap<u32, Arc<[Path]>>) -> Vec<u32> {
-    let mut rows: usize = tables.values().map(|paths| paths.len()).sum();
-    let mut forget = Vec::new();
-    while rows > TABLE_ROWS && tables.len() > 1 {
-        let Some((number, paths)) = tables.pop_first() else {
-            break;
-        };
-        rows -= paths.len();
-        forget.push(number);
-    }
-    forget
 }
 
 const fn outcome_word(outcome: &Outcome) -> &'static str {

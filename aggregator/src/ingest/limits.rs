@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +19,9 @@ pub(super) const CONNECTIONS_OF_AGENT: u32 = 4;
 /// A message counts once more for every full stretch of this many bytes: a second of about a thousand paths.
 const MESSAGE_BYTES: usize = 16 << 10;
 
+/// And for every full stretch of this many in memory: some 3,000 paths, or a few bytes that were packed to become many.
+const DECODED_BYTES: usize = 1 << 20;
+
 /// What an operator decides.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -32,14 +35,26 @@ pub struct Limits {
 #[derive(Clone, Debug)]
 pub struct Gate {
     limits: watch::Sender<Arc<Limits>>,
-    connections: Arc<Mutex<BTreeMap<AgentId, u32>>>,
+    accounts: Accounts,
+}
+
+type Accounts = Arc<Mutex<BTreeMap<AgentId, Account>>>;
+
+/// What is known of an agent.
+#[derive(Debug)]
+struct Account {
+    connections: u32,
+    /// When its bucket would be full again: one for all of its connections, and for the next ones.
+    full_at: Arc<Mutex<Instant>>,
 }
 
 /// One connection of an agent, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Place {
     agent: AgentId,
-    connections: Arc<Mutex<BTreeMap<AgentId, u32>>>,
+    accounts: Accounts,
+    full_at: Arc<Mutex<Instant>>,
+    limits: watch::Receiver<Arc<Limits>>,
 }
 
 impl Gate {
@@ -48,7 +63,7 @@ impl Gate {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits: watch::Sender::new(Arc::new(limits)),
-            connections: Arc::default(),
+            accounts: Arc::default(),
         }
     }
 
@@ -63,34 +78,49 @@ impl Gate {
 
     /// A place for one more connection of this agent; `None` if it has enough.
     pub(super) fn admit(&self, agent: &AgentId) -> Option<Place> {
-        // Whoever panicked with the lock held had changed nothing by halves.
-        let mut connections = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let count = connections.entry(agent.clone()).or_default();
-        if *count >= CONNECTIONS_OF_AGENT {
+        let mut accounts = lock(&self.accounts);
+        let account = accounts.entry(agent.clone()).or_insert_with(|| Account {
+            connections: 0,
+            full_at: Arc::new(Mutex::new(Instant::now())),
+        });
+        if account.connections >= CONNECTIONS_OF_AGENT {
             return None;
         }
-        *count += 1;
+        account.connections += 1;
         Some(Place {
             agent: agent.clone(),
-            connections: Arc::clone(&self.connections),
+            accounts: Arc::clone(&self.accounts),
+            full_at: Arc::clone(&account.full_at),
+            limits: self.limits(),
         })
     }
 }
 
+impl Place {
+    /// The bucket of the agent.
+    pub(super) fn pace(&self) -> Pace {
+        Pace {
+            limits: self.limits.clone(),
+            full_at: Arc::clone(&self.full_at),
+        }
+    }
+}
+
+/// Whoever panicked with the lock held had changed nothing by halves.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut connections = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = connections.get_mut(&self.agent) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(&self.agent);
-            }
+        let mut accounts = lock(&self.accounts);
+        let Some(account) = accounts.get_mut(&self.agent) else {
+            return;
+        };
+        account.connections -= 1;
+        // Who has taken more than it may is remembered, or it would come back for more at once.
+        if account.connections == 0 && *lock(&account.full_at) <= Instant::now() {
+            accounts.remove(&self.agent);
         }
     }
 }
@@ -104,33 +134,26 @@ pub(super) async fn denied(mut limits: watch::Receiver<Arc<Limits>>, agent: &Age
     }
 }
 
-/// When the next message of a session may be read: a bucket of two seconds, by the limits in force.
+/// When the next message of an agent may be read: a bucket of two seconds, by the limits in force.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     limits: watch::Receiver<Arc<Limits>>,
-    /// When the bucket would be full again.
-    full_at: Instant,
+    full_at: Arc<Mutex<Instant>>,
 }
 
 impl Pace {
     const BURST: Duration = Duration::from_secs(2);
 
-    pub(super) fn new(now: Instant, limits: watch::Receiver<Arc<Limits>>) -> Self {
-        Self {
-            limits,
-            full_at: now,
-        }
-    }
-
     /// Counts this much.
-    pub(super) fn take(&mut self, now: Instant, messages: u32) {
+    pub(super) fn take(&self, now: Instant, messages: u32) {
         let per_second = self.limits.borrow().max_messages_per_second.max(1);
-        self.full_at = self.full_at.max(now) + Duration::from_secs(1) * messages / per_second;
+        let mut full_at = lock(&self.full_at);
+        *full_at = now.max(*full_at) + Duration::from_secs(1) * messages / per_second;
     }
 
     /// How long the next message has to wait.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        let ahead = self.full_at.saturating_duration_since(now);
+        let ahead = lock(&self.full_at).saturating_duration_since(now);
         ahead.saturating_sub(Self::BURST)
     }
 
@@ -144,9 +167,9 @@ impl Pace {
 }
 
 /// How many messages a large one counts for, beside itself.
-pub(super) const fn further_messages(bytes: usize) -> u32 {
-    // A frame has at most a megabyte, so this is a small number.
-    (bytes / MESSAGE_BYTES) as u32
+pub(super) const fn further_messages(bytes: usize, decoded_bytes: usize) -> u32 {
+    // A frame has at most a megabyte and becomes at most a dozen, so this is a small number.
+    (bytes / MESSAGE_BYTES + decoded_bytes / DECODED_BYTES) as u32
 }
 
 #[cfg(test)]
@@ -163,8 +186,8 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {
         let gate = Gate::new(limits(10));
-        let now = Instant::now();
-        let mut pace = Pace::new(now, gate.limits());
+        let place = gate.admit(&AgentId::parse("iad-1").unwrap()).unwrap();
+        let (now, pace) = (Instant::now(), place.pace());
         for _ in 0..20 {
             assert_eq!(pace.wait(now), Duration::ZERO);
             pace.take(now, 1);
@@ -182,8 +205,25 @@ mod tests {
 
     #[test]
     fn a_large_message_counts_for_several() {
-        let counts = [0, 16_383, 16_384, 1 << 20].map(further_messages);
+        let counts = [0, 16_383, 16_384, 1 << 20].map(|bytes| further_messages(bytes, 0));
         assert_eq!(counts, [0, 0, 1, 64]);
+        assert_eq!(further_messages(100, 11 << 20), 11);
+    }
+
+    /// All connections of an agent have one bucket, and a new one does not begin with a full burst.
+    #[test]
+    fn coming_again_gives_no_more() {
+        let gate = Gate::new(limits(10));
+        let agent = AgentId::parse("iad-1").unwrap();
+        let (first, second) = (gate.admit(&agent).unwrap(), gate.admit(&agent).unwrap());
+        let now = Instant::now();
+        first.pace().take(now, 100);
+        assert!(!second.pace().wait(now).is_zero());
+        drop((first, second));
+        let again = gate.admit(&agent).unwrap();
+        assert!(!again.pace().wait(now).is_zero());
+        let other = gate.admit(&AgentId::parse("iad-2").unwrap()).unwrap();
+        assert!(other.pace().wait(now).is_zero());
     }
 
     #[test]

@@ -30,6 +30,7 @@ use tracing::{debug, info};
 use crate::{
     metrics::{Metrics, Reason},
     shared::Published,
+    store::Read,
     turn::TurnHandle,
 };
 
@@ -45,6 +46,7 @@ pub mod line;
 mod refusal;
 pub mod roster;
 mod session;
+mod tables;
 
 use arc_swap::ArcSwap;
 use control::ControlOut;
@@ -74,6 +76,8 @@ pub struct Ingest {
     pub turn: TurnHandle,
     /// The way to the roster.
     pub roster: RosterHandle,
+    /// Path tables are read from it again.
+    pub store: Arc<dyn Read>,
     /// The newest picture: it holds the policy with the known regions.
     pub view: Arc<Published>,
     /// Counters.
@@ -211,7 +215,7 @@ impl Ingest {
         let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         match identity(&connection) {
             Ok(identity) => {
-                let Some(_place) = self.gate.admit(&identity.agent) else {
+                let Some(place) = self.gate.admit(&identity.agent) else {
                     let reason = format!(
                         "agent {} has {} connections already; wait until they end",
                         identity.agent,
@@ -220,7 +224,7 @@ impl Ingest {
                     let refusal = Refusal::new(RefuseCode::Limit, reason);
                     return self.turn_away(connection, &refusal).await;
                 };
-                session::Session::new(self.clone(), connection, identity, id)
+                session::Session::new(self.clone(), connection, identity, id, place.pace())
                     .run()
                     .await;
             }

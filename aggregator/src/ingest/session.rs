@@ -15,12 +15,14 @@ use tracing::{info, warn};
 use super::{
     Ingest,
     control::{ControlOut, Ending},
-    conversation::{Conversation, Parts, Tables, denied},
+    conversation::{Conversation, Parts, denied},
     credit, frames,
     identity::Identity,
+    limits::Pace,
     line::{Incoming, Line},
     refusal::Refusal,
     roster::{Change, Seat},
+    tables::Tables,
 };
 use crate::{
     mesh::{MAX_AGENT_ID_LENGTH, Registration},
@@ -48,15 +50,23 @@ pub(super) struct Session {
     connection: Line,
     identity: Identity,
     id: u64,
+    pace: Pace,
 }
 
 impl Session {
-    pub(super) fn new(ingest: Ingest, connection: Line, identity: Identity, id: u64) -> Self {
+    pub(super) fn new(
+        ingest: Ingest,
+        connection: Line,
+        identity: Identity,
+        id: u64,
+        pace: Pace,
+    ) -> Self {
         Self {
             ingest,
             connection,
             identity,
             id,
+            pace,
         }
     }
 
@@ -255,12 +265,11 @@ impl Session {
             Ok(known) => known,
             Err(error) => return Ending::from_turn(error),
         };
-        let below = |boot| known.get(&boot).map_or(0, |known| known.durable_below);
-        let durable_below = below(epoch.boot);
+        let durable_below = known.get(&epoch.boot).copied().unwrap_or(0);
         let earlier = known.iter().filter(|&(&boot, _)| boot != epoch.boot);
-        let backlog = earlier.map(|(&boot_epoch, known)| v1::KnownEpoch {
+        let backlog = earlier.map(|(&boot_epoch, &durable_below)| v1::KnownEpoch {
             boot_epoch,
-            durable_below: known.durable_below,
+            durable_below,
         });
         info!(agent = %epoch.agent, remote = %self.connection.remote_address(), durable_below, "session began");
         self.ingest.metrics.ingest.sessions_opened.inc();
@@ -273,10 +282,7 @@ impl Session {
             backlog: backlog.collect(),
             credit: (version >= v1::VERSION_BACKLOG).then(|| credit::of(&self.ingest.turn)),
         });
-        let tables: Tables = known
-            .into_iter()
-            .map(|(boot, known)| (boot, known.tables))
-            .collect();
+        let tables = Tables::new(known.into_keys());
         let ending = match control.write(&welcome).await {
             Ok(()) => {
                 let parts = Parts {
@@ -286,6 +292,7 @@ impl Session {
                     epoch,
                     version,
                     tables,
+                    pace: self.pace.clone(),
                 };
                 Conversation::run(parts, control, seat, receive).await
             }

@@ -11,10 +11,7 @@ use crate::{intent::Conflict, metrics::Metrics};
 /// Who is told what, once everything is published.
 pub(super) enum Answer {
     None,
-    Known(
-        oneshot::Sender<Result<KnownEpochs, TurnError>>,
-        Result<KnownEpochs, TurnError>,
-    ),
+    Known(oneshot::Sender<Result<KnownEpochs, TurnError>>, KnownEpochs),
     Done(Done, Result<(), TurnError>),
     Changed(
         oneshot::Sender<Result<Result<u64, Conflict>, TurnError>>,
@@ -39,7 +36,7 @@ impl Answer {
     pub(super) fn give(self, metrics: &Metrics, now: Timestamp) {
         match self {
             Self::None => {}
-            Self::Known(known, answer) => drop(known.send(answer)),
+            Self::Known(known, answer) => drop(known.send(Ok(answer))),
             Self::Done(done, answer) => drop(done.send(answer)),
             Self::Changed(done, answer) => drop(done.send(Ok(answer))),
             Self::Findings {

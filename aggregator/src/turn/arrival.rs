@@ -119,17 +119,8 @@ pub struct Connected {
     pub known: oneshot::Sender<Result<KnownEpochs, TurnError>>,
 }
 
-/// What is known of an agent's boot epochs, the present one among them.
-pub type KnownEpochs = BTreeMap<u64, Known>;
-
-/// What is known of a boot epoch.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// Every sequence below this is durable.
-    pub durable_below: u64,
-    /// Its path tables.
-    pub tables: BTreeMap<u32, Arc<[Path]>>,
-}
+/// Of an agent's boot epochs, the present one among them, below which sequence everything is durable.
+pub type KnownEpochs = BTreeMap<u64, u64>;
 
 /// An agent's session ended.
 #[derive(Clone, Debug)]
@@ -170,6 +161,8 @@ pub struct NewBatch {
     pub reports: Reports,
     /// When it was received.
     pub received: Instant,
+    /// Its share of what its agent may have in memory.
+    pub room: Option<OwnedSemaphorePermit>,
     /// Who wants to know what became of it.
     pub settle: Settle,
 }

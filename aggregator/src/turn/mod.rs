@@ -35,7 +35,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
 };
-use tracing::{error, info};
+use tracing::info;
 
 use crate::{
     config::{PolicyText, Retention},
@@ -43,7 +43,7 @@ use crate::{
     intent::{Asked, Conflict},
     mesh::Registration,
     metrics::Metrics,
-    recover::{self, Recovered},
+    recover::Recovered,
     shadow::Setting,
     shared::{Published, Readiness, State},
     store::{
@@ -62,8 +62,8 @@ mod shadow;
 mod upkeep;
 
 pub use arrival::{
-    ARRIVALS, Arrival, Connected, Disconnected, Done, Known, KnownEpochs, NewBatch, NewFindings,
-    NewPaths, Noted, Outcome, Refusal, Settle, Settled, TurnError, TurnHandle,
+    ARRIVALS, Arrival, Connected, Disconnected, Done, KnownEpochs, NewBatch, NewFindings, NewPaths,
+    Noted, Outcome, Refusal, Settle, Settled, TurnError, TurnHandle,
 };
 pub use clock::TurnClock;
 
@@ -400,6 +400,8 @@ impl Turn {
                 forget,
                 ..
             }) => {
+                // So that it goes with its epoch, though no batch should ever come.
+                self.seen(epoch, staged).at = staged.now;
                 staged.writes.table(epoch, *table, paths);
                 staged.writes.forget_tables(epoch, forget.iter());
                 true
@@ -463,13 +465,19 @@ impl Turn {
 
     /// Notes that a sequence of an epoch arrived; `false` if it had already.
     fn is_first(&self, epoch: &Epoch, sequence: u64, staged: &mut Staged) -> bool {
-        let known = || self.epochs.get(epoch).cloned().unwrap_or_default();
-        let seen = staged.epochs.entry(epoch.clone()).or_insert_with(known);
+        let now = staged.now;
+        let seen = self.seen(epoch, staged);
         let is_first = seen.arrived.insert(sequence);
         if is_first {
-            seen.at = staged.now;
+            seen.at = now;
         }
         is_first
+    }
+
+    /// What is known of an epoch once this turn is done.
+    fn seen<'a>(&self, epoch: &Epoch, staged: &'a mut Staged) -> &'a mut Seen {
+        let known = || self.epochs.get(epoch).cloned().unwrap_or_default();
+        staged.epochs.entry(epoch.clone()).or_insert_with(known)
     }
 
     /// Notes a change for the journal and the audit log, if its condition holds of what is staged so far.
@@ -727,34 +735,17 @@ impl Turn {
         self.outlets.view.store(Arc::new(self.engine.view()));
     }
 
-    /// Everything that is known of an agent's epochs, or why it cannot be told.
-    fn known(
-        &self,
-        agent: &AgentId,
-        epochs: impl Iterator<Item = u64>,
-    ) -> Result<KnownEpochs, TurnError> {
-        let epoch = |boot| Epoch {
-            agent: agent.clone(),
-            boot,
+    /// What is durable of an agent's epochs.
+    fn known(&self, agent: &AgentId, epochs: impl Iterator<Item = u64>) -> KnownEpochs {
+        let below = |boot| {
+            let epoch = Epoch {
+                agent: agent.clone(),
+                boot,
+            };
+            let seen = self.epochs.get(&epoch);
+            (boot, seen.map_or(0, |seen| seen.arrived.below()))
         };
-        epochs
-            .map(|boot| Ok((boot, self.known_of(&epoch(boot))?)))
-            .collect()
-    }
-
-    fn known_of(&self, epoch: &Epoch) -> Result<Known, TurnError> {
-        let tables = recover::tables(&*self.store, epoch).map_err(|error| {
-            error!(agent = %epoch.agent, error = &error as &dyn std::error::Error, "cannot read path tables");
-            TurnError::StoreFailed
-        })?;
-        let durable_below = self
-            .epochs
-            .get(epoch)
-            .map_or(0, |seen| seen.arrived.below());
-        Ok(Known {
-            durable_below,
-            tables,
-        })
+        epochs.map(below).collect()
     }
 
     /// After the grace of a restart, sessions of the process before have ended.

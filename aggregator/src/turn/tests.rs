@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{clock::tests::Set, *};
 use crate::{
-    recover::{recover, resolve},
+    recover::{self, recover, resolve},
     replay::{Question, engine_at, replay},
     store::{Read as _, key::Column, memory::Memory},
 };
@@ -225,6 +225,7 @@ impl Bench {
                     bytes,
                     reports,
                     received,
+                    room: None,
                     settle,
                 }))]
             }
@@ -903,6 +904,49 @@ fn retention_cuts_the_journal_at_an_anchor_and_the_rest_replays() {
     let view = bench.turn.engine.view();
     assert!(view.agents[&epoch(2).agent].connected_since.is_some());
     assert!(view.agents[&epoch(0).agent].last_report_at.is_some());
+}
+
+/// However short the journal, what an agent sends again within a day is known.
+#[test]
+fn what_was_counted_is_remembered_beyond_a_short_journal() {
+    let mut bench = Bench::new();
+    let hour = Duration::from_secs(3600);
+    bench.turn.retention.journal = 2 * hour;
+    let batch = |start| Plan::Batch {
+        agent: 0,
+        sequence: 0,
+        start,
+        rtt_us: 30_000,
+        lost: 0,
+    };
+    let start = bench.now();
+    assert_eq!(
+        bench.turn(&[Plan::Connect(0), batch(start), Plan::Disconnect(0)]),
+        [Outcome::Durable]
+    );
+    for _ in 0..23 {
+        bench.advance(hour);
+        bench.turn(&[]);
+    }
+    assert_eq!(
+        bench.turn(&[Plan::Connect(0), batch(start)]),
+        [Outcome::Repeated]
+    );
+}
+
+/// Tables of a start of the process that never delivered anything go as those of any other do.
+#[test]
+fn tables_go_with_their_epoch_though_no_batch_came() {
+    let mut bench = Bench::new();
+    bench.turn(&[Plan::Connect(0)]);
+    bench.turn(&[Plan::Disconnect(0)]);
+    let tables = |bench: &Bench| recover::tables(&bench.store, &epoch(0)).unwrap();
+    assert_eq!(tables(&bench), [1]);
+    for _ in 0..52 {
+        bench.advance(Duration::from_secs(3600));
+        bench.turn(&[]);
+    }
+    assert!(tables(&bench).is_empty() && bench.turn.epochs.is_empty());
 }
 
 #[test]

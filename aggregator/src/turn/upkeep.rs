@@ -26,6 +26,10 @@ const ANCHOR_EVERY: Duration = Duration::from_secs(3600);
 /// How long decisions are kept.
 const DECISION_RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
+/// How long it is remembered at least which batches of an epoch arrived, however short the journal: an agent may send again what is
+/// up to a day old, and what was counted must be known then (docs/wire.md).
+const EPOCHS_LEAST: Duration = Duration::from_secs(48 * 3600);
+
 impl Turn {
     pub(super) fn anchor_is_due(&self, now: Timestamp) -> bool {
         self.anchored
@@ -76,6 +80,7 @@ impl Turn {
                 "cannot read registrations"
             ),
         }
+        let horizon = now - self.retention.journal.max(EPOCHS_LEAST);
         let sessions = &self.sessions;
         let live = |epoch: &Epoch| {
             sessions
@@ -87,7 +92,7 @@ impl Turn {
             let keep = seen.at >= horizon || live(epoch);
             if !keep {
                 let tables = recover::tables(store, epoch).unwrap_or_default();
-                writes.forget_epoch(epoch, tables.keys());
+                writes.forget_epoch(epoch, tables.iter());
             }
             keep
         });

@@ -3,12 +3,12 @@
 //! restarted, as for an update: how long a batch waits at most, and whether every one was acknowledged.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use leeward_benches::{
     figure::{Figures, Target},
     installation::{Installation, Order},
@@ -21,6 +21,7 @@ use quinn::Endpoint;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 const AGENTS: u32 = 2_000;
@@ -31,6 +32,9 @@ const ROUNDS: u64 = 3;
 const PATHS: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 const REGIONS: [&str; 4] = ["virginia", "oregon", "ireland", "frankfurt"];
+
+/// As real agents: then they try again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A busy machine needs longer, and says so.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,26 +49,35 @@ fn cores() -> f64 {
     std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
 }
 
+/// An agent, with a socket of its own as where it runs.
+#[derive(Clone, Debug)]
+struct Agent {
+    identity: Identity,
+    endpoint: Endpoint,
+}
+
 /// Opens a session for each agent, so many at once.
 async fn connect(
-    endpoint: &Endpoint,
+    agents: &[Agent],
     to: SocketAddr,
-    identities: &[Identity],
     boot_epoch: u64,
     at_once: usize,
 ) -> anyhow::Result<Vec<Session>> {
     let places = Arc::new(Semaphore::new(at_once));
     let mut work = JoinSet::new();
-    for identity in identities {
-        let (endpoint, identity, places) = (endpoint.clone(), identity.clone(), places.clone());
+    for agent in agents {
+        let (agent, places) = (agent.clone(), places.clone());
         work.spawn(async move {
             let _place = places.acquire().await?;
             // As an agent does: again, when it was not heard.
             let deadline = Instant::now() + PATIENCE;
             loop {
-                match Session::open(&endpoint, to, &identity, boot_epoch).await {
-                    Err(_) if Instant::now() < deadline => {}
-                    done => return done,
+                let open = Session::open(&agent.endpoint, to, &agent.identity, boot_epoch);
+                match timeout(CONNECT_TIMEOUT, open).await {
+                    Ok(Ok(session)) => return Ok(session),
+                    _ if Instant::now() < deadline => {}
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => bail!("nobody was heard in time"),
                 }
             }
         });
@@ -80,9 +93,14 @@ async fn main() -> anyhow::Result<()> {
         ..Order::default()
     })?;
     let authority = Authority::read(&installation.pki())?;
-    let identity = |at: u32| authority.agent(REGIONS[at as usize % 4], &format!("agent{at}"));
-    let identities: Vec<Identity> = (0..AGENTS).map(identity).collect::<anyhow::Result<_>>()?;
-    let endpoint = load::endpoint()?;
+    let agent = |at: u32| {
+        Ok(Agent {
+            identity: authority.agent(REGIONS[at as usize % 4], &format!("agent{at}"))?,
+            endpoint: Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())
+                .context("a socket for each agent: ulimit -n 20000")?,
+        })
+    };
+    let agents: Vec<Agent> = (0..AGENTS).map(agent).collect::<anyhow::Result<_>>()?;
     let aggregator = installation.aggregator();
     let before = process::resident(aggregator)?;
     let mut each = 0.0;
@@ -92,14 +110,7 @@ async fn main() -> anyhow::Result<()> {
         for _ in 0..ROUNDS {
             boot_epoch += 1;
             let began = (Instant::now(), spent(aggregator)?);
-            let sessions = connect(
-                &endpoint,
-                installation.listen(),
-                &identities,
-                boot_epoch,
-                at_once,
-            )
-            .await?;
+            let sessions = connect(&agents, installation.listen(), boot_epoch, at_once).await?;
             let ended = spent(aggregator)?;
             storms.push([
                 began.0.elapsed().as_secs_f64(),
@@ -114,7 +125,9 @@ async fn main() -> anyhow::Result<()> {
             for session in &sessions {
                 session.connection.close(0u32.into(), b"again");
             }
-            endpoint.wait_idle().await;
+            for agent in &agents {
+                agent.endpoint.wait_idle().await;
+            }
         }
         let of = |what: usize| {
             let all = storms.iter().map(|storm| storm[what]).collect();
@@ -136,7 +149,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let figure = figures.figure("aggregator's memory for each, all in", each, "KiB");
     figures.push(figure.target(Target::AtMost(64.0)));
-    restart_under_load(&mut figures, &mut installation, &endpoint, identities).await?;
+    restart_under_load(&mut figures, &mut installation, agents).await?;
     figures.print();
     Ok(())
 }
@@ -145,16 +158,14 @@ async fn main() -> anyhow::Result<()> {
 async fn restart_under_load(
     figures: &mut Figures,
     installation: &mut Installation,
-    endpoint: &Endpoint,
-    identities: Vec<Identity>,
+    agents: Vec<Agent>,
 ) -> anyhow::Result<()> {
     let (to, stop) = (installation.listen(), watch::Sender::new(false));
     let mut work = JoinSet::new();
-    for (at, identity) in identities.into_iter().enumerate() {
+    for (at, agent) in agents.into_iter().enumerate() {
         let agent = Live {
-            endpoint: endpoint.clone(),
+            agent,
             to,
-            identity,
             wait: Duration::from_micros(1_000_000 * at as u64 / u64::from(AGENTS)),
         };
         work.spawn(agent.run(stop.subscribe()));
@@ -186,9 +197,8 @@ async fn restart_under_load(
 
 /// An agent that sends a batch every second, and what it has to tell.
 struct Live {
-    endpoint: Endpoint,
+    agent: Agent,
     to: SocketAddr,
-    identity: Identity,
     /// When within the second, and before it connects again: agents do so at random.
     wait: Duration,
 }
@@ -210,7 +220,13 @@ impl Live {
         let mut sequence = 0;
         while !*stop.borrow() {
             turn.tick().await;
-            let frames = load::frames(&self.identity.agent, sequence, 1, PATHS, SystemClock.now())?;
+            let frames = load::frames(
+                &self.agent.identity.agent,
+                sequence,
+                1,
+                PATHS,
+                SystemClock.now(),
+            )?;
             let began = Instant::now();
             while let Err(error) = self.deliver(&mut session, &mut told, &frames).await {
                 ensure!(began.elapsed() < PATIENCE, "in vain: {error:#}");
@@ -232,8 +248,9 @@ impl Live {
         let session = match session {
             Some(session) => session,
             None => {
-                let mut new = Session::open(&self.endpoint, self.to, &self.identity, 1).await?;
-                let name = self.identity.agent.as_str();
+                let mut new =
+                    Session::open(&self.agent.endpoint, self.to, &self.agent.identity, 1).await?;
+                let name = self.agent.identity.agent.as_str();
                 new.announce(load::paths(name, &REGIONS, PATHS)?).await?;
                 told.connects += 1;
                 session.insert(new)
