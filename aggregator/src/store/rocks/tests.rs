@@ -1,6 +1,7 @@
 //! RocksDB as this store uses it: formats, full disks, whoever else has the directory.
 
 use leeward_testing::SmallDisk;
+use rocksdb::statistics::Ticker;
 
 use super::*;
 use crate::store::{
@@ -19,6 +20,30 @@ fn what_was_committed_is_there_after_opening_again() {
     let (key, value) = store.last(Column::Decisions).unwrap().unwrap();
     assert_eq!(Position::from_key(&key), Some(position(7)));
     assert_eq!(v1::decode::<v1::Decided>("decision", &value).unwrap().id, 1);
+}
+
+/// A kill leaves what the system was handed, a power failure only what was synced.
+#[test]
+fn what_is_committed_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Rocks::open(dir.path()).unwrap());
+    let mut options = db_options();
+    options.enable_statistics();
+    let db = DB::open_cf_descriptors(&options, dir.path(), columns()).unwrap();
+    let mut store = Rocks {
+        opened: Arc::new(Opened {
+            db: ArcSwapOption::from_pointee(db),
+            dir: dir.path().to_owned(),
+        }),
+        before: Weak::new(),
+    };
+    for id in 1..4 {
+        let before = options.get_ticker_count(Ticker::WalFileSynced);
+        let mut writes = Writes::default();
+        writes.decided(position(id), &decided(id));
+        store.commit(&writes).unwrap();
+        assert_eq!(options.get_ticker_count(Ticker::WalFileSynced), before + 1);
+    }
 }
 
 #[test]
