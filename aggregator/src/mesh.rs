@@ -242,12 +242,13 @@ fn mesh(
         flows: policy.probing.flows,
         targets,
         checks: checks(policy, &intents.services, region),
-        watch: watch(policy, &intents.reaches),
+        watch: watch(policy, &intents.reaches).0,
     }
 }
 
-/// By which prefixes regions are reached, as far as that is declared: what people define goes before the configuration.
-fn watch(policy: &Policy, reaches: &Reaches) -> Vec<Watch> {
+/// By which prefixes regions are reached, as far as that is declared: what people define goes before the configuration. With it
+/// come the regions whose prefixes do not fit into a mesh any more.
+pub(crate) fn watch(policy: &Policy, reaches: &Reaches) -> (Vec<Watch>, Vec<RegionId>) {
     let watch = |(region, own): (&RegionId, &Region)| {
         let (prefixes, origins) = match reaches.get(region) {
             Some(known) => (&known.what.prefixes, &known.what.origins),
@@ -259,20 +260,18 @@ fn watch(policy: &Policy, reaches: &Reaches) -> Vec<Watch> {
             origins: origins.iter().copied().collect(),
         })
     };
-    // What does not fit into a mesh is left out, as with checks.
     let mut room = limits::WATCHED;
-    let fits = |own: &Watch| {
-        let takes = own.prefixes.len() + own.origins.len() + 1;
-        let fits = takes <= room;
-        room -= if fits { takes } else { 0 };
-        fits
-    };
-    policy
-        .regions
-        .iter()
-        .filter_map(watch)
-        .filter(fits)
-        .collect()
+    let (mut watched, mut left_out) = (Vec::new(), Vec::new());
+    for own in policy.regions.iter().filter_map(watch) {
+        match room.checked_sub(own.prefixes.len() + own.origins.len() + 1) {
+            Some(rest) => {
+                room = rest;
+                watched.push(own);
+            }
+            None => left_out.push(own.region),
+        }
+    }
+    (watched, left_out)
 }
 
 fn us(span: Duration) -> u64 {
@@ -514,6 +513,20 @@ mod tests {
             watch(&meshes, 0)[0].prefixes,
             ["203.0.113.0/24".parse().unwrap()]
         );
+    }
+
+    #[test]
+    fn regions_whose_prefixes_do_not_fit_are_left_out_and_named() {
+        let prefixes = (0..limits::WATCHED / 2 + 1)
+            .map(|at| format!("'10.{}.{}.0/24'", at / 256, at % 256))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let policy =
+            policy(&REGIONS.replace("id = '", &format!("prefixes = [{prefixes}]\nid = '")));
+        let (watched, left_out) = watch(&policy, &Reaches::default());
+        assert_eq!(watched.len(), 1);
+        assert_eq!(left_out.len(), policy.regions.len() - 1);
+        assert!(!left_out.contains(&watched[0].region));
     }
 
     #[test]

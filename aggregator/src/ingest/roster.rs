@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::line::Transport;
 use crate::{
-    mesh::{Meshes, Registration},
+    mesh::{self, Meshes, Registration},
     shared::Published,
 };
 
@@ -468,6 +468,12 @@ impl Keeper {
         let is_full = |(_, mesh): &&(AgentId, Arc<Mesh>)| mesh.checks.len() >= limits::CHECKS;
         if let Some((agent, _)) = changed.iter().find(is_full) {
             warn!(%agent, limit = limits::CHECKS, "there are more checks than an agent can be asked for; name fewer regions in `from`");
+        }
+        if !changed.is_empty() {
+            let (_, left_out) = mesh::watch(&self.policy, &self.intents.reaches);
+            for region in left_out {
+                warn!(%region, limit = limits::WATCHED, "its prefixes are not watched: all regions together declare more than an agent can be told; declare shorter ones");
+            }
         }
         for (agent, mesh) in changed {
             self.change(&agent, |member| {
