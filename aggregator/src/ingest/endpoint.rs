@@ -1,13 +1,27 @@
 //! The UDP socket and the QUIC settings: limits that hold before anything of an agent is understood.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+    AsyncTimer, AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    IdleTimeout, Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
 };
 use rustls::crypto::{SecureRandom, ring};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
 use tracing::warn;
 
 use crate::metrics::Metrics;
@@ -58,12 +72,53 @@ pub fn open(
     }
     let mut config = EndpointConfig::default();
     config.cid_generator(|| Box::new(RandomIds(ring::default_provider().secure_random)));
-    Endpoint::new(
-        config,
-        Some(server_config(tls)),
-        socket.into(),
-        Arc::new(TokioRuntime),
-    )
+    let runtime = Arc::new(Apart::start()?);
+    Endpoint::new(config, Some(server_config(tls)), socket.into(), runtime)
+}
+
+/// Reads the socket on a thread of its own, and does everything else where it is called. quinn reads for 50 µs at a time and then
+/// lets others go first; in a reconnect storm these are a thousand handshakes, and what arrives meanwhile is lost.
+#[derive(Debug)]
+struct Apart {
+    socket: Handle,
+    /// Whether the reader of the socket runs: it is the first that is spawned.
+    reads: AtomicBool,
+    /// Ends the thread when the endpoint and its connections are gone.
+    _ends: oneshot::Sender<()>,
+}
+
+impl Apart {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let socket = runtime.handle().clone();
+        let (ends, end) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("quic".to_owned())
+            .spawn(move || drop(runtime.block_on(end)))?;
+        Ok(Self {
+            socket,
+            reads: AtomicBool::new(false),
+            _ends: ends,
+        })
+    }
+}
+
+impl quinn::Runtime for Apart {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        match self.reads.swap(true, Ordering::Relaxed) {
+            false => drop(self.socket.spawn(future)),
+            true => TokioRuntime.spawn(future),
+        }
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let _entered = self.socket.enter();
+        TokioRuntime.wrap_udp_socket(socket)
+    }
 }
 
 /// Connection ids that are nothing but random. Those that quinn makes by itself have three random bytes, and the rest follows
