@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    mem,
+    fmt, mem,
     sync::Arc,
     time::Duration,
 };
@@ -13,12 +13,13 @@ use std::{
 use ipnet::IpNet;
 use leeward_common::{
     bgp::{
-        Change, Counts, FeedChange, FeedState, MoreSpecific, NAMED_MAX, PATH_TEXT_MAX, Prefix,
-        RoutingEvent, What,
+        Change, Counts, FeedChange, FeedState, MoreSpecific, PATH_TEXT_MAX, Prefix, RoutingEvent,
+        What,
     },
     time::Timestamp,
 };
 
+use parts::Parts;
 pub use signs::Authorizations;
 use signs::Odd;
 
@@ -34,6 +35,7 @@ use super::{
 };
 
 mod links;
+mod parts;
 #[path = "observer/signs.rs"]
 mod signs;
 mod windows;
@@ -50,9 +52,6 @@ pub const ALL_BYTES_MAX: usize = 256 << 20;
 
 /// The most events that wait to be taken: more than one UPDATE can bring about by withdrawals. The oldest are given up and counted.
 pub const EVENTS_MAX: usize = 32_768;
-
-/// The most more-specific prefixes that are remembered of one watched prefix.
-pub const MORE_SPECIFICS_MAX: usize = 256;
 
 /// A route is stuck when at least two feeds, and at least as many as still have one, withdrew theirs this long ago. On
 /// average it takes two minutes until a withdrawal is everywhere.
@@ -95,15 +94,36 @@ struct Known {
     gate: Gate,
     /// What its routes take, in bytes.
     bytes: usize,
-    /// Whether it was told that it shows too much.
-    limited: bool,
+    /// What it was told to show too much of.
+    limited: BTreeSet<Limit>,
+}
+
+/// What a feed may show too much of.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Limit {
+    Bytes,
+    Parts,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes => write!(
+                f,
+                "{} MiB of routes to watched prefixes",
+                FEED_BYTES_MAX >> 20
+            ),
+            Self::Parts => write!(f, "{} parts of a watched prefix", parts::PARTS_MAX),
+        }
+    }
 }
 
 /// A watched prefix: what each feed says, by the feed's number, and the window that runs.
 #[derive(Debug, Default)]
 struct Followed {
     routes: Routes,
-    more_specifics: BTreeSet<(IpNet, Option<u32>)>,
+    /// The parts of it that each feed shows, by the feed's number.
+    parts: BTreeMap<u32, Parts>,
     /// Since when something odd is shown.
     odd: BTreeMap<Odd, Timestamp>,
     tally: Tally,
@@ -148,8 +168,14 @@ impl Observer {
             .collect();
         self.watchlist = watchlist;
         let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
-        for (number, route) in self.followed.iter().flat_map(|own| own.routes.iter()) {
-            *bytes.entry(number).or_default() += route.bytes();
+        for followed in &self.followed {
+            let routes = followed.routes.iter();
+            let routes = routes.map(|(number, route)| (number, route.bytes()));
+            let parts = followed.parts.iter();
+            let parts = parts.map(|(number, parts)| (*number, parts.bytes()));
+            for (number, own) in routes.chain(parts) {
+                *bytes.entry(number).or_default() += own;
+            }
         }
         self.bytes = bytes.values().sum();
         for known in self.feeds.values_mut() {
@@ -234,7 +260,7 @@ impl Observer {
         match self.feeds.get_mut(feed) {
             Some(known) => {
                 known.gate.up(now, system);
-                known.limited = false;
+                known.limited.clear();
                 self.tables.forget(known.number);
             }
             None if known >= FEEDS_MAX => {
@@ -251,7 +277,7 @@ impl Observer {
                         number,
                         gate,
                         bytes: 0,
-                        limited: false,
+                        limited: BTreeSet::new(),
                     },
                 );
             }
@@ -360,9 +386,7 @@ impl Observer {
         let place = match self.watchlist.find(&nlri.prefix) {
             None => return false,
             Some(Relation::Within(place)) => {
-                // When it comes up again it is news again.
-                let known = &mut self.followed[place].more_specifics;
-                known.retain(|(prefix, _)| *prefix != nlri.prefix);
+                self.forget_part(feed, place, nlri);
                 return false;
             }
             Some(Relation::Exact(place)) => place,
@@ -414,17 +438,14 @@ impl Observer {
             _ => return,
         };
         let counts = self.counts(feed, &nlri.prefix);
+        let is_room = self.is_room(feed);
         let Some(known) = self.feeds.get_mut(feed) else {
             return;
         };
         let followed = &mut self.followed[place];
         let before = followed.routes.get(known.number).map_or(0, Route::bytes);
-        let is_room = known.bytes < FEED_BYTES_MAX && self.bytes < ALL_BYTES_MAX;
         if !is_room && before == 0 {
-            if !mem::replace(&mut known.limited, true) {
-                let limit = format!("{} MiB of routes to watched prefixes", FEED_BYTES_MAX >> 20);
-                self.tell(now, feed, What::Feed(FeedChange::Limited { limit }));
-            }
+            self.limit(now, feed, Limit::Bytes);
             return;
         }
         let route = followed.routes.get_or_default(known.number);
@@ -438,6 +459,14 @@ impl Observer {
             self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
         }
         if announced == Announced::First {
+            // What is learned is part of what holds it, to each feed that comes to show it.
+            let around = self.watchlist.is_learned(place);
+            let around = around
+                .then(|| self.watchlist.around(&nlri.prefix))
+                .flatten();
+            if let Some(around) = around {
+                self.more_specific(now, feed, around, nlri, attributes);
+            }
             return;
         }
         let tally = &mut self.followed[place].tally;
@@ -476,46 +505,19 @@ impl Observer {
         }
     }
 
-    fn more_specific(
-        &mut self,
-        now: Timestamp,
-        feed: &Feed,
-        place: usize,
-        nlri: &Nlri,
-        attributes: &Attributes,
-    ) {
-        let counts = self.counts(feed, &nlri.prefix);
-        let origin = attributes.path.origin();
-        let followed = &mut self.followed[place];
-        let is_room = followed.more_specifics.len() < MORE_SPECIFICS_MAX;
-        if !is_room || !followed.more_specifics.insert((nlri.prefix, origin)) {
-            return;
+    /// Whether more may be kept of a feed.
+    fn is_room(&self, feed: &Feed) -> bool {
+        let bytes = self.feeds.get(feed).map_or(0, |known| known.bytes);
+        bytes < FEED_BYTES_MAX && self.bytes < ALL_BYTES_MAX
+    }
+
+    /// A feed shows more than is kept of it; told once in a session.
+    fn limit(&mut self, now: Timestamp, feed: &Feed, limit: Limit) {
+        let known = self.feeds.get_mut(feed);
+        if known.is_some_and(|known| known.limited.insert(limit)) {
+            let limit = limit.to_string();
+            self.tell(now, feed, What::Feed(FeedChange::Limited { limit }));
         }
-        let validity = self.look_at_part(now, feed, place, nlri.prefix, attributes, counts);
-        let followed = &mut self.followed[place];
-        let watched = &self.watchlist.all()[place];
-        let expected = origin.is_some_and(|origin| match watched.origins.is_empty() {
-            // Not told who may announce it: those who do.
-            true => followed.routes.iter().any(|(_, route)| {
-                route
-                    .attributes()
-                    .is_some_and(|own| own.path.origin() == Some(origin))
-            }),
-            false => watched.origins.contains(&origin),
-        });
-        if !counts || expected {
-            return;
-        }
-        let found = MoreSpecific {
-            prefix: prefix(&nlri.prefix),
-            origin,
-            validity,
-        };
-        let named = &mut followed.tally.more_specifics;
-        if named.len() < NAMED_MAX {
-            named.push(found);
-        }
-        self.tell_prefix(now, feed, place, Change::MoreSpecific(found));
     }
 
     /// Whether what a feed says about a prefix counts: it may be believed, and no other feed says the same better.

@@ -11,7 +11,7 @@ use leeward_common::{
     time::Timestamp,
 };
 
-use super::{Counting, MORE_SPECIFICS_MAX, Observer, prefix, text};
+use super::{Counting, Observer, prefix, text};
 use crate::bgp::{
     leak::Relations,
     peer::{Collector, Feed},
@@ -22,6 +22,9 @@ use crate::bgp::{
 
 /// What is odd about a prefix is news for so long after the first feed showed it: convergence takes two minutes on average.
 pub const NEWS: Duration = Duration::from_secs(120);
+
+/// The most odd things that are remembered of one watched prefix.
+const ODD_MAX: usize = 256;
 
 /// What is known of authorizations.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +41,7 @@ pub enum Authorizations {
 impl Authorizations {
     /// Whether a prefix may be announced by this route's origin. A route without a path is the router's own, and says nothing
     /// about who it is.
-    fn of(&self, prefix: &IpNet, attributes: &Attributes) -> Validity {
+    pub(super) fn of(&self, prefix: &IpNet, attributes: &Attributes) -> Validity {
         match self {
             Self::Known(roas) if !attributes.path.hops().is_empty() => {
                 roas.validate(prefix, attributes.path.origin())
@@ -48,10 +51,10 @@ impl Authorizations {
     }
 }
 
-/// What is odd about routes to a watched prefix or its parts.
+/// What is odd about routes to a watched prefix.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Odd {
-    Invalid(IpNet, Option<u32>),
+    Invalid(Option<u32>),
     Leak(LeakSign),
 }
 
@@ -122,14 +125,11 @@ impl Observer {
         let was = before.map(|before| self.authorizations.of(&watched, before));
         let is = self.authorizations.of(&watched, after);
         if is.is_invalid() && !was.is_some_and(Validity::is_invalid) {
-            self.tell_invalid(
-                now,
-                feed,
-                place,
-                (watched, after.path.origin()),
-                (was, is),
-                counts,
-            );
+            let origin = after.path.origin();
+            let is_news = self.is_news(now, place, Odd::Invalid(origin)) || was.is_some();
+            if is_news && counts {
+                self.tell_invalid(now, feed, place, (watched, origin), (was, is));
+            }
         }
         let system = self.feeds.get(feed).map_or(0, |known| known.gate.system);
         let shown = before.and_then(|before| self.leak(feed.neighbour, system, before));
@@ -143,53 +143,31 @@ impl Observer {
         }
     }
 
-    /// Part of a watched prefix came up that nobody showed before.
-    pub(super) fn look_at_part(
-        &mut self,
-        now: Timestamp,
-        feed: &Feed,
-        place: usize,
-        part: IpNet,
-        attributes: &Attributes,
-        counts: bool,
-    ) -> Validity {
-        let is = self.authorizations.of(&part, attributes);
-        if is.is_invalid() {
-            let route = (part, attributes.path.origin());
-            self.tell_invalid(now, feed, place, route, (None, is), counts);
-        }
-        is
-    }
-
-    fn tell_invalid(
+    pub(super) fn tell_invalid(
         &mut self,
         now: Timestamp,
         feed: &Feed,
         place: usize,
         (announced, origin): (IpNet, Option<u32>),
         (was, is): (Option<Validity>, Validity),
-        counts: bool,
     ) {
-        let is_news = self.is_news(now, place, Odd::Invalid(announced, origin)) || was.is_some();
         let Authorizations::Known(roas) = &self.authorizations else {
             return;
         };
-        if is_news && counts {
-            let change = Change::Invalid(Invalid {
-                prefix: prefix(&announced),
-                origin,
-                was,
-                is,
-                allowed: roas.allowed(&announced),
-            });
-            self.tell_prefix(now, feed, place, change);
-        }
+        let change = Change::Invalid(Invalid {
+            prefix: prefix(&announced),
+            origin,
+            was,
+            is,
+            allowed: roas.allowed(&announced),
+        });
+        self.tell_prefix(now, feed, place, change);
     }
 
     /// Whether this came up just now. What there is no room to remember is no news.
     fn is_news(&mut self, now: Timestamp, place: usize, what: Odd) -> bool {
         let odd = &mut self.followed[place].odd;
-        if odd.len() >= MORE_SPECIFICS_MAX && !odd.contains_key(&what) {
+        if odd.len() >= ODD_MAX && !odd.contains_key(&what) {
             return false;
         }
         now.since(*odd.entry(what).or_insert(now)) <= NEWS
@@ -218,19 +196,14 @@ impl Observer {
             if !matches!(self.authorizations, Authorizations::Unasked) {
                 validities.add(self.authorizations.of(&watched, attributes));
             }
-            shown.insert(Odd::Invalid(watched, attributes.path.origin()));
+            shown.insert(Odd::Invalid(attributes.path.origin()));
             if let Some(sign) = self.leak(known.feed.neighbour, known.system, attributes) {
                 leaks.add(sign);
                 shown.insert(Odd::Leak(sign));
             }
         }
-        let followed = &mut self.followed[place];
-        let parts = &followed.more_specifics;
-        followed.odd.retain(|odd, since| {
-            now.since(*since) <= NEWS
-                || shown.contains(odd)
-                || matches!(odd, Odd::Invalid(part, origin) if parts.contains(&(*part, *origin)))
-        });
+        let odd = &mut self.followed[place].odd;
+        odd.retain(|odd, since| now.since(*since) <= NEWS || shown.contains(odd));
         (validities, leaks)
     }
 }

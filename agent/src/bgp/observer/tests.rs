@@ -13,6 +13,8 @@ use crate::bgp::{
     watch::Watched,
 };
 
+#[path = "tests/parts.rs"]
+mod parts;
 #[path = "tests/watching.rs"]
 mod watching;
 
