@@ -53,7 +53,7 @@ pub struct Route {
 /// What an announcement changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Announced {
-    /// It is the first route on this session: there is nothing that it changed.
+    /// It is the first route on this session, be it later than its table: there is nothing that it changed.
     First,
     /// Nothing.
     Same,
@@ -179,7 +179,9 @@ impl Route {
         counts: bool,
     ) -> Announced {
         let place = self.paths.binary_search_by_key(&path_id, |(id, _)| *id);
-        if self.standing == Standing::Unknown {
+        // What a table lacks was withdrawn by nobody, so nothing is known that it could be compared with.
+        let is_late = self.standing == Standing::Withdrawn && self.settled.is_none();
+        if self.standing == Standing::Unknown || is_late {
             self.paths = vec![(path_id, attributes.clone())];
             self.stand(now, Standing::Present);
             return Announced::First;
@@ -414,5 +416,19 @@ mod tests {
         let mut unknown = Route::default();
         unknown.table_is_there(at(9), 1);
         assert_eq!(unknown.standing(1), Standing::Unknown);
+    }
+
+    #[test]
+    fn what_comes_after_a_table_that_lacked_it_changes_nothing() {
+        let mut route = Route::default();
+        announced(&mut route, 0, &[1, 2]);
+        route.table_is_there(at(9), 1);
+        assert_eq!(announced(route.on(1), 30, &[1, 2]), Announced::First);
+        assert_eq!(route.standing(1), Standing::Present);
+        // From now on it is a route like any other.
+        route.withdraw(at(40), 0, true);
+        assert!(
+            matches!(announced(&mut route, 41, &[1, 3]), Announced::Path(change) if change.returned)
+        );
     }
 }

@@ -297,6 +297,8 @@ enum Trouble {
         twice: bool,
         end: bool,
     },
+    /// A router says the end of its table before it has one, and shows it after so many seconds.
+    LateTable { feed: usize, after: u64 },
     /// A router withdraws what it never announced.
     Fabricated { feed: usize, prefix: usize },
     /// The table is announced again as it was.
@@ -326,6 +328,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
                 twice,
                 end
             }),
+        (feed.clone(), 0u64..40).prop_map(|(feed, after)| Trouble::LateTable { feed, after }),
         (feed.clone(), 0usize..3).prop_map(|(feed, prefix)| Trouble::Fabricated { feed, prefix }),
         feed.prop_map(|feed| Trouble::Refresh { feed }),
         (0u64..900).prop_map(|secs| Trouble::Quiet { secs }),
@@ -406,6 +409,17 @@ impl Rest {
                     self.say(feed, &end_of_table(Family::V6));
                 }
                 self.tables[feed] = Some((hops, has));
+            }
+            Trouble::LateTable { feed, after } => {
+                self.say(feed, &Event::Up { system: 64_500 });
+                self.say(feed, &end_of_table(Family::V4));
+                self.say(feed, &end_of_table(Family::V6));
+                self.now += after;
+                self.observer.pass(at(self.now));
+                for prefix in WATCHED {
+                    self.say(feed, &announce(prefix, &Self::path(1)));
+                }
+                self.tables[feed] = Some((1, [true; 3]));
             }
             Trouble::Fabricated { feed, prefix } => {
                 let has = self.tables[feed].is_some_and(|(_, has)| has[prefix]);
