@@ -27,7 +27,7 @@ use super::{
     feed::{Gate, Standing as FeedStanding},
     leak::Relations,
     peer::{Event, Feed, View},
-    prefix::{Announced, Route, Standing, Withdrawn},
+    prefix::{Announced, PATHS_MAX, Route, Standing, Withdrawn},
     routes::Routes,
     tables::{Extent, Tables},
     update::{AsPath, Attributes, Family, Nlri, Update},
@@ -103,6 +103,7 @@ struct Known {
 enum Limit {
     Bytes,
     Parts,
+    Paths,
 }
 
 impl fmt::Display for Limit {
@@ -114,6 +115,7 @@ impl fmt::Display for Limit {
                 FEED_BYTES_MAX >> 20
             ),
             Self::Parts => write!(f, "{} parts of a watched prefix", parts::PARTS_MAX),
+            Self::Paths => write!(f, "{PATHS_MAX} routes to one prefix"),
         }
     }
 }
@@ -458,6 +460,9 @@ impl Observer {
         if let Some(shows) = shows.filter(|_| announced != Announced::Same) {
             self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
         }
+        if announced == Announced::Beyond {
+            self.limit(now, feed, Limit::Paths);
+        }
         if announced == Announced::First {
             // What is learned is part of what holds it, to each feed that comes to show it.
             let around = self.watchlist.is_learned(place);
@@ -480,7 +485,11 @@ impl Observer {
         }
         tally.counts.announcements += 1;
         match announced {
-            Announced::First | Announced::Same | Announced::More | Announced::Attributes => {}
+            Announced::First
+            | Announced::Same
+            | Announced::More
+            | Announced::Beyond
+            | Announced::Attributes => {}
             Announced::Path(change) => {
                 tally.counts.path_changes += u32::from(!change.returned);
                 tally.counts.returns += u32::from(change.returned);

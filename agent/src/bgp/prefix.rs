@@ -46,6 +46,8 @@ pub struct Route {
     slow: Penalty,
     /// Whether it had a route when the session before ended.
     was_present: bool,
+    /// Whether it has, or had, more routes on this session than are kept.
+    is_partial: bool,
     /// Whether most others withdrew theirs long ago.
     pub is_stuck: bool,
 }
@@ -57,8 +59,10 @@ pub enum Announced {
     First,
     /// Nothing.
     Same,
-    /// It is one more route beside others, or there are more than are kept.
+    /// It is one more route beside others.
     More,
+    /// It is one more than are kept.
+    Beyond,
     /// Attributes other than the path.
     Attributes,
     /// The path, or the prefix is back.
@@ -106,6 +110,7 @@ impl Route {
             self.settled = None;
             self.explored.clear();
             self.is_stuck = false;
+            self.is_partial = false;
         }
         self
     }
@@ -188,7 +193,10 @@ impl Route {
         }
         let place = match place {
             Ok(place) => place,
-            Err(_) if self.paths.len() >= PATHS_MAX => return Announced::More,
+            Err(_) if self.paths.len() >= PATHS_MAX => {
+                self.is_partial = true;
+                return Announced::Beyond;
+            }
             Err(place) => {
                 self.paths.insert(place, (path_id, attributes.clone()));
                 if self.standing == Standing::Present {
@@ -215,6 +223,8 @@ impl Route {
     /// A route is withdrawn.
     pub fn withdraw(&mut self, now: Timestamp, path_id: u32, counts: bool) -> Withdrawn {
         match self.standing {
+            // It may be one of those that were not kept.
+            Standing::Unknown if self.is_partial => return Withdrawn::Again,
             Standing::Unknown => return Withdrawn::Fabricated,
             Standing::Withdrawn => return Withdrawn::Again,
             Standing::Present => {}
@@ -225,6 +235,12 @@ impl Route {
         };
         let (_, attributes) = self.paths.remove(place);
         if !self.paths.is_empty() {
+            return Withdrawn::Fewer;
+        }
+        if self.is_partial {
+            // Whether one of those that were not kept is still there nobody knows.
+            self.is_stuck = false;
+            self.stand(now, Standing::Unknown);
             return Withdrawn::Fewer;
         }
         self.settle(now, &attributes.path);
@@ -405,6 +421,31 @@ mod tests {
             route.withdraw(at(2), 7, true),
             Withdrawn::Last(AsPath::sequence(&[2]))
         );
+    }
+
+    #[test]
+    fn whether_more_routes_than_are_kept_are_gone_is_unknown() {
+        let mut route = Route::default();
+        let most = PATHS_MAX as u32;
+        announced(&mut route, 0, &[1]);
+        for id in 1..most {
+            assert_eq!(
+                route.announce(at(1), id, &path(&[1]), true),
+                Announced::More
+            );
+        }
+        assert_eq!(
+            route.announce(at(1), most, &path(&[1]), true),
+            Announced::Beyond
+        );
+        for id in 0..most {
+            assert_eq!(route.withdraw(at(2), id, true), Withdrawn::Fewer);
+        }
+        assert_eq!(route.standing(0), Standing::Unknown);
+        assert_eq!(route.withdraw(at(3), most, true), Withdrawn::Again);
+        // The next session is another one.
+        announced(route.on(1), 4, &[1]);
+        assert!(matches!(route.withdraw(at(5), 0, true), Withdrawn::Last(_)));
     }
 
     #[test]
