@@ -471,6 +471,11 @@ impl Rest {
                 self.observer.pass(at(self.now));
                 for prefix in WATCHED {
                     self.say(feed, &announce(prefix, &Self::path(1)));
+                    if feeds()[feed].view.is_choice() {
+                        // Its neighbours come up one after the other.
+                        self.say(feed, &announce(prefix, &Self::path(2)));
+                        self.say(feed, &announce(prefix, &Self::path(1)));
+                    }
                 }
                 self.tables[feed] = Some((1, [true; 3]));
             }
