@@ -622,6 +622,12 @@ impl Page {
                 &figures.given_up,
             ),
             (
+                "bgp_feeds_refused_total",
+                COUNTER,
+                "Sessions, and UPDATEs, of feeds of routers that were not followed, since there are too many.",
+                &figures.feeds_refused,
+            ),
+            (
                 "bgp_routes",
                 GAUGE,
                 "Routes that are kept with their paths.",

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt, mem,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -40,8 +41,16 @@ mod parts;
 mod signs;
 mod windows;
 
-/// The most feeds that are followed; what others say is passed over.
+/// The most feeds that are followed; what others say is passed over. One source may have as many of them as are left to all
+/// others: so there is always room for one more source.
 pub const FEEDS_MAX: usize = 8_192;
+
+/// A feed that has been lost for longer than this is forgotten when its place is needed: what was told of it counts for
+/// minutes at most.
+const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// How often it is looked for such feeds at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The most memory for one feed's routes to watched prefixes, in bytes; a route takes some 300. What goes beyond it is not
 /// followed, and told once in a session.
@@ -74,6 +83,12 @@ type Counting = Vec<Option<CountingFeed>>;
 pub struct Observer {
     watchlist: Watchlist,
     feeds: BTreeMap<Feed, Known>,
+    sources: BTreeMap<IpAddr, Source>,
+    /// How many numbers feeds were given, and which of them are free again.
+    numbers: u32,
+    free: Vec<u32>,
+    /// When it was looked for feeds to forget.
+    looked: Timestamp,
     followed: Vec<Followed>,
     authorizations: Authorizations,
     relations: Relations,
@@ -83,8 +98,16 @@ pub struct Observer {
     events: VecDeque<RoutingEvent>,
     /// Events that were given up.
     pub events_given_up: u64,
-    /// Feeds that were not followed.
+    /// Sessions, and UPDATEs, of feeds that were not followed.
     pub feeds_refused: u64,
+}
+
+/// What comes from one router, peer or server.
+#[derive(Debug, Default)]
+struct Source {
+    feeds: usize,
+    /// Whether it was told that it has too many.
+    is_limited: bool,
 }
 
 /// A feed that is followed.
@@ -102,6 +125,7 @@ struct Known {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Limit {
     Bytes,
+    Feeds,
     Parts,
     Paths,
 }
@@ -114,6 +138,7 @@ impl fmt::Display for Limit {
                 "{} MiB of routes to watched prefixes",
                 FEED_BYTES_MAX >> 20
             ),
+            Self::Feeds => write!(f, "feeds of one source, among {FEEDS_MAX} of all"),
             Self::Parts => write!(f, "{} parts of a watched prefix", parts::PARTS_MAX),
             Self::Paths => write!(f, "{PATHS_MAX} routes to one prefix"),
         }
@@ -258,36 +283,95 @@ impl Observer {
     }
 
     fn up(&mut self, now: Timestamp, feed: &Feed, system: u32) {
-        let known = self.feeds.len();
         match self.feeds.get_mut(feed) {
             Some(known) => {
                 known.gate.up(now, system);
                 known.limited.clear();
                 self.tables.forget(known.number);
             }
-            None if known >= FEEDS_MAX => {
-                self.feeds_refused += 1;
-                return;
-            }
             None => {
-                let gate = Gate::new(now, feed.view, system);
-                // Feeds are never forgotten, so that no number is given twice.
-                let number = u32::try_from(known).unwrap_or(u32::MAX);
-                _ = self.feeds.insert(
-                    *feed,
-                    Known {
-                        number,
-                        gate,
-                        bytes: 0,
-                        limited: BTreeSet::new(),
-                    },
-                );
+                if !self.make_room(now, feed.source) {
+                    self.refuse(now, feed);
+                    return;
+                }
+                self.meet(now, feed, system);
             }
         }
         if feed.view.collector().is_some() {
             self.in_midst(feed);
         }
         self.tell(now, feed, What::Feed(FeedChange::Up));
+    }
+
+    /// A feed that was never heard, or is forgotten.
+    fn meet(&mut self, now: Timestamp, feed: &Feed, system: u32) {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.numbers += 1;
+            self.numbers - 1
+        });
+        let known = Known {
+            number,
+            gate: Gate::new(now, feed.view, system),
+            bytes: 0,
+            limited: BTreeSet::new(),
+        };
+        self.feeds.insert(*feed, known);
+        let source = self.sources.entry(feed.source).or_default();
+        source.feeds += 1;
+        source.is_limited = false;
+    }
+
+    /// Whether a source may have one more feed; those that were lost long ago give way.
+    fn make_room(&mut self, now: Timestamp, source: IpAddr) -> bool {
+        let own = |observer: &Self| observer.sources.get(&source).map_or(0, |own| own.feeds);
+        let is_room = |observer: &Self| own(observer) < FEEDS_MAX - observer.feeds.len();
+        if is_room(self) {
+            return true;
+        }
+        if now.since(self.looked) < LOOK_EVERY {
+            return false;
+        }
+        self.looked = now;
+        let is_old = |known: &Known| {
+            known.gate.standing() == FeedStanding::Lost
+                && now.since(known.gate.since) > FORGET_AFTER
+        };
+        let old = self.feeds.iter().filter(|(_, known)| is_old(known));
+        let old: BTreeSet<Feed> = old.map(|(feed, _)| *feed).collect();
+        self.forget(&old);
+        is_room(self)
+    }
+
+    /// Forgets feeds. Their numbers are given to others, so nothing may be left by them.
+    fn forget(&mut self, feeds: &BTreeSet<Feed>) {
+        let mut numbers = BTreeSet::new();
+        for feed in feeds {
+            let Some(known) = self.feeds.remove(feed) else {
+                continue;
+            };
+            numbers.insert(known.number);
+            self.bytes = self.bytes.saturating_sub(known.bytes);
+            self.tables.forget(known.number);
+            if let Some(source) = self.sources.get_mut(&feed.source) {
+                source.feeds -= 1;
+            }
+        }
+        for followed in &mut self.followed {
+            followed.routes.retain(|number| !numbers.contains(&number));
+            followed.parts.retain(|number, _| !numbers.contains(number));
+        }
+        self.sources.retain(|_, source| source.feeds > 0);
+        self.free.extend(numbers);
+    }
+
+    /// A feed is one too many; told once of its source.
+    fn refuse(&mut self, now: Timestamp, feed: &Feed) {
+        self.feeds_refused += 1;
+        let source = self.sources.entry(feed.source).or_default();
+        if !mem::replace(&mut source.is_limited, true) {
+            let limit = Limit::Feeds.to_string();
+            self.tell(now, feed, What::Feed(FeedChange::Limited { limit }));
+        }
     }
 
     /// The feed's session began before it was listened to: what it withdraws it may have announced.
@@ -556,7 +640,7 @@ impl Observer {
 
     /// The feeds that count for a family, each at the place of its number.
     fn counting_feeds(&self, family: Family) -> Counting {
-        let mut counting = vec![None; self.feeds.len()];
+        let mut counting = vec![None; self.numbers as usize];
         for (feed, known) in &self.feeds {
             if self.counts_of(feed, family)
                 && let Some(place) = counting.get_mut(known.number as usize)

@@ -13,6 +13,8 @@ use crate::bgp::{
     watch::Watched,
 };
 
+#[path = "tests/limits.rs"]
+mod limits;
 #[path = "tests/parts.rs"]
 mod parts;
 #[path = "tests/watching.rs"]
