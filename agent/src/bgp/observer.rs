@@ -56,7 +56,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// followed, and told once in a session.
 pub const FEED_BYTES_MAX: usize = 32 << 20;
 
-/// The same for all feeds together.
+/// The same for all feeds together. One source may have as much of it as is left to all others.
 pub const ALL_BYTES_MAX: usize = 256 << 20;
 
 /// The most events that wait to be taken: more than one UPDATE can bring about by withdrawals. The oldest are given up and counted.
@@ -106,6 +106,8 @@ pub struct Observer {
 #[derive(Debug, Default)]
 struct Source {
     feeds: usize,
+    /// What the routes of its feeds take.
+    bytes: usize,
     /// Whether it was told that it has too many.
     is_limited: bool,
 }
@@ -205,9 +207,13 @@ impl Observer {
             }
         }
         self.bytes = bytes.values().sum();
-        for known in self.feeds.values_mut() {
+        self.sources.values_mut().for_each(|own| own.bytes = 0);
+        for (feed, known) in &mut self.feeds {
             known.bytes = bytes.get(&known.number).copied().unwrap_or(0);
             known.gate.is_whole &= !is_more;
+            if let Some(source) = self.sources.get_mut(&feed.source) {
+                source.bytes += known.bytes;
+            }
         }
         is_more
     }
@@ -354,6 +360,7 @@ impl Observer {
             self.tables.forget(known.number);
             if let Some(source) = self.sources.get_mut(&feed.source) {
                 source.feeds -= 1;
+                source.bytes = source.bytes.saturating_sub(known.bytes);
             }
         }
         for followed in &mut self.followed {
@@ -488,11 +495,13 @@ impl Observer {
                 let before = route.bytes();
                 let epoch = known.gate.epoch;
                 let withdrawn = route.on(epoch).withdraw(now, nlri.path_id, counts);
-                let freed = before.saturating_sub(route.bytes());
-                known.bytes = known.bytes.saturating_sub(freed);
-                self.bytes = self.bytes.saturating_sub(freed);
+                let after = route.bytes();
+                self.takes(feed, before, after);
                 withdrawn
             }
+        };
+        let (Some(known), followed) = (self.feeds.get_mut(feed), &mut self.followed[place]) else {
+            return false;
         };
         let falls = known
             .gate
@@ -538,9 +547,16 @@ impl Observer {
         let route = route.on(known.gate.epoch);
         let shown = route.shared();
         let announced = route.announce(now, nlri.path_id, attributes, counts);
-        let (shows, after) = (route.shared(), route.bytes());
-        known.bytes = (known.bytes + after).saturating_sub(before);
-        self.bytes = (self.bytes + after).saturating_sub(before);
+        let shows = route.shared();
+        let is_too_much = !is_room && route.bytes() > before;
+        if is_too_much {
+            route.give_up(now);
+        }
+        let after = route.bytes();
+        self.takes(feed, before, after);
+        if is_too_much {
+            self.limit(now, feed, Limit::Bytes);
+        }
         if let Some(shows) = shows.filter(|_| announced != Announced::Same) {
             self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
         }
@@ -600,8 +616,20 @@ impl Observer {
 
     /// Whether more may be kept of a feed.
     fn is_room(&self, feed: &Feed) -> bool {
-        let bytes = self.feeds.get(feed).map_or(0, |known| known.bytes);
-        bytes < FEED_BYTES_MAX && self.bytes < ALL_BYTES_MAX
+        let own = self.feeds.get(feed).map_or(0, |known| known.bytes);
+        let of_source = self.sources.get(&feed.source).map_or(0, |own| own.bytes);
+        own < FEED_BYTES_MAX && of_source < ALL_BYTES_MAX.saturating_sub(self.bytes)
+    }
+
+    /// What is kept of a feed takes more than before, or less.
+    fn takes(&mut self, feed: &Feed, before: usize, after: usize) {
+        let own = self.feeds.get_mut(feed).map(|known| &mut known.bytes);
+        let source = self.sources.get_mut(&feed.source);
+        let of_source = source.map(|own| &mut own.bytes);
+        let all = [own, of_source, Some(&mut self.bytes)];
+        for bytes in all.into_iter().flatten() {
+            *bytes = (*bytes + after).saturating_sub(before);
+        }
     }
 
     /// A feed shows more than is kept of it; told once in a session.

@@ -255,6 +255,16 @@ impl Route {
         Withdrawn::Last(attributes.path.clone())
     }
 
+    /// There is no room for what it has: nothing is known of it on this session any more.
+    pub fn give_up(&mut self, now: Timestamp) {
+        self.paths = Vec::new();
+        self.settled = None;
+        self.explored = VecDeque::new();
+        self.is_stuck = false;
+        self.is_partial = true;
+        self.stand(now, Standing::Unknown);
+    }
+
     fn stand(&mut self, now: Timestamp, standing: Standing) {
         self.standing = standing;
         self.since = now;

@@ -228,6 +228,44 @@ fn a_feed_that_shows_too_much_is_told_once_and_what_is_kept_stays_true() {
     assert_eq!(links(&mut observer), [(2, 3, 60, 40)]);
 }
 
+#[test]
+fn a_feed_takes_no_more_than_it_leaves_to_others_however_its_paths_change() {
+    const SHARE: usize = 1 << 20;
+    let mut observer = observer(true).keeping(Extent {
+        is_full: true,
+        bytes_max: 2 * SHARE,
+        ..Extent::default()
+    });
+    let greedy = feed();
+    observer.on(at(0), &greedy, &Event::Up { system: 1 });
+    observer.on(at(1), &greedy, &announce(0..4_000, &[1, 2, 3]));
+    assert_eq!(observer.table_size().0, 4_000);
+    for own in 0..4_000 {
+        let path: Vec<u32> = (0..60).map(|hop| 1 + own * hop).collect();
+        observer.on(at(2), &greedy, &announce(own..own + 1, &path));
+    }
+    let (routes, bytes) = observer.table_size();
+    assert!((1_000..4_000).contains(&routes), "{routes}");
+    assert!(
+        (SHARE * 9 / 10..SHARE * 11 / 10).contains(&bytes),
+        "{bytes}"
+    );
+    let events = observer.take_events().into_iter();
+    let limits = events.filter_map(|event| match event.what {
+        What::Feed(FeedChange::Limited { limit }) => Some(limit),
+        _ => None,
+    });
+    assert_eq!(limits.collect::<Vec<_>>(), ["its share of 2 MiB of routes"]);
+    let modest = Feed::session([10, 0, 0, 77].into());
+    observer.on(at(3), &modest, &Event::Up { system: 1 });
+    observer.on(at(4), &modest, &announce(0..4_000, &[1, 2, 3]));
+    assert_eq!(observer.table_size().0, routes + 4_000);
+    // What it gives back it may use again.
+    observer.on(at(5), &greedy, &withdraw(0..4_000));
+    observer.on(at(6), &greedy, &announce(0..100, &[1, 2, 3]));
+    assert_eq!(observer.table_size().0, 4_100);
+}
+
 /// At least four in five within five seconds; the benchmark tells how many exactly.
 #[test]
 fn the_link_that_failed_is_named_on_made_up_internets() {

@@ -137,14 +137,13 @@ impl Observer {
 
     /// A feed shows a part no more, or one of those who may announce it.
     pub(super) fn forget_part(&mut self, feed: &Feed, place: usize, nlri: &Nlri) {
-        let Some(known) = self.feeds.get_mut(feed) else {
+        let Some(known) = self.feeds.get(feed) else {
             return;
         };
         if let Some(parts) = self.followed[place].parts.get_mut(&known.number)
             && parts.shown.remove(nlri).is_some()
         {
-            known.bytes = known.bytes.saturating_sub(PART_BYTES);
-            self.bytes = self.bytes.saturating_sub(PART_BYTES);
+            self.takes(feed, PART_BYTES, 0);
         }
     }
 
@@ -158,7 +157,7 @@ impl Observer {
         origin: Option<u32>,
     ) -> Option<Shown> {
         let is_room = self.is_room(feed);
-        let known = self.feeds.get_mut(feed)?;
+        let known = self.feeds.get(feed)?;
         let parts = self.followed[place].parts.entry(known.number).or_default();
         let before = parts.bytes();
         let parts = parts.on(known.gate.epoch);
@@ -168,8 +167,7 @@ impl Observer {
             false => None,
         };
         let after = parts.bytes();
-        known.bytes = (known.bytes + after).saturating_sub(before);
-        self.bytes = (self.bytes + after).saturating_sub(before);
+        self.takes(feed, before, after);
         if shown.is_none() {
             self.limit(now, feed, if is_much { Limit::Parts } else { Limit::Bytes });
         }
