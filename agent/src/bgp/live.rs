@@ -218,6 +218,23 @@ pub(super) struct Shared {
     pub(super) figures: Arc<Figures>,
 }
 
+#[cfg(test)]
+impl Shared {
+    /// For connections that are tested alone: there is room for one that heard something.
+    pub(super) fn alone() -> (Arc<Self>, mpsc::Receiver<Heard>, watch::Sender<()>) {
+        let (heard, hearing) = mpsc::channel(1);
+        let (again, asking) = watch::channel(());
+        let shared = Self {
+            config: Bgp::default(),
+            clock: Clock::new(),
+            heard,
+            asking,
+            figures: Arc::default(),
+        };
+        (Arc::new(shared), hearing, again)
+    }
+}
+
 /// What the thread does beside reading: it owns the observer.
 struct Work {
     observer: Observer,

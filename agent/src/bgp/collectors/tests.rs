@@ -128,6 +128,13 @@ fn announcement(system: u16) -> String {
     format!("0000{:04X}{attributes}18C63364", attributes.len() / 2)
 }
 
+/// A message about the session of a peer with its collector.
+fn state(state: &str) -> Message {
+    Message::text(format!(
+        r#"{{"type":"ris_message","data":{{"peer":"192.0.2.1","peer_asn":"64501","host":"rrc21.ripe.net","type":"STATE","state":"{state}"}}}}"#
+    ))
+}
+
 const WITHDRAWAL: &str = "000418C633640000";
 
 fn is_down(change: &FeedChange) -> bool {
@@ -135,6 +142,9 @@ fn is_down(change: &FeedChange) -> bool {
 }
 
 const LONG: Duration = Duration::from_secs(600);
+
+/// The longest that a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn peers_of_collectors_are_feeds_that_are_believed_when_the_connection_is_old_enough() {
@@ -212,11 +222,6 @@ async fn peers_of_collectors_are_feeds_that_are_believed_when_the_connection_is_
     };
     assert!(told.iter().any(changed), "{told:?}");
     // A peer's session with its collector ends: that is no withdrawal.
-    let state = |state: &str| {
-        Message::text(format!(
-            r#"{{"type":"ris_message","data":{{"peer":"192.0.2.1","peer_asn":"64501","host":"rrc21.ripe.net","type":"STATE","state":"{state}"}}}}"#
-        ))
-    };
     server.send(state("down")).await.unwrap();
     let told = rig.until_feed(is_down).await;
     assert_eq!(told.last().unwrap().feed, "192.0.2.1 at rrc21.ripe.net");
@@ -230,6 +235,41 @@ async fn peers_of_collectors_are_feeds_that_are_believed_when_the_connection_is_
         assert!(!told.iter().any(withdrawn), "{told:?}");
     }
     rig.asked().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_peers_session_is_not_lost_while_nobody_takes_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let ris = RisLive {
+        place: Place::parse(&url).unwrap(),
+        silent_for: LONG,
+    };
+    let (shared, mut hearing, _again) = Shared::alone();
+    let (want, wanted) = watch::channel(Wanted::default());
+    tokio::spawn(follow(ris, public().unwrap(), wanted, shared.clone()));
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut server = accept_async(stream).await.unwrap();
+    let said = message("192.0.2.1", "rrc21.ripe.net", &announcement(64_500));
+    server.send(said).await.unwrap();
+    for _ in ["up", "routes"] {
+        timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();
+    }
+    // Nobody takes anything when its end is read, and then the connection is given up.
+    let filler = (shared.clock.now(), Vec::new());
+    shared.heard.send(filler).await.unwrap();
+    server.send(state("down")).await.unwrap();
+    let is_read = async {
+        while shared.figures.ris_messages.load(Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, is_read).await.unwrap();
+    want.send_modify(|own| own.addresses = vec!["192.0.2.7/32".parse().unwrap()]);
+    let (_, nothing) = timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();
+    assert!(nothing.is_empty());
+    let (_, last) = timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();
+    assert!(matches!(last[..], [(_, Event::Down(_))]), "{last:?}");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::{
     super::{
         bmp::{Frame, Frames, Station},
-        peer::Feed,
+        peer::{Event, Feed},
         session::{self, Session},
     },
     Bound, Shared,
@@ -103,23 +103,28 @@ async fn hear_router(
     let mut station = Station::new(from);
     let mut asking = shared.asking.clone();
     asking.mark_unchanged();
+    // What was read and not yet handed on stays when the reading is broken off: the station will not tell of it again.
+    let mut unsent = Vec::new();
     let why = tokio::select! {
-        why = follow_router(stream, &mut station, shared) => why,
+        why = follow_router(stream, &mut station, &mut unsent, shared) => why,
         _ = replaced => "the router connected anew".to_owned(),
         // BMP has no other word for it.
         Ok(()) = asking.changed() => "it is to send its tables once more".to_owned(),
     };
     warn!(router = %from, name = station.name.as_deref(), why, "a router's BMP stream has ended");
+    unsent.extend(station.lose());
     // Whoever owns the observer may be gone; then nobody needs to know.
-    _ = shared
-        .heard
-        .send((shared.clock.now(), station.lose()))
-        .await;
+    _ = shared.heard.send((shared.clock.now(), unsent)).await;
     shared.figures.routers.fetch_sub(1, Relaxed);
 }
 
 /// Reads a router's stream until it ends; why it did.
-async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Shared) -> String {
+async fn follow_router(
+    mut stream: TcpStream,
+    station: &mut Station,
+    unsent: &mut Vec<(Feed, Event)>,
+    shared: &Shared,
+) -> String {
     keep_alive(&stream);
     let mut frames = Frames::default();
     let mut buffer = vec![0; READ];
@@ -131,12 +136,11 @@ async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Sh
         };
         let at = shared.clock.now();
         frames.push(&buffer[..read]);
-        let mut events = Vec::new();
         loop {
             match frames.pop() {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message))) => match station.read(&message) {
-                    Ok(told) => events.extend(told.events),
+                    Ok(told) => unsent.extend(told.events),
                     Err(refused) => {
                         shared.figures.refused.fetch_add(1, Relaxed);
                         tracing::debug!(%refused, "a message of a router was not understood");
@@ -146,8 +150,11 @@ async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Sh
                 Err(lost) => return lost.to_string(),
             }
         }
-        if !events.is_empty() && shared.heard.send((at, events)).await.is_err() {
-            return "the agent is stopping".to_owned();
+        if !unsent.is_empty() {
+            let Ok(room) = shared.heard.reserve().await else {
+                return "the agent is stopping".to_owned();
+            };
+            room.send((at, std::mem::take(unsent)));
         }
     }
 }
@@ -260,3 +267,7 @@ async fn next(
         () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => session.pass(Instant::now()),
     }
 }
+
+#[cfg(test)]
+#[path = "connections/tests.rs"]
+mod tests;
