@@ -149,13 +149,18 @@ fn the_shorter_hold_time_holds_and_a_silent_peer_is_lost() {
     let now = Instant::now();
     let mut session = established(now);
     assert_eq!(
-        session.deadline(),
-        Some(now + Duration::from_secs(3)),
+        (session.keepalive_deadline(), session.hold_deadline()),
+        (
+            Some(now + Duration::from_secs(3)),
+            Some(now + Duration::from_secs(9))
+        ),
         "a third of nine"
     );
-    let step = session.pass(now + Duration::from_secs(3));
+    assert!(session.remind(now + Duration::from_secs(2)).send.is_empty());
+    let step = session.remind(now + Duration::from_secs(3));
     assert_eq!(kinds(&step.send), [4]);
-    let step = session.pass(now + Duration::from_secs(9));
+    assert!(session.expire(now + Duration::from_secs(8)).close.is_none());
+    let step = session.expire(now + Duration::from_secs(9));
     assert_eq!(kinds(&step.send), [3], "a NOTIFICATION");
     assert!(
         matches!(&step.events[..], [Event::Down(Down::SessionLost(why))] if why.contains("hold time"))
@@ -226,8 +231,8 @@ fn a_peer_of_another_system_or_without_a_hold_time_is_not_heard() {
 fn a_peer_that_says_nothing_is_closed_in_time() {
     let now = Instant::now();
     let (mut session, _) = Session::accept(now, &peer());
-    assert_eq!(session.deadline(), Some(now + OPEN_WITHIN));
-    assert!(session.pass(now + OPEN_WITHIN).close.is_some());
+    assert_eq!(session.hold_deadline(), Some(now + OPEN_WITHIN));
+    assert!(session.expire(now + OPEN_WITHIN).close.is_some());
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use tokio::{sync::mpsc, task::yield_now};
 
 use super::*;
-use crate::bgp::{live::Heard, peer::Down};
+use crate::bgp::peer::Down;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -71,5 +71,63 @@ async fn what_a_router_said_before_it_connects_anew_is_not_lost_while_nobody_tak
         matches!(&last[..], [Event::Down(Down::SessionLost(_))]),
         "{last:?}"
     );
+    task.await.unwrap();
+}
+
+/// A message of BGP.
+fn bgp(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
+    [&[0xff; 16][..], &length, &[kind], body].concat()
+}
+
+/// The kind of the next message.
+async fn kind(stream: &mut TcpStream) -> u8 {
+    let mut header = [0; 19];
+    let read = timeout(LONG, stream.read_exact(&mut header)).await;
+    read.unwrap().unwrap();
+    let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
+    stream.read_exact(&mut vec![0; length - 19]).await.unwrap();
+    header[18]
+}
+
+#[tokio::test]
+async fn a_peer_hears_that_we_are_there_while_nobody_takes_what_it_said_and_is_not_called_silent() {
+    let (shared, mut hearing, _again) = Shared::alone();
+    let (stream, mut other) = pair().await;
+    let peer = session::Peer {
+        address: [127, 0, 0, 1].into(),
+        system: 64_501,
+        own_system: 64_500,
+        router_id: [10, 0, 0, 1].into(),
+        hold_time: Duration::from_secs(3),
+    };
+    let filler = (shared.clock.now(), Vec::new());
+    shared.heard.send(filler).await.unwrap();
+    let hears = shared.clone();
+    let task = tokio::spawn(async move { follow_peer(stream, &peer, &hears).await });
+    // Its OPEN: version 4, AS 64501, three seconds, 10.0.0.2, and that it has numbers of four bytes.
+    let open = [
+        4, 0xfb, 0xf5, 0, 3, 10, 0, 0, 2, 8, 2, 6, 65, 4, 0, 0, 0xfb, 0xf5,
+    ];
+    other.write_all(&bgp(1, &open)).await.unwrap();
+    other.write_all(&bgp(4, &[])).await.unwrap();
+    assert_eq!(kind(&mut other).await, 1, "our OPEN");
+    // One a second, beyond the hold time; it answers, and nobody reads that.
+    let mut keepalives = 0;
+    while keepalives < 6 {
+        match kind(&mut other).await {
+            2 => {}
+            4 => keepalives += 1,
+            other => panic!("a message of kind {other}"),
+        }
+        other.write_all(&bgp(4, &[])).await.unwrap();
+    }
+    assert!(next(&mut hearing).await.is_empty(), "what filled it");
+    assert_eq!(next(&mut hearing).await, [Event::Up { system: 64_501 }]);
+    other.write_all(&bgp(2, &[0; 4])).await.unwrap();
+    let then = next(&mut hearing).await;
+    assert!(matches!(then[..], [Event::Update(_)]), "{then:?}");
+    drop(other);
+    assert!(matches!(next(&mut hearing).await[..], [Event::Down(_)]));
     task.await.unwrap();
 }
