@@ -97,6 +97,8 @@ pub struct Figures {
     pub roa_updates: AtomicU64,
     /// Events that were given up, since there were too many at once.
     pub given_up: AtomicU64,
+    /// Changes that came too fast to be told when they happened.
+    pub events_held: AtomicU64,
     /// Sessions, and UPDATEs, of feeds that were not followed, since there are too many.
     pub feeds_refused: AtomicU64,
     /// Routes that are kept with their paths, and about how many bytes they take.
@@ -406,6 +408,9 @@ impl Work {
         self.figures
             .given_up
             .store(self.observer.events_given_up, Relaxed);
+        self.figures
+            .events_held
+            .store(self.observer.events_held, Relaxed);
         self.figures
             .feeds_refused
             .store(self.observer.feeds_refused, Relaxed);

@@ -20,6 +20,7 @@ use leeward_common::{
     time::Timestamp,
 };
 
+use pace::Pace;
 use parts::Parts;
 pub use signs::Authorizations;
 use signs::Odd;
@@ -36,6 +37,7 @@ use super::{
 };
 
 mod links;
+mod pace;
 mod parts;
 #[path = "observer/signs.rs"]
 mod signs;
@@ -98,6 +100,8 @@ pub struct Observer {
     events: VecDeque<RoutingEvent>,
     /// Events that were given up.
     pub events_given_up: u64,
+    /// Changes that came too fast to be told when they happened.
+    pub events_held: u64,
     /// Sessions, and UPDATEs, of feeds that were not followed.
     pub feeds_refused: u64,
 }
@@ -155,6 +159,8 @@ struct Followed {
     parts: BTreeMap<u32, Parts>,
     /// Since when something odd is shown.
     odd: BTreeMap<Odd, Timestamp>,
+    /// How often feeds were told of lately.
+    paces: BTreeMap<Feed, Pace>,
     tally: Tally,
 }
 
@@ -254,6 +260,24 @@ impl Observer {
             self.tell(now, &feed, What::Feed(FeedChange::Loaded));
         }
         self.pass_tables(now);
+        self.pass_paces(now);
+    }
+
+    /// Tells what was held.
+    fn pass_paces(&mut self, now: Timestamp) {
+        for place in 0..self.followed.len() {
+            let mut due = Vec::new();
+            self.followed[place].paces.retain(|feed, pace| {
+                let epoch = self.feeds.get(feed).map_or(0, |known| known.gate.epoch);
+                while let Some(change) = pace.pass(now, epoch) {
+                    due.push((*feed, change));
+                }
+                !pace.is_idle(now)
+            });
+            for (feed, change) in due {
+                self.tell_change(now, &feed, place, change);
+            }
+        }
     }
 
     /// How many events wait to be taken.
@@ -694,7 +718,17 @@ impl Observer {
         routes.filter_map(|(number, route)| Some(((*feeds.get(number as usize)?)?, route)))
     }
 
+    /// Tells of a change, now or when there is room.
     fn tell_prefix(&mut self, now: Timestamp, feed: &Feed, place: usize, change: Change) {
+        let epoch = self.feeds.get(feed).map_or(0, |known| known.gate.epoch);
+        let pace = self.followed[place].paces.entry(*feed).or_default();
+        match pace.happen(now, epoch, change) {
+            Some(change) => self.tell_change(now, feed, place, change),
+            None => self.events_held += 1,
+        }
+    }
+
+    fn tell_change(&mut self, now: Timestamp, feed: &Feed, place: usize, change: Change) {
         let watched = &self.watchlist.all()[place];
         let feeds = self.counting_feeds(Family::of(&watched.prefix));
         let what = What::Prefix {

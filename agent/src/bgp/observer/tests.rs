@@ -15,6 +15,8 @@ use crate::bgp::{
 
 #[path = "tests/limits.rs"]
 mod limits;
+#[path = "tests/pace.rs"]
+mod pace;
 #[path = "tests/parts.rs"]
 mod parts;
 #[path = "tests/watching.rs"]
