@@ -360,6 +360,27 @@ fn frr_is_heard() {
     );
 }
 
+/// FRR looks at how far the answer to its first segment has come.
+#[test]
+fn frr_is_heard_from_the_link_only() {
+    let test = "frr_is_heard_from_the_link_only";
+    let Some(namespace) = inside(test, &["/usr/lib/frr/bgpd", "/usr/bin/vtysh"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|config| config.peers[0].gtsm = true);
+    let guarded = FRR.replace(
+        "timers connect 1\n",
+        "timers connect 1\n neighbor 10.99.1.1 ttl-security hops 1\n",
+    );
+    let mut router = Router::start(&namespace, &[("frr.conf", &guarded)], FRR_COMMAND);
+    a_peer_is_heard(
+        &mut agent,
+        &mut router,
+        &frr("no network 192.0.2.0/24"),
+        &frr("network 192.0.2.0/24"),
+    );
+}
+
 /// What FRR needs to tell the truth before policy.
 const TRUTHFUL: &str = "neighbor 10.98.0.2 soft-reconfiguration inbound";
 
