@@ -106,6 +106,13 @@ impl Table {
         self.plain(&nlri.prefix)
     }
 
+    /// The paths of all routes to a prefix.
+    pub fn paths(&self, prefix: &IpNet) -> impl Iterator<Item = PathId> + '_ {
+        let several = self.several.range((*prefix, 0)..=(*prefix, u32::MAX));
+        let several = several.map(|(_, path)| *path);
+        self.plain(prefix).into_iter().chain(several)
+    }
+
     fn plain(&self, prefix: &IpNet) -> Option<PathId> {
         match prefix {
             IpNet::V4(prefix) => {

@@ -176,16 +176,12 @@ impl Tables {
         self.of.iter_mut().filter_map(look).collect()
     }
 
-    /// Whether a feed's route to a prefix goes over this link.
+    /// Whether a route of a feed to a prefix goes over this link.
     #[must_use]
     pub fn goes_over(&self, feed: u32, prefix: &IpNet, link: Link) -> bool {
-        let plain = Nlri {
-            prefix: *prefix,
-            path_id: 0,
-        };
         self.of.get(&feed).is_some_and(|kept| {
-            let path = kept.table.get(&plain);
-            path.is_some_and(|path| kept.table.links(path).any(|own| own == link))
+            let mut paths = kept.table.paths(prefix);
+            paths.any(|path| kept.table.links(path).any(|own| own == link))
         })
     }
 

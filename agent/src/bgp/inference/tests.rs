@@ -165,30 +165,52 @@ fn longer_detours_are_losses_and_the_way_back_is_none() {
     assert_eq!(links(&mut observer), []);
 }
 
+/// The same of routes by this path identifier (RFC 7911).
+fn by_path(path_id: u32, event: Event) -> Event {
+    let Event::Update(mut update) = event else {
+        return event;
+    };
+    for nlri in update.announced.iter_mut().chain(&mut update.withdrawn) {
+        nlri.path_id = path_id;
+    }
+    Event::Update(update)
+}
+
 #[test]
 fn a_watched_prefix_that_still_goes_over_the_link_is_told_of() {
-    let mut observer = listening();
-    observer.on(at(10_000), &feed(), &withdraw(1..41));
-    let events = observer.take_events();
-    let endangered: Vec<_> = events
-        .iter()
-        .filter_map(|event| match &event.what {
-            What::Prefix {
-                prefix,
-                change: Change::OverFailedLink(link),
-                ..
-            } => Some((prefix.to_string(), link.near, link.far)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(endangered, [("10.0.0.0/24".to_owned(), 2, 3)]);
-    let windows = observer.close_window(at(11_000), at(0));
-    let over: Vec<_> = windows.iter().map(|own| own.over_failed_link).collect();
-    assert_eq!(over, [true, false, false]);
-    // It moves away.
-    observer.on(at(12_000), &feed(), &announce(0..1, &[1, 6, 3]));
-    let windows = observer.close_window(at(13_000), at(11_000));
-    assert!(!windows[0].over_failed_link);
+    for path_id in [0, 7] {
+        let mut observer = observer(true);
+        let say = |observer: &mut Observer, at: Timestamp, event: Event| {
+            observer.on(at, &feed(), &by_path(path_id, event));
+        };
+        say(&mut observer, at(0), Event::Up { system: 1 });
+        say(&mut observer, at(1), announce(0..100, &[1, 2, 3]));
+        say(&mut observer, at(2), announce(100..200, &[1, 2, 4]));
+        say(&mut observer, at(3), announce(200..300, &[1, 5]));
+        say(&mut observer, at(4), end_of_table(Family::V4));
+        observer.take_events();
+        say(&mut observer, at(10_000), withdraw(1..41));
+        let events = observer.take_events();
+        let endangered: Vec<_> = events
+            .iter()
+            .filter_map(|event| match &event.what {
+                What::Prefix {
+                    prefix,
+                    change: Change::OverFailedLink(link),
+                    ..
+                } => Some((prefix.to_string(), link.near, link.far)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(endangered, [("10.0.0.0/24".to_owned(), 2, 3)], "{path_id}");
+        let windows = observer.close_window(at(11_000), at(0));
+        let over: Vec<_> = windows.iter().map(|own| own.over_failed_link).collect();
+        assert_eq!(over, [true, false, false]);
+        // It moves away.
+        say(&mut observer, at(12_000), announce(0..1, &[1, 6, 3]));
+        let windows = observer.close_window(at(13_000), at(11_000));
+        assert!(!windows[0].over_failed_link);
+    }
 }
 
 #[test]
