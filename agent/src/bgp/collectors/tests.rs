@@ -266,6 +266,8 @@ async fn the_end_of_a_peers_session_is_not_lost_while_nobody_takes_it() {
     };
     timeout(PATIENCE, is_read).await.unwrap();
     want.send_modify(|own| own.addresses = vec!["192.0.2.7/32".parse().unwrap()]);
+    // Before there is room again.
+    tokio::task::yield_now().await;
     let (_, nothing) = timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();
     assert!(nothing.is_empty());
     let (_, last) = timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();

@@ -65,6 +65,8 @@ async fn what_a_router_said_before_it_connects_anew_is_not_lost_while_nobody_tak
     };
     timeout(LONG, is_read).await.unwrap();
     replace.send(()).unwrap();
+    // Before there is room again.
+    yield_now().await;
     assert!(next(&mut hearing).await.is_empty(), "what filled it");
     let last = next(&mut hearing).await;
     assert!(
