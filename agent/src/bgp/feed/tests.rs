@@ -40,7 +40,7 @@ fn a_choice_is_not_complete_before_there_is_one_or_while_most_of_it_is_missing()
     let mut gate = gate(View::Session);
     let believed = |gate: &Gate| Family::ALL.map(|family| gate.is_believed(family));
     let wait = |gate: &mut Gate, seconds: std::ops::Range<u64>| {
-        seconds.for_each(|second| _ = gate.pass(at(second)))
+        seconds.for_each(|second| _ = gate.pass(at(second)));
     };
     gate.end(at(1), Family::V4);
     wait(&mut gate, 1..60);
