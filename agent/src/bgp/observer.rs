@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt, mem,
+    mem,
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -22,6 +22,7 @@ use leeward_common::{
 
 use pace::Pace;
 use parts::Parts;
+use room::{Limit, Source};
 pub use signs::Authorizations;
 use signs::Odd;
 
@@ -29,7 +30,7 @@ use super::{
     feed::{Gate, Standing as FeedStanding},
     leak::Relations,
     peer::{Event, Feed, View},
-    prefix::{Announced, PATHS_MAX, Route, Standing, Withdrawn},
+    prefix::{Announced, Route, Standing, Withdrawn},
     routes::Routes,
     tables::{Extent, Tables},
     update::{AsPath, Attributes, Family, Nlri, Update},
@@ -39,6 +40,7 @@ use super::{
 mod links;
 mod pace;
 mod parts;
+mod room;
 #[path = "observer/signs.rs"]
 mod signs;
 mod windows;
@@ -46,13 +48,6 @@ mod windows;
 /// The most feeds that are followed; what others say is passed over. One source may have as many of them as are left to all
 /// others: so there is always room for one more source.
 pub const FEEDS_MAX: usize = 8_192;
-
-/// A feed that has been lost for longer than this is forgotten when its place is needed: what was told of it counts for
-/// minutes at most.
-const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
-
-/// How often it is looked for such feeds at most.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The most memory for one feed's routes to watched prefixes, in bytes; a route takes some 300. What goes beyond it is not
 /// followed, and told once in a session.
@@ -106,16 +101,6 @@ pub struct Observer {
     pub feeds_refused: u64,
 }
 
-/// What comes from one router, peer or server.
-#[derive(Debug, Default)]
-struct Source {
-    feeds: usize,
-    /// What the routes of its feeds take.
-    bytes: usize,
-    /// Whether it was told that it has too many.
-    is_limited: bool,
-}
-
 /// A feed that is followed.
 #[derive(Debug)]
 struct Known {
@@ -125,30 +110,6 @@ struct Known {
     bytes: usize,
     /// What it was told to show too much of.
     limited: BTreeSet<Limit>,
-}
-
-/// What a feed may show too much of.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Limit {
-    Bytes,
-    Feeds,
-    Parts,
-    Paths,
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes => write!(
-                f,
-                "{} MiB of routes to watched prefixes",
-                FEED_BYTES_MAX >> 20
-            ),
-            Self::Feeds => write!(f, "feeds of one source, among {FEEDS_MAX} of all"),
-            Self::Parts => write!(f, "{} parts of a watched prefix", parts::PARTS_MAX),
-            Self::Paths => write!(f, "{PATHS_MAX} routes to one prefix"),
-        }
-    }
 }
 
 /// A watched prefix: what each feed says, by the feed's number, and the window that runs.
@@ -331,78 +292,6 @@ impl Observer {
             self.in_midst(feed);
         }
         self.tell(now, feed, What::Feed(FeedChange::Up));
-    }
-
-    /// A feed that was never heard, or is forgotten.
-    fn meet(&mut self, now: Timestamp, feed: &Feed, system: u32) {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.numbers += 1;
-            self.numbers - 1
-        });
-        let known = Known {
-            number,
-            gate: Gate::new(now, feed.view, system),
-            bytes: 0,
-            limited: BTreeSet::new(),
-        };
-        self.feeds.insert(*feed, known);
-        let source = self.sources.entry(feed.source).or_default();
-        source.feeds += 1;
-        source.is_limited = false;
-    }
-
-    /// Whether a source may have one more feed; those that were lost long ago give way.
-    fn make_room(&mut self, now: Timestamp, source: IpAddr) -> bool {
-        let own = |observer: &Self| observer.sources.get(&source).map_or(0, |own| own.feeds);
-        let is_room = |observer: &Self| own(observer) < FEEDS_MAX - observer.feeds.len();
-        if is_room(self) {
-            return true;
-        }
-        if now.since(self.looked) < LOOK_EVERY {
-            return false;
-        }
-        self.looked = now;
-        let is_old = |known: &Known| {
-            known.gate.standing() == FeedStanding::Lost
-                && now.since(known.gate.since) > FORGET_AFTER
-        };
-        let old = self.feeds.iter().filter(|(_, known)| is_old(known));
-        let old: BTreeSet<Feed> = old.map(|(feed, _)| *feed).collect();
-        self.forget(&old);
-        is_room(self)
-    }
-
-    /// Forgets feeds. Their numbers are given to others, so nothing may be left by them.
-    fn forget(&mut self, feeds: &BTreeSet<Feed>) {
-        let mut numbers = BTreeSet::new();
-        for feed in feeds {
-            let Some(known) = self.feeds.remove(feed) else {
-                continue;
-            };
-            numbers.insert(known.number);
-            self.bytes = self.bytes.saturating_sub(known.bytes);
-            self.tables.forget(known.number);
-            if let Some(source) = self.sources.get_mut(&feed.source) {
-                source.feeds -= 1;
-                source.bytes = source.bytes.saturating_sub(known.bytes);
-            }
-        }
-        for followed in &mut self.followed {
-            followed.routes.retain(|number| !numbers.contains(&number));
-            followed.parts.retain(|number, _| !numbers.contains(number));
-        }
-        self.sources.retain(|_, source| source.feeds > 0);
-        self.free.extend(numbers);
-    }
-
-    /// A feed is one too many; told once of its source.
-    fn refuse(&mut self, now: Timestamp, feed: &Feed) {
-        self.feeds_refused += 1;
-        let source = self.sources.entry(feed.source).or_default();
-        if !mem::replace(&mut source.is_limited, true) {
-            let limit = Limit::Feeds.to_string();
-            self.tell(now, feed, What::Feed(FeedChange::Limited { limit }));
-        }
     }
 
     /// The feed's session began before it was listened to: what it withdraws it may have announced.
@@ -635,33 +524,6 @@ impl Observer {
                     self.tell_prefix(now, feed, place, Change::Exploring { paths, path });
                 }
             }
-        }
-    }
-
-    /// Whether more may be kept of a feed.
-    fn is_room(&self, feed: &Feed) -> bool {
-        let own = self.feeds.get(feed).map_or(0, |known| known.bytes);
-        let of_source = self.sources.get(&feed.source).map_or(0, |own| own.bytes);
-        own < FEED_BYTES_MAX && of_source < ALL_BYTES_MAX.saturating_sub(self.bytes)
-    }
-
-    /// What is kept of a feed takes more than before, or less.
-    fn takes(&mut self, feed: &Feed, before: usize, after: usize) {
-        let own = self.feeds.get_mut(feed).map(|known| &mut known.bytes);
-        let source = self.sources.get_mut(&feed.source);
-        let of_source = source.map(|own| &mut own.bytes);
-        let all = [own, of_source, Some(&mut self.bytes)];
-        for bytes in all.into_iter().flatten() {
-            *bytes = (*bytes + after).saturating_sub(before);
-        }
-    }
-
-    /// A feed shows more than is kept of it; told once in a session.
-    fn limit(&mut self, now: Timestamp, feed: &Feed, limit: Limit) {
-        let known = self.feeds.get_mut(feed);
-        if known.is_some_and(|known| known.limited.insert(limit)) {
-            let limit = limit.to_string();
-            self.tell(now, feed, What::Feed(FeedChange::Limited { limit }));
         }
     }
 
