@@ -118,8 +118,8 @@ struct Followed {
     routes: Routes,
     /// The parts of it that each feed shows, by the feed's number.
     parts: BTreeMap<u32, Parts>,
-    /// Since when something odd is shown.
-    odd: BTreeMap<Odd, Timestamp>,
+    /// Since when something odd is shown by routers and peers, and by those of collectors.
+    odd: [BTreeMap<Odd, Timestamp>; 2],
     /// How often feeds were told of lately.
     paces: BTreeMap<Feed, Pace>,
     tally: Tally,
@@ -235,8 +235,11 @@ impl Observer {
                 }
                 !pace.is_idle(now)
             });
+            let watched = self.watchlist.all()[place].prefix;
             for (feed, change) in due {
-                self.tell_change(now, &feed, place, change);
+                if self.counts(&feed, &watched) {
+                    self.tell_change(now, &feed, place, change);
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Whether routes may be announced as they are, and whether they look leaked: what is told when that begins.
 //!
 //! What comes up on a feed that can be believed is news if the feed's route was otherwise before. If it had none, it is news
-//! for as long as it is new to all feeds ([`NEWS`]): the tenth feed that shows the same in an hour tells nothing new.
+//! for as long as it is new to all feeds ([`NEWS`]): the tenth feed that shows the same in an hour tells nothing new. What collectors
+//! hear is no less news when a router of ours comes to show it.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -126,7 +127,7 @@ impl Observer {
         let is = self.authorizations.of(&watched, after);
         if is.is_invalid() && !was.is_some_and(Validity::is_invalid) {
             let origin = after.path.origin();
-            let is_news = self.is_news(now, place, Odd::Invalid(origin)) || was.is_some();
+            let is_news = self.is_news(now, feed, place, Odd::Invalid(origin)) || was.is_some();
             if is_news && counts {
                 self.tell_invalid(now, feed, place, (watched, origin), (was, is));
             }
@@ -135,7 +136,7 @@ impl Observer {
         let shown = before.and_then(|before| self.leak(feed.neighbour, system, before));
         let sign = self.leak(feed.neighbour, system, after);
         if let Some(sign) = sign.filter(|sign| shown != Some(*sign)) {
-            let is_news = self.is_news(now, place, Odd::Leak(sign)) || before.is_some();
+            let is_news = self.is_news(now, feed, place, Odd::Leak(sign)) || before.is_some();
             if is_news && counts {
                 let path = text(&after.path);
                 self.tell_prefix(now, feed, place, Change::Leaked { sign, path });
@@ -165,8 +166,8 @@ impl Observer {
     }
 
     /// Whether this came up just now. What there is no room to remember is no news.
-    fn is_news(&mut self, now: Timestamp, place: usize, what: Odd) -> bool {
-        let odd = &mut self.followed[place].odd;
+    fn is_news(&mut self, now: Timestamp, feed: &Feed, place: usize, what: Odd) -> bool {
+        let odd = &mut self.followed[place].odd[of_kind(feed)];
         if odd.len() >= ODD_MAX && !odd.contains_key(&what) {
             return false;
         }
@@ -186,7 +187,7 @@ impl Observer {
     ) -> (Validities, Leaks) {
         let watched = self.watchlist.all()[place].prefix;
         let (mut validities, mut leaks) = (Validities::default(), Leaks::default());
-        let mut shown = BTreeSet::new();
+        let mut shown = [BTreeSet::new(), BTreeSet::new()];
         for (known, route) in self.counting(place, feeds) {
             let (Standing::Present, Some(attributes)) =
                 (route.standing(known.epoch), route.attributes())
@@ -196,14 +197,21 @@ impl Observer {
             if !matches!(self.authorizations, Authorizations::Unasked) {
                 validities.add(self.authorizations.of(&watched, attributes));
             }
+            let shown = &mut shown[of_kind(&known.feed)];
             shown.insert(Odd::Invalid(attributes.path.origin()));
             if let Some(sign) = self.leak(known.feed.neighbour, known.system, attributes) {
                 leaks.add(sign);
                 shown.insert(Odd::Leak(sign));
             }
         }
-        let odd = &mut self.followed[place].odd;
-        odd.retain(|odd, since| now.since(*since) <= NEWS || shown.contains(odd));
+        for (odd, shown) in self.followed[place].odd.iter_mut().zip(shown) {
+            odd.retain(|odd, since| now.since(*since) <= NEWS || shown.contains(odd));
+        }
         (validities, leaks)
     }
+}
+
+/// Routers and peers come first, and those of collectors second.
+fn of_kind(feed: &Feed) -> usize {
+    usize::from(feed.view.collector().is_some())
 }

@@ -49,13 +49,18 @@ fn a_route_that_flaps_is_told_at_a_pace_and_in_the_end_as_it_is() {
 }
 
 #[test]
-fn what_is_held_ends_with_its_session() {
-    let mut observer = observer();
-    let one = feed(1, View::PostPolicy);
-    loaded(&mut observer, &one);
-    flap(&mut observer, &one, 50_000, 101);
-    observer.take_events();
-    observer.on(at(51), &one, &Event::Down(Down::SourceLost));
-    observer.pass(at(60));
-    assert!(changes(&mut observer).is_empty());
+fn what_is_held_ends_with_its_session_or_the_trust_in_its_feed() {
+    for is_lost in [true, false] {
+        let mut observer = observer();
+        let one = feed(1, View::PostPolicy);
+        loaded(&mut observer, &one);
+        flap(&mut observer, &one, 50_000, 101);
+        observer.take_events();
+        match is_lost {
+            true => observer.on(at(51), &one, &Event::Down(Down::SourceLost)),
+            false => (0..60).for_each(|_| observer.on(at(51), &one, &withdraw(WATCHED[1]))),
+        }
+        observer.pass(at(60));
+        assert!(changes(&mut observer).is_empty(), "{is_lost}");
+    }
 }

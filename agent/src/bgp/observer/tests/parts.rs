@@ -1,4 +1,4 @@
-//! Parts of watched prefixes that strangers announce.
+//! Parts of watched prefixes that strangers announce, and who takes the news from whom.
 
 use super::*;
 use crate::bgp::{observer::parts::PARTS_MAX, peer::Collector, watch};
@@ -73,6 +73,22 @@ fn what_collectors_hear_is_told_by_each_of_their_peers_and_does_not_silence_a_ro
     assert_eq!(hijack(&mut observer, 500, &own), [PART]);
     let window = &observer.close_window(at(510), at(40))[0];
     assert_eq!(window.more_specifics.len(), 1, "it is one part");
+}
+
+#[test]
+fn what_is_invalid_elsewhere_is_news_when_a_router_shows_it() {
+    let mut observer = observer();
+    observer.authorize(at(0), authorized(&[(WATCHED[1], 24, 64_500)]));
+    let own = feed(1, View::PostPolicy);
+    let collector = View::Outside(Collector::new("rrc21.ripe.net").unwrap());
+    let peer = feed(2, collector);
+    loaded(&mut observer, &own);
+    loaded(&mut observer, &peer);
+    for (feed, secs) in [(&peer, 50), (&own, 500)] {
+        observer.on(at(secs), feed, &announce(WATCHED[1], &[64_501, 64_666]));
+        let told = invalid(changes(&mut observer));
+        assert_eq!(told.len(), 1, "{secs}");
+    }
 }
 
 #[test]
