@@ -622,6 +622,18 @@ impl Page {
                 &figures.given_up,
             ),
             (
+                "bgp_events_held_total",
+                COUNTER,
+                "Changes of routes that came too fast to be told when they happened.",
+                &figures.events_held,
+            ),
+            (
+                "bgp_feeds_refused_total",
+                COUNTER,
+                "Sessions, and UPDATEs, of feeds of routers that were not followed, since there are too many.",
+                &figures.feeds_refused,
+            ),
+            (
                 "bgp_routes",
                 GAUGE,
                 "Routes that are kept with their paths.",

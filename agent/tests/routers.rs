@@ -144,6 +144,31 @@ fn bird_is_heard_with_signed_segments_from_the_link_only() {
     a_peer_is_heard(&mut agent, &mut router, &withdraw, &announce);
 }
 
+/// Routes of IPv6 alone, which are in attributes (RFC 4760).
+#[test]
+fn bird_is_heard_with_ipv6() {
+    let test = "bird_is_heard_with_ipv6";
+    let Some(namespace) = inside(test, &["/usr/sbin/bird", "/usr/sbin/birdc"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|config| {
+        config.watch[0].prefix = "2001:db8:1::/48".parse().unwrap();
+    });
+    let config = BIRD
+        .replace("GUARDS", "")
+        .replace(
+            "ipv4; route 192.0.2.0/24 blackhole; route 198.51.100.0/24 blackhole;",
+            "ipv6; route 2001:db8:1::/48 blackhole; route 2001:db8:2::/48 blackhole;",
+        )
+        .replace("ipv4 {", "ipv6 {")
+        .replace("next hop self", "next hop address 2001:db8::2");
+    let files = [("bird.conf", &*config)];
+    let mut router = Router::start(&namespace, &files, "bird -f -c @/bird.conf -s @/bird.ctl");
+    let [withdraw, announce] =
+        ["disable", "enable"].map(|what| format!("birdc -s @/bird.ctl {what} s4"));
+    a_peer_is_heard(&mut agent, &mut router, &withdraw, &announce);
+}
+
 const GOBGP: &str = r#"[global.config]
   as = 65101
   router-id = "10.99.1.2"
@@ -352,6 +377,27 @@ fn frr_is_heard() {
     };
     let mut agent = Agent::listen(|_| ());
     let mut router = Router::start(&namespace, &[("frr.conf", FRR)], FRR_COMMAND);
+    a_peer_is_heard(
+        &mut agent,
+        &mut router,
+        &frr("no network 192.0.2.0/24"),
+        &frr("network 192.0.2.0/24"),
+    );
+}
+
+/// FRR looks at how far the answer to its first segment has come.
+#[test]
+fn frr_is_heard_from_the_link_only() {
+    let test = "frr_is_heard_from_the_link_only";
+    let Some(namespace) = inside(test, &["/usr/lib/frr/bgpd", "/usr/bin/vtysh"]) else {
+        return;
+    };
+    let mut agent = Agent::listen(|config| config.peers[0].gtsm = true);
+    let guarded = FRR.replace(
+        "timers connect 1\n",
+        "timers connect 1\n neighbor 10.99.1.1 ttl-security hops 1\n",
+    );
+    let mut router = Router::start(&namespace, &[("frr.conf", &guarded)], FRR_COMMAND);
     a_peer_is_heard(
         &mut agent,
         &mut router,

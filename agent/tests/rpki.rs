@@ -5,7 +5,7 @@
 
 use std::{
     io::Write as _,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -19,9 +19,10 @@ use leeward_agent::{
     config::Bgp,
 };
 use leeward_common::{
-    bgp::{Change, FeedChange, Validities, Validity, What},
+    bgp::{Change, FeedChange, PrefixWindow, Validities, Validity, What},
     finding::Finding,
 };
+use socket2::{Domain, Socket, Type};
 use tokio::{sync::mpsc, time::timeout};
 
 const CACHE: &str = "/usr/bin/stayrtr";
@@ -29,10 +30,14 @@ const CACHE: &str = "/usr/bin/stayrtr";
 /// The longest that anything may take: the cache looks into its file every second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A port that nobody has now.
-fn port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+/// A port that only who means to can listen on, as long as the socket lives: it does not listen itself.
+fn port() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
 }
 
 /// A cache that reads authorizations from a file, and dies with this.
@@ -135,6 +140,7 @@ struct Agent {
 
 impl Agent {
     fn new(cache: SocketAddr) -> Self {
+        let (_held, listen) = port();
         let config = Bgp {
             watch: vec![Watched {
                 prefix: "192.0.2.0/24".parse().unwrap(),
@@ -142,14 +148,14 @@ impl Agent {
                 origins: [].into(),
             }],
             window: Duration::from_secs(1),
-            bmp_listen: Some(port()),
+            bmp_listen: Some(listen),
             bmp_routers: vec!["127.0.0.0/8".parse().unwrap()],
             rpki_caches: vec![cache.to_string()],
             ..Bgp::default()
         };
         let (out, found) = mpsc::channel(64);
         start(&config, Bound::bind(&config).unwrap(), out).unwrap();
-        let router = TcpStream::connect(config.bmp_listen.unwrap()).unwrap();
+        let router = TcpStream::connect(listen).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -183,7 +189,7 @@ impl Agent {
                     }
                 }
                 for window in &routing.windows {
-                    is_found |= wanted(&Seen::Window(&window.validities));
+                    is_found |= wanted(&Seen::Window(window));
                 }
                 if is_found {
                     return;
@@ -203,7 +209,7 @@ impl Agent {
     fn until_window(&mut self, what: &str, count: impl Fn(&Validities) -> u32) {
         self.until(
             what,
-            |seen| matches!(seen, Seen::Window(own) if count(own) == 1),
+            |seen| matches!(seen, Seen::Window(own) if count(&own.validities) == 1),
         );
     }
 
@@ -228,7 +234,7 @@ impl Agent {
 
 enum Seen<'a> {
     Event(&'a What),
-    Window(&'a Validities),
+    Window(&'a PrefixWindow),
 }
 
 #[test]
@@ -243,7 +249,7 @@ fn a_real_cache_is_believed_while_it_is_there() {
     let directory = tempfile::tempdir().unwrap();
     let file: PathBuf = directory.path().join("authorizations.json");
     authorize(&file, &[64_500]);
-    let address = port();
+    let (_held, address) = port();
     let mut agent = Agent::new(address);
     agent.announce(64_500);
     agent.router.write_all(&end_of_table()).unwrap();
@@ -268,6 +274,10 @@ fn a_real_cache_is_believed_while_it_is_there() {
     cache.kill();
     agent.until_window("the death of the cache", |own| own.unknown);
     agent.announce(64_666);
+    agent.until(
+        "another origin",
+        |seen| matches!(seen, Seen::Window(own) if own.origins == [64_666]),
+    );
     authorize(&file, &[64_500]);
     // Its next life begins with another set, which makes the route invalid; that is a fact and no news.
     let before = agent.invalid();

@@ -294,7 +294,12 @@ impl Line<'_> {
                     self.up.insert(feed);
                     self.tell(now, feed, event).await
                 }
-                Event::Down(_) if self.up.remove(&feed) => self.tell(now, feed, event).await,
+                Event::Down(_) if self.up.contains(&feed) => {
+                    // Should that be broken off, it is still to be told.
+                    self.tell(now, feed, event).await?;
+                    self.up.remove(&feed);
+                    Ok(())
+                }
                 _ => Ok(()),
             },
             Told::Error(why) => {

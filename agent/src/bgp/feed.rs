@@ -14,8 +14,9 @@
 //! A family's table is there when its End-of-RIB has come (RFC 4724, section 2); of routers that send none, when a quiet
 //! gap shows it (as B. Zhang et al., "Identifying BGP routing table transfers"): ten seconds in which the feed announced no
 //! more than a hundredth of what it had announced since it came up. A view that shows a router's choice must have such
-//! a gap in any case, since a router that restarts goes on choosing while its other neighbours come up. After five minutes
-//! it counts as loaded whatever it does.
+//! a gap in any case, since a router that restarts goes on choosing while its other neighbours come up; and before it showed half
+//! of what it did on the session before, or anything at all, quiet only means that these are not yet up. After five minutes it
+//! counts as loaded whatever it does.
 
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ struct Transfer {
     began: Timestamp,
     announced: u64,
     before: u64,
+    /// What was announced on the last session until its table was there.
+    usual: u64,
 }
 
 impl Gate {
@@ -111,16 +114,18 @@ impl Gate {
 
     /// A new session.
     pub fn up(&mut self, now: Timestamp, system: u32) {
-        let transfer = Transfer {
-            began: now,
-            ..Transfer::default()
-        };
         self.standing = Standing::Up;
         self.epoch = self.epoch.wrapping_add(1);
         self.system = system;
         self.is_whole = true;
         self.since = now;
-        self.transfers = [transfer; 2];
+        for transfer in &mut self.transfers {
+            *transfer = Transfer {
+                began: now,
+                usual: transfer.usual,
+                ..Transfer::default()
+            };
+        }
         self.seen = Seen::default();
     }
 
@@ -224,11 +229,16 @@ impl Transfer {
         let stretch = now.since(self.began);
         let total = self.before + self.announced;
         let was_quiet = stretch >= QUIET && self.announced <= QUIET_PREFIXES.max(total / 100);
-        self.is_over = was_quiet || age >= TRANSFER_MAX || (self.has_end && !is_choice);
+        let is_plausible = !is_choice || total > 0 && total >= self.usual / 2;
+        self.is_over =
+            was_quiet && is_plausible || age >= TRANSFER_MAX || (self.has_end && !is_choice);
         if stretch >= QUIET {
             self.began = now;
             self.before = total;
             self.announced = 0;
+        }
+        if self.is_over {
+            self.usual = total;
         }
         self.is_over
     }

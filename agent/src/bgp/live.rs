@@ -97,6 +97,10 @@ pub struct Figures {
     pub roa_updates: AtomicU64,
     /// Events that were given up, since there were too many at once.
     pub given_up: AtomicU64,
+    /// Changes that came too fast to be told when they happened.
+    pub events_held: AtomicU64,
+    /// Sessions, and UPDATEs, of feeds that were not followed, since there are too many.
+    pub feeds_refused: AtomicU64,
     /// Routes that are kept with their paths, and about how many bytes they take.
     pub routes: AtomicU64,
     /// See [`Self::routes`].
@@ -214,6 +218,23 @@ pub(super) struct Shared {
     /// Changes when whoever can is to send his table once more.
     asking: watch::Receiver<()>,
     pub(super) figures: Arc<Figures>,
+}
+
+#[cfg(test)]
+impl Shared {
+    /// For connections that are tested alone: there is room for one that heard something.
+    pub(super) fn alone() -> (Arc<Self>, mpsc::Receiver<Heard>, watch::Sender<()>) {
+        let (heard, hearing) = mpsc::channel(1);
+        let (again, asking) = watch::channel(());
+        let shared = Self {
+            config: Bgp::default(),
+            clock: Clock::new(),
+            heard,
+            asking,
+            figures: Arc::default(),
+        };
+        (Arc::new(shared), hearing, again)
+    }
 }
 
 /// What the thread does beside reading: it owns the observer.
@@ -387,6 +408,12 @@ impl Work {
         self.figures
             .given_up
             .store(self.observer.events_given_up, Relaxed);
+        self.figures
+            .events_held
+            .store(self.observer.events_held, Relaxed);
+        self.figures
+            .feeds_refused
+            .store(self.observer.feeds_refused, Relaxed);
     }
 
     fn close(&mut self, now: Timestamp, start: Timestamp) -> Routing {

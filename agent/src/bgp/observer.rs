@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -13,12 +14,15 @@ use std::{
 use ipnet::IpNet;
 use leeward_common::{
     bgp::{
-        Change, Counts, FeedChange, FeedState, MoreSpecific, NAMED_MAX, PATH_TEXT_MAX, Prefix,
-        RoutingEvent, What,
+        Change, Counts, FeedChange, FeedState, MoreSpecific, PATH_TEXT_MAX, Prefix, RoutingEvent,
+        What,
     },
     time::Timestamp,
 };
 
+use pace::Pace;
+use parts::Parts;
+use room::{Limit, Source};
 pub use signs::Authorizations;
 use signs::Odd;
 
@@ -34,25 +38,26 @@ use super::{
 };
 
 mod links;
+mod pace;
+mod parts;
+mod room;
 #[path = "observer/signs.rs"]
 mod signs;
 mod windows;
 
-/// The most feeds that are followed; what others say is passed over.
+/// The most feeds that are followed; what others say is passed over. One source may have as many of them as are left to all
+/// others: so there is always room for one more source.
 pub const FEEDS_MAX: usize = 8_192;
 
 /// The most memory for one feed's routes to watched prefixes, in bytes; a route takes some 300. What goes beyond it is not
 /// followed, and told once in a session.
 pub const FEED_BYTES_MAX: usize = 32 << 20;
 
-/// The same for all feeds together.
+/// The same for all feeds together. One source may have as much of it as is left to all others.
 pub const ALL_BYTES_MAX: usize = 256 << 20;
 
 /// The most events that wait to be taken: more than one UPDATE can bring about by withdrawals. The oldest are given up and counted.
 pub const EVENTS_MAX: usize = 32_768;
-
-/// The most more-specific prefixes that are remembered of one watched prefix.
-pub const MORE_SPECIFICS_MAX: usize = 256;
 
 /// A route is stuck when at least two feeds, and at least as many as still have one, withdrew theirs this long ago. On
 /// average it takes two minutes until a withdrawal is everywhere.
@@ -75,6 +80,12 @@ type Counting = Vec<Option<CountingFeed>>;
 pub struct Observer {
     watchlist: Watchlist,
     feeds: BTreeMap<Feed, Known>,
+    sources: BTreeMap<IpAddr, Source>,
+    /// How many numbers feeds were given, and which of them are free again.
+    numbers: u32,
+    free: Vec<u32>,
+    /// When it was looked for feeds to forget.
+    looked: Timestamp,
     followed: Vec<Followed>,
     authorizations: Authorizations,
     relations: Relations,
@@ -84,7 +95,9 @@ pub struct Observer {
     events: VecDeque<RoutingEvent>,
     /// Events that were given up.
     pub events_given_up: u64,
-    /// Feeds that were not followed.
+    /// Changes that came too fast to be told when they happened.
+    pub events_held: u64,
+    /// Sessions, and UPDATEs, of feeds that were not followed.
     pub feeds_refused: u64,
 }
 
@@ -95,17 +108,20 @@ struct Known {
     gate: Gate,
     /// What its routes take, in bytes.
     bytes: usize,
-    /// Whether it was told that it shows too much.
-    limited: bool,
+    /// What it was told to show too much of.
+    limited: BTreeSet<Limit>,
 }
 
 /// A watched prefix: what each feed says, by the feed's number, and the window that runs.
 #[derive(Debug, Default)]
 struct Followed {
     routes: Routes,
-    more_specifics: BTreeSet<(IpNet, Option<u32>)>,
-    /// Since when something odd is shown.
-    odd: BTreeMap<Odd, Timestamp>,
+    /// The parts of it that each feed shows, by the feed's number.
+    parts: BTreeMap<u32, Parts>,
+    /// Since when something odd is shown by routers and peers, and by those of collectors.
+    odd: [BTreeMap<Odd, Timestamp>; 2],
+    /// How often feeds were told of lately.
+    paces: BTreeMap<Feed, Pace>,
     tally: Tally,
 }
 
@@ -148,13 +164,23 @@ impl Observer {
             .collect();
         self.watchlist = watchlist;
         let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
-        for (number, route) in self.followed.iter().flat_map(|own| own.routes.iter()) {
-            *bytes.entry(number).or_default() += route.bytes();
+        for followed in &self.followed {
+            let routes = followed.routes.iter();
+            let routes = routes.map(|(number, route)| (number, route.bytes()));
+            let parts = followed.parts.iter();
+            let parts = parts.map(|(number, parts)| (*number, parts.bytes()));
+            for (number, own) in routes.chain(parts) {
+                *bytes.entry(number).or_default() += own;
+            }
         }
         self.bytes = bytes.values().sum();
-        for known in self.feeds.values_mut() {
+        self.sources.values_mut().for_each(|own| own.bytes = 0);
+        for (feed, known) in &mut self.feeds {
             known.bytes = bytes.get(&known.number).copied().unwrap_or(0);
             known.gate.is_whole &= !is_more;
+            if let Some(source) = self.sources.get_mut(&feed.source) {
+                source.bytes += known.bytes;
+            }
         }
         is_more
     }
@@ -195,6 +221,27 @@ impl Observer {
             self.tell(now, &feed, What::Feed(FeedChange::Loaded));
         }
         self.pass_tables(now);
+        self.pass_paces(now);
+    }
+
+    /// Tells what was held.
+    fn pass_paces(&mut self, now: Timestamp) {
+        for place in 0..self.followed.len() {
+            let mut due = Vec::new();
+            self.followed[place].paces.retain(|feed, pace| {
+                let epoch = self.feeds.get(feed).map_or(0, |known| known.gate.epoch);
+                while let Some(change) = pace.pass(now, epoch) {
+                    due.push((*feed, change));
+                }
+                !pace.is_idle(now)
+            });
+            let watched = self.watchlist.all()[place].prefix;
+            for (feed, change) in due {
+                if self.counts(&feed, &watched) {
+                    self.tell_change(now, &feed, place, change);
+                }
+            }
+        }
     }
 
     /// How many events wait to be taken.
@@ -230,30 +277,18 @@ impl Observer {
     }
 
     fn up(&mut self, now: Timestamp, feed: &Feed, system: u32) {
-        let known = self.feeds.len();
         match self.feeds.get_mut(feed) {
             Some(known) => {
                 known.gate.up(now, system);
-                known.limited = false;
+                known.limited.clear();
                 self.tables.forget(known.number);
             }
-            None if known >= FEEDS_MAX => {
-                self.feeds_refused += 1;
-                return;
-            }
             None => {
-                let gate = Gate::new(now, feed.view, system);
-                // Feeds are never forgotten, so that no number is given twice.
-                let number = u32::try_from(known).unwrap_or(u32::MAX);
-                _ = self.feeds.insert(
-                    *feed,
-                    Known {
-                        number,
-                        gate,
-                        bytes: 0,
-                        limited: false,
-                    },
-                );
+                if !self.make_room(now, feed.source) {
+                    self.refuse(now, feed);
+                    return;
+                }
+                self.meet(now, feed, system);
             }
         }
         if feed.view.collector().is_some() {
@@ -360,9 +395,7 @@ impl Observer {
         let place = match self.watchlist.find(&nlri.prefix) {
             None => return false,
             Some(Relation::Within(place)) => {
-                // When it comes up again it is news again.
-                let known = &mut self.followed[place].more_specifics;
-                known.retain(|(prefix, _)| *prefix != nlri.prefix);
+                self.forget_part(feed, place, nlri);
                 return false;
             }
             Some(Relation::Exact(place)) => place,
@@ -378,11 +411,13 @@ impl Observer {
                 let before = route.bytes();
                 let epoch = known.gate.epoch;
                 let withdrawn = route.on(epoch).withdraw(now, nlri.path_id, counts);
-                let freed = before.saturating_sub(route.bytes());
-                known.bytes = known.bytes.saturating_sub(freed);
-                self.bytes = self.bytes.saturating_sub(freed);
+                let after = route.bytes();
+                self.takes(feed, before, after);
                 withdrawn
             }
+        };
+        let (Some(known), followed) = (self.feeds.get_mut(feed), &mut self.followed[place]) else {
+            return false;
         };
         let falls = known
             .gate
@@ -414,30 +449,45 @@ impl Observer {
             _ => return,
         };
         let counts = self.counts(feed, &nlri.prefix);
+        let is_room = self.is_room(feed);
         let Some(known) = self.feeds.get_mut(feed) else {
             return;
         };
         let followed = &mut self.followed[place];
         let before = followed.routes.get(known.number).map_or(0, Route::bytes);
-        let is_room = known.bytes < FEED_BYTES_MAX && self.bytes < ALL_BYTES_MAX;
         if !is_room && before == 0 {
-            if !mem::replace(&mut known.limited, true) {
-                let limit = format!("{} MiB of routes to watched prefixes", FEED_BYTES_MAX >> 20);
-                self.tell(now, feed, What::Feed(FeedChange::Limited { limit }));
-            }
+            self.limit(now, feed, Limit::Bytes);
             return;
         }
         let route = followed.routes.get_or_default(known.number);
         let route = route.on(known.gate.epoch);
         let shown = route.shared();
         let announced = route.announce(now, nlri.path_id, attributes, counts);
-        let (shows, after) = (route.shared(), route.bytes());
-        known.bytes = (known.bytes + after).saturating_sub(before);
-        self.bytes = (self.bytes + after).saturating_sub(before);
+        let shows = route.shared();
+        let is_too_much = !is_room && route.bytes() > before;
+        if is_too_much {
+            route.give_up(now);
+        }
+        let after = route.bytes();
+        self.takes(feed, before, after);
+        if is_too_much {
+            self.limit(now, feed, Limit::Bytes);
+        }
         if let Some(shows) = shows.filter(|_| announced != Announced::Same) {
             self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
         }
+        if announced == Announced::Beyond {
+            self.limit(now, feed, Limit::Paths);
+        }
         if announced == Announced::First {
+            // What is learned is part of what holds it, to each feed that comes to show it.
+            let around = self.watchlist.is_learned(place);
+            let around = around
+                .then(|| self.watchlist.around(&nlri.prefix))
+                .flatten();
+            if let Some(around) = around {
+                self.more_specific(now, feed, around, nlri, attributes);
+            }
             return;
         }
         let tally = &mut self.followed[place].tally;
@@ -451,7 +501,11 @@ impl Observer {
         }
         tally.counts.announcements += 1;
         match announced {
-            Announced::First | Announced::Same | Announced::More | Announced::Attributes => {}
+            Announced::First
+            | Announced::Same
+            | Announced::More
+            | Announced::Beyond
+            | Announced::Attributes => {}
             Announced::Path(change) => {
                 tally.counts.path_changes += u32::from(!change.returned);
                 tally.counts.returns += u32::from(change.returned);
@@ -474,48 +528,6 @@ impl Observer {
                 }
             }
         }
-    }
-
-    fn more_specific(
-        &mut self,
-        now: Timestamp,
-        feed: &Feed,
-        place: usize,
-        nlri: &Nlri,
-        attributes: &Attributes,
-    ) {
-        let counts = self.counts(feed, &nlri.prefix);
-        let origin = attributes.path.origin();
-        let followed = &mut self.followed[place];
-        let is_room = followed.more_specifics.len() < MORE_SPECIFICS_MAX;
-        if !is_room || !followed.more_specifics.insert((nlri.prefix, origin)) {
-            return;
-        }
-        let validity = self.look_at_part(now, feed, place, nlri.prefix, attributes, counts);
-        let followed = &mut self.followed[place];
-        let watched = &self.watchlist.all()[place];
-        let expected = origin.is_some_and(|origin| match watched.origins.is_empty() {
-            // Not told who may announce it: those who do.
-            true => followed.routes.iter().any(|(_, route)| {
-                route
-                    .attributes()
-                    .is_some_and(|own| own.path.origin() == Some(origin))
-            }),
-            false => watched.origins.contains(&origin),
-        });
-        if !counts || expected {
-            return;
-        }
-        let found = MoreSpecific {
-            prefix: prefix(&nlri.prefix),
-            origin,
-            validity,
-        };
-        let named = &mut followed.tally.more_specifics;
-        if named.len() < NAMED_MAX {
-            named.push(found);
-        }
-        self.tell_prefix(now, feed, place, Change::MoreSpecific(found));
     }
 
     /// Whether what a feed says about a prefix counts: it may be believed, and no other feed says the same better.
@@ -545,7 +557,7 @@ impl Observer {
 
     /// The feeds that count for a family, each at the place of its number.
     fn counting_feeds(&self, family: Family) -> Counting {
-        let mut counting = vec![None; self.feeds.len()];
+        let mut counting = vec![None; self.numbers as usize];
         for (feed, known) in &self.feeds {
             if self.counts_of(feed, family)
                 && let Some(place) = counting.get_mut(known.number as usize)
@@ -571,7 +583,17 @@ impl Observer {
         routes.filter_map(|(number, route)| Some(((*feeds.get(number as usize)?)?, route)))
     }
 
+    /// Tells of a change, now or when there is room.
     fn tell_prefix(&mut self, now: Timestamp, feed: &Feed, place: usize, change: Change) {
+        let epoch = self.feeds.get(feed).map_or(0, |known| known.gate.epoch);
+        let pace = self.followed[place].paces.entry(*feed).or_default();
+        match pace.happen(now, epoch, change) {
+            Some(change) => self.tell_change(now, feed, place, change),
+            None => self.events_held += 1,
+        }
+    }
+
+    fn tell_change(&mut self, now: Timestamp, feed: &Feed, place: usize, change: Change) {
         let watched = &self.watchlist.all()[place];
         let feeds = self.counting_feeds(Family::of(&watched.prefix));
         let what = What::Prefix {

@@ -46,6 +46,8 @@ pub struct Route {
     slow: Penalty,
     /// Whether it had a route when the session before ended.
     was_present: bool,
+    /// Whether it has, or had, more routes on this session than are kept.
+    is_partial: bool,
     /// Whether most others withdrew theirs long ago.
     pub is_stuck: bool,
 }
@@ -53,12 +55,14 @@ pub struct Route {
 /// What an announcement changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Announced {
-    /// It is the first route on this session: there is nothing that it changed.
+    /// It is the first route on this session, be it later than its table: there is nothing that it changed.
     First,
     /// Nothing.
     Same,
-    /// It is one more route beside others, or there are more than are kept.
+    /// It is one more route beside others.
     More,
+    /// It is one more than are kept.
+    Beyond,
     /// Attributes other than the path.
     Attributes,
     /// The path, or the prefix is back.
@@ -106,6 +110,7 @@ impl Route {
             self.settled = None;
             self.explored.clear();
             self.is_stuck = false;
+            self.is_partial = false;
         }
         self
     }
@@ -179,14 +184,19 @@ impl Route {
         counts: bool,
     ) -> Announced {
         let place = self.paths.binary_search_by_key(&path_id, |(id, _)| *id);
-        if self.standing == Standing::Unknown {
+        // What a table lacks was withdrawn by nobody, so nothing is known that it could be compared with.
+        let is_late = self.standing == Standing::Withdrawn && self.settled.is_none();
+        if self.standing == Standing::Unknown || is_late {
             self.paths = vec![(path_id, attributes.clone())];
             self.stand(now, Standing::Present);
             return Announced::First;
         }
         let place = match place {
             Ok(place) => place,
-            Err(_) if self.paths.len() >= PATHS_MAX => return Announced::More,
+            Err(_) if self.paths.len() >= PATHS_MAX => {
+                self.is_partial = true;
+                return Announced::Beyond;
+            }
             Err(place) => {
                 self.paths.insert(place, (path_id, attributes.clone()));
                 if self.standing == Standing::Present {
@@ -213,6 +223,8 @@ impl Route {
     /// A route is withdrawn.
     pub fn withdraw(&mut self, now: Timestamp, path_id: u32, counts: bool) -> Withdrawn {
         match self.standing {
+            // It may be one of those that were not kept.
+            Standing::Unknown if self.is_partial => return Withdrawn::Again,
             Standing::Unknown => return Withdrawn::Fabricated,
             Standing::Withdrawn => return Withdrawn::Again,
             Standing::Present => {}
@@ -225,6 +237,12 @@ impl Route {
         if !self.paths.is_empty() {
             return Withdrawn::Fewer;
         }
+        if self.is_partial {
+            // Whether one of those that were not kept is still there nobody knows.
+            self.is_stuck = false;
+            self.stand(now, Standing::Unknown);
+            return Withdrawn::Fewer;
+        }
         self.settle(now, &attributes.path);
         let was_stuck = std::mem::take(&mut self.is_stuck);
         self.stand(now, Standing::Withdrawn);
@@ -235,6 +253,16 @@ impl Route {
             self.penalize(now, penalty::WITHDRAWAL);
         }
         Withdrawn::Last(attributes.path.clone())
+    }
+
+    /// There is no room for what it has: nothing is known of it on this session any more.
+    pub fn give_up(&mut self, now: Timestamp) {
+        self.paths = Vec::new();
+        self.settled = None;
+        self.explored = VecDeque::new();
+        self.is_stuck = false;
+        self.is_partial = true;
+        self.stand(now, Standing::Unknown);
     }
 
     fn stand(&mut self, now: Timestamp, standing: Standing) {
@@ -406,6 +434,31 @@ mod tests {
     }
 
     #[test]
+    fn whether_more_routes_than_are_kept_are_gone_is_unknown() {
+        let mut route = Route::default();
+        let most = PATHS_MAX as u32;
+        announced(&mut route, 0, &[1]);
+        for id in 1..most {
+            assert_eq!(
+                route.announce(at(1), id, &path(&[1]), true),
+                Announced::More
+            );
+        }
+        assert_eq!(
+            route.announce(at(1), most, &path(&[1]), true),
+            Announced::Beyond
+        );
+        for id in 0..most {
+            assert_eq!(route.withdraw(at(2), id, true), Withdrawn::Fewer);
+        }
+        assert_eq!(route.standing(0), Standing::Unknown);
+        assert_eq!(route.withdraw(at(3), most, true), Withdrawn::Again);
+        // The next session is another one.
+        announced(route.on(1), 4, &[1]);
+        assert!(matches!(route.withdraw(at(5), 0, true), Withdrawn::Last(_)));
+    }
+
+    #[test]
     fn what_a_complete_table_lacks_is_no_longer_there() {
         let mut route = Route::default();
         announced(&mut route, 0, &[1]);
@@ -414,5 +467,19 @@ mod tests {
         let mut unknown = Route::default();
         unknown.table_is_there(at(9), 1);
         assert_eq!(unknown.standing(1), Standing::Unknown);
+    }
+
+    #[test]
+    fn what_comes_after_a_table_that_lacked_it_changes_nothing() {
+        let mut route = Route::default();
+        announced(&mut route, 0, &[1, 2]);
+        route.table_is_there(at(9), 1);
+        assert_eq!(announced(route.on(1), 30, &[1, 2]), Announced::First);
+        assert_eq!(route.standing(1), Standing::Present);
+        // From now on it is a route like any other.
+        route.withdraw(at(40), 0, true);
+        assert!(
+            matches!(announced(&mut route, 41, &[1, 3]), Announced::Path(change) if change.returned)
+        );
     }
 }

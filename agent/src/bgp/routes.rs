@@ -44,6 +44,11 @@ impl Routes {
         self.0.iter().map(|(feed, route)| (*feed, route))
     }
 
+    /// Keeps only the routes of these feeds.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(u32) -> bool) {
+        self.0.retain(|(feed, _)| is_kept(*feed));
+    }
+
     fn place(&self, feed: u32) -> Result<usize, usize> {
         self.0.binary_search_by_key(&feed, |(own, _)| *own)
     }
@@ -67,6 +72,8 @@ mod tests {
         assert!(routes.get(2).is_none() && routes.get_mut(10).is_none());
         routes.get_mut(7).unwrap().is_stuck = true;
         assert!(routes.get(7).unwrap().is_stuck);
+        routes.retain(|feed| feed < 7);
+        assert!(routes.get(3).is_some() && routes.get(7).is_none());
     }
 
     #[test]

@@ -101,10 +101,16 @@ impl Session {
         self.fsm.state() == SessionState::Established
     }
 
-    /// When [`Self::pass`] is due next.
+    /// When the peer is gone unless it says something.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        [self.hold, self.keepalive].into_iter().flatten().min()
+    pub const fn hold_deadline(&self) -> Option<Instant> {
+        self.hold
+    }
+
+    /// When the peer must hear that we are there.
+    #[must_use]
+    pub const fn keepalive_deadline(&self) -> Option<Instant> {
+        self.keepalive
     }
 
     /// Bytes came.
@@ -130,14 +136,21 @@ impl Session {
         step
     }
 
-    /// Time passed.
-    pub fn pass(&mut self, now: Instant) -> Step {
+    /// Time passed, and nothing that the peer said waits to be read.
+    pub fn expire(&mut self, now: Instant) -> Step {
         let mut step = Step::default();
         if self.hold.is_some_and(|at| at <= now) {
             self.hold = None;
             self.why = Some("the peer is silent: the hold time is over".to_owned());
             self.happen(now, Happening::HoldTimerExpires, &mut step);
-        } else if self.keepalive.is_some_and(|at| at <= now) {
+        }
+        step
+    }
+
+    /// Time passed: it may be time to say that we are there.
+    pub fn remind(&mut self, now: Instant) -> Step {
+        let mut step = Step::default();
+        if self.keepalive.is_some_and(|at| at <= now) {
             self.keepalive = None;
             self.happen(now, Happening::KeepaliveTimerExpires, &mut step);
         }

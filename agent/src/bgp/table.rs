@@ -42,6 +42,8 @@ pub struct Table {
     several: BTreeMap<(IpNet, u32), PathId>,
     paths: Paths,
     routes: usize,
+    /// What the hash tables take.
+    room: usize,
 }
 
 impl Table {
@@ -60,12 +62,7 @@ impl Table {
     /// About how many bytes it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        fn of<K, V>(maps: &[HashMap<K, V>]) -> usize {
-            let room = maps.iter().map(HashMap::capacity).sum::<usize>();
-            // A seventh of its places is always empty, and each has a byte of its own.
-            room * 8 / 7 * (size_of::<(K, V)>() + 1)
-        }
-        of(&self.v4) + of(&self.v6) + self.several.len() * 64 + self.paths.bytes
+        self.room + self.several.len() * 64 + self.paths.bytes
     }
 
     /// The number of a path, which is kept from now on. Whoever asks holds it once.
@@ -109,6 +106,13 @@ impl Table {
         self.plain(&nlri.prefix)
     }
 
+    /// The paths of all routes to a prefix.
+    pub fn paths(&self, prefix: &IpNet) -> impl Iterator<Item = PathId> + '_ {
+        let several = self.several.range((*prefix, 0)..=(*prefix, u32::MAX));
+        let several = several.map(|(_, path)| *path);
+        self.plain(prefix).into_iter().chain(several)
+    }
+
     fn plain(&self, prefix: &IpNet) -> Option<PathId> {
         match prefix {
             IpNet::V4(prefix) => {
@@ -130,11 +134,11 @@ impl Table {
         let before = match (nlri.path_id, &nlri.prefix) {
             (0, IpNet::V4(prefix)) => {
                 let of = of_length(&mut self.v4, prefix.prefix_len());
-                of.insert(prefix.network().to_bits(), path)
+                insert(of, prefix.network().to_bits(), path, &mut self.room)
             }
             (0, IpNet::V6(prefix)) => {
                 let of = of_length(&mut self.v6, prefix.prefix_len());
-                of.insert(words(prefix.network().to_bits()), path)
+                insert(of, words(prefix.network().to_bits()), path, &mut self.room)
             }
             (id, prefix) => self.several.insert((*prefix, id), path),
         };
@@ -205,6 +209,21 @@ fn of_length<K: Eq + Hash>(
         maps.resize_with(at + 1, HashMap::new);
     }
     &mut maps[at]
+}
+
+/// Inserts, and counts in `room` what the hash table grows by.
+fn insert<K: Eq + Hash>(
+    map: &mut HashMap<K, PathId>,
+    key: K,
+    path: PathId,
+    room: &mut usize,
+) -> Option<PathId> {
+    // A seventh of its places is always empty, and each has a byte of its own.
+    let takes = |map: &HashMap<K, PathId>| map.capacity() * 8 / 7 * (size_of::<(K, PathId)>() + 1);
+    let before = takes(map);
+    let replaced = map.insert(key, path);
+    *room += takes(map) - before;
+    replaced
 }
 
 const fn words(bits: u128) -> [u32; 4] {

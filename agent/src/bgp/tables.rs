@@ -15,9 +15,6 @@ use super::{
     watch::{Relation, Watchlist},
 };
 
-/// After so many new routes it is counted anew what a table takes.
-const COUNT_AFTER: u32 = 256;
-
 /// How much is kept of what feeds show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Extent {
@@ -25,7 +22,7 @@ pub struct Extent {
     pub is_full: bool,
     /// The most routes of one feed.
     pub routes_max: usize,
-    /// The most memory for all feeds together, bytes.
+    /// The most memory for all feeds together, bytes. One feed may have as much of it as is left to all others.
     pub bytes_max: usize,
 }
 
@@ -61,7 +58,6 @@ struct Kept {
     table: Table,
     inference: Inference,
     bytes: usize,
-    uncounted: u32,
     limited: bool,
 }
 
@@ -129,20 +125,33 @@ impl Tables {
             }
         }
         if announced.peek().is_some() {
+            let others = self.bytes.saturating_sub(kept.bytes);
+            let before = table.bytes();
             let path = table.intern(&update.attributes.path);
+            let is_new_path = table.bytes() > before;
             for nlri in announced {
-                let is_room = table.len() < routes_max && self.bytes < bytes_max;
-                if !is_room && table.get(nlri).is_none() {
+                let bytes = table.bytes();
+                let is_much = bytes > bytes_max.saturating_sub(others + bytes);
+                let is_many = table.len() >= routes_max;
+                let grows = match table.get(nlri) {
+                    None => is_much || is_many,
+                    Some(_) => is_much && is_new_path,
+                };
+                if grows {
+                    // What it was before it is no longer, and no link took it away.
+                    if let Some(before) = table.remove(nlri) {
+                        table.release(before);
+                    }
                     if !std::mem::replace(&mut kept.limited, true) {
-                        said.push(Said::Limited(match table.len() < routes_max {
-                            true => format!("{} MiB of routes of all feeds", bytes_max >> 20),
+                        said.push(Said::Limited(match is_much {
+                            true => format!("its share of {} MiB of routes", bytes_max >> 20),
                             false => format!("{routes_max} prefixes"),
                         }));
                     }
                     continue;
                 }
                 match table.insert(nlri, path) {
-                    None => kept.uncounted += 1,
+                    None => {}
                     Some(before) if before != path && counts(nlri) => {
                         inference.on_change(now, table, nlri, before, Some(path));
                     }
@@ -152,12 +161,9 @@ impl Tables {
             table.release(path);
         }
         said.extend(inference.look(now, table).map(Said::Failed));
-        if kept.uncounted >= COUNT_AFTER {
-            kept.uncounted = 0;
-            let bytes = kept.table.bytes();
-            self.bytes = (self.bytes + bytes).saturating_sub(kept.bytes);
-            kept.bytes = bytes;
-        }
+        let bytes = kept.table.bytes();
+        self.bytes = (self.bytes + bytes).saturating_sub(kept.bytes);
+        kept.bytes = bytes;
         said
     }
 
@@ -170,16 +176,12 @@ impl Tables {
         self.of.iter_mut().filter_map(look).collect()
     }
 
-    /// Whether a feed's route to a prefix goes over this link.
+    /// Whether a route of a feed to a prefix goes over this link.
     #[must_use]
     pub fn goes_over(&self, feed: u32, prefix: &IpNet, link: Link) -> bool {
-        let plain = Nlri {
-            prefix: *prefix,
-            path_id: 0,
-        };
         self.of.get(&feed).is_some_and(|kept| {
-            let path = kept.table.get(&plain);
-            path.is_some_and(|path| kept.table.links(path).any(|own| own == link))
+            let mut paths = kept.table.paths(prefix);
+            paths.any(|path| kept.table.links(path).any(|own| own == link))
         })
     }
 

@@ -212,6 +212,14 @@ impl Watchlist {
         place >= self.declared
     }
 
+    /// The place of the smallest watched prefix around this one.
+    #[must_use]
+    pub fn around(&self, prefix: &IpNet) -> Option<usize> {
+        self.find(&prefix.supernet()?).map(|found| match found {
+            Relation::Exact(place) | Relation::Within(place) => place,
+        })
+    }
+
     /// How a prefix relates to what is watched; `None` if it is none of our business.
     #[must_use]
     pub fn find(&self, prefix: &IpNet) -> Option<Relation> {

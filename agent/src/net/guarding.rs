@@ -31,6 +31,21 @@ pub fn require_neighbour(socket: &impl AsFd, peer: IpAddr) -> io::Result<()> {
     options.into_iter().try_for_each(set)
 }
 
+/// What leaves was sent by a neighbour on the link. On a socket that listens this holds for its first answer too, which is all that
+/// a peer hears who asks for that before it connects. `is_v6` is whether the socket speaks IPv6.
+///
+/// # Errors
+///
+/// Returns the kernel's refusal.
+pub fn be_neighbour(socket: &impl AsFd, is_v6: bool) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if is_v6 {
+        socket.set_unicast_hops_v6(255)?;
+    }
+    // A socket that speaks IPv6 speaks IPv4 too.
+    sockets::set_option(&socket, libc::IPPROTO_IP, libc::IP_TTL, &255i32)
+}
+
 /// From now on segments from and to this peer are signed. `is_v6` is whether the socket speaks IPv6.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use std::{
 
 use quinn::{
     AsyncTimer, AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::QuicServerConfig,
 };
 use rustls::crypto::{SecureRandom, ring};

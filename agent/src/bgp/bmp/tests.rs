@@ -162,6 +162,41 @@ fn several_paths_are_read_if_both_opens_agree() {
     );
 }
 
+/// Peer type 3 (RFC 9069, section 4): no neighbour, and flags of its own.
+#[test]
+fn what_a_router_uses_is_a_feed_of_its_own() {
+    let mut station = station();
+    station.read(&monitoring(0x40, announcement())).unwrap();
+    // Both OPENs are made up, and say the same.
+    station.read(&peer_up(3, 3, 3)).unwrap();
+    let mut update = announcement()[..24].to_vec();
+    update.extend([0, 0, 0, 7, 24, 198, 51, 100]);
+    for (flags, count) in [(0x80, 2), (0x40, 1)] {
+        let message = [per_peer(3, flags), bgp(2, &update)].concat();
+        let told = station.read(&framed(0, &message)).unwrap();
+        assert_eq!((told.events.len(), told.odd), (count, None));
+        let Some((feed, Event::Update(update))) = told.events.last() else {
+            panic!("no update");
+        };
+        let own = Feed {
+            neighbour: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            ..Feed::session(SOURCE).viewed(View::LocRib)
+        };
+        assert_eq!((*feed, update.announced[0].path_id), (own, 7));
+    }
+    let down = framed(2, &[per_peer(3, 0), vec![6]].concat());
+    let told = station.read(&down).unwrap();
+    let [(feed, Event::Down(Down::SessionLost(_)))] = &told.events[..] else {
+        panic!("{:?}", told.events);
+    };
+    assert_eq!(feed.view, View::LocRib);
+    assert_eq!(
+        station.lose().len(),
+        1,
+        "the neighbour of before is another"
+    );
+}
+
 #[test]
 fn a_neighbour_that_goes_down_takes_its_feeds_along_and_a_stream_all_of_them() {
     let mut station = station();

@@ -128,6 +128,13 @@ fn announcement(system: u16) -> String {
     format!("0000{:04X}{attributes}18C63364", attributes.len() / 2)
 }
 
+/// A message about the session of a peer with its collector.
+fn state(state: &str) -> Message {
+    Message::text(format!(
+        r#"{{"type":"ris_message","data":{{"peer":"192.0.2.1","peer_asn":"64501","host":"rrc21.ripe.net","type":"STATE","state":"{state}"}}}}"#
+    ))
+}
+
 const WITHDRAWAL: &str = "000418C633640000";
 
 fn is_down(change: &FeedChange) -> bool {
@@ -135,6 +142,9 @@ fn is_down(change: &FeedChange) -> bool {
 }
 
 const LONG: Duration = Duration::from_secs(600);
+
+/// The longest that a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn peers_of_collectors_are_feeds_that_are_believed_when_the_connection_is_old_enough() {
@@ -212,11 +222,6 @@ async fn peers_of_collectors_are_feeds_that_are_believed_when_the_connection_is_
     };
     assert!(told.iter().any(changed), "{told:?}");
     // A peer's session with its collector ends: that is no withdrawal.
-    let state = |state: &str| {
-        Message::text(format!(
-            r#"{{"type":"ris_message","data":{{"peer":"192.0.2.1","peer_asn":"64501","host":"rrc21.ripe.net","type":"STATE","state":"{state}"}}}}"#
-        ))
-    };
     server.send(state("down")).await.unwrap();
     let told = rig.until_feed(is_down).await;
     assert_eq!(told.last().unwrap().feed, "192.0.2.1 at rrc21.ripe.net");
@@ -230,6 +235,43 @@ async fn peers_of_collectors_are_feeds_that_are_believed_when_the_connection_is_
         assert!(!told.iter().any(withdrawn), "{told:?}");
     }
     rig.asked().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_peers_session_is_not_lost_while_nobody_takes_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let ris = RisLive {
+        place: Place::parse(&url).unwrap(),
+        silent_for: LONG,
+    };
+    let (shared, mut hearing, _again) = Shared::alone();
+    let (want, wanted) = watch::channel(Wanted::default());
+    tokio::spawn(follow(ris, public().unwrap(), wanted, shared.clone()));
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut server = accept_async(stream).await.unwrap();
+    let said = message("192.0.2.1", "rrc21.ripe.net", &announcement(64_500));
+    server.send(said).await.unwrap();
+    for _ in ["up", "routes"] {
+        timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();
+    }
+    // Nobody takes anything when its end is read, and then the connection is given up.
+    let filler = (shared.clock.now(), Vec::new());
+    shared.heard.send(filler).await.unwrap();
+    server.send(state("down")).await.unwrap();
+    let is_read = async {
+        while shared.figures.ris_messages.load(Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, is_read).await.unwrap();
+    want.send_modify(|own| own.addresses = vec!["192.0.2.7/32".parse().unwrap()]);
+    // Before there is room again.
+    tokio::task::yield_now().await;
+    let (_, nothing) = timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();
+    assert!(nothing.is_empty());
+    let (_, last) = timeout(PATIENCE, hearing.recv()).await.unwrap().unwrap();
+    assert!(matches!(last[..], [(_, Event::Down(_))]), "{last:?}");
 }
 
 #[tokio::test]
@@ -271,14 +313,9 @@ async fn messages_that_cannot_be_read_cost_themselves_and_those_that_are_too_lon
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_lost_and_one_that_answers_is_not() {
-    let mut rig = Rig::new(Duration::from_millis(1_500)).await;
+async fn a_server_that_answers_is_not_lost() {
+    let rig = Rig::new(Duration::from_secs(9)).await;
     let mut server = rig.asked().await;
-    server
-        .send(message("192.0.2.1", "rrc21", &announcement(64_500)))
-        .await
-        .unwrap();
-    rig.until_feed(|change| *change == FeedChange::Up).await;
     // It is asked, and answers, for longer than it may be silent.
     for _ in 0..5 {
         assert_eq!(text(&mut server).await, ris::ping());
@@ -286,12 +323,17 @@ async fn a_server_that_falls_silent_is_lost_and_one_that_answers_is_not() {
         server.send(Message::text(pong)).await.unwrap();
     }
     assert_eq!(rig.figures.ris_attempts.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_lost() {
+    let mut rig = Rig::new(Duration::from_secs(5)).await;
+    let mut server = rig.asked().await;
+    let said = message("192.0.2.1", "rrc21", &announcement(64_500));
+    server.send(said).await.unwrap();
+    rig.until_feed(|change| *change == FeedChange::Up).await;
     // Now it only reads.
-    let told = rig.until_feed(is_down).await;
-    assert!(matches!(
-        &told.last().unwrap().what,
-        What::Feed(FeedChange::Down { .. })
-    ));
+    rig.until_feed(is_down).await;
     rig.asked().await;
 }
 

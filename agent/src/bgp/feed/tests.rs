@@ -36,6 +36,45 @@ fn a_routers_choice_must_have_been_quiet_too() {
 }
 
 #[test]
+fn a_choice_is_not_complete_before_there_is_one_or_while_most_of_it_is_missing() {
+    let mut gate = gate(View::Session);
+    let believed = |gate: &Gate| Family::ALL.map(|family| gate.is_believed(family));
+    let wait = |gate: &mut Gate, seconds: std::ops::Range<u64>| {
+        seconds.for_each(|second| _ = gate.pass(at(second)));
+    };
+    gate.end(at(1), Family::V4);
+    wait(&mut gate, 1..60);
+    assert_eq!(
+        believed(&gate),
+        [false; 2],
+        "nobody announced anything to it yet"
+    );
+    gate.say(Family::V4, 10_000, 0);
+    wait(&mut gate, 60..90);
+    assert_eq!(believed(&gate), [true, false]);
+    // It restarts, and has only its own routes at first.
+    gate.up(at(100), 64_500);
+    gate.say(Family::V4, 4_999, 0);
+    gate.end(at(101), Family::V4);
+    wait(&mut gate, 101..160);
+    assert_eq!(believed(&gate), [false; 2]);
+    gate.say(Family::V4, 1, 0);
+    wait(&mut gate, 160..190);
+    assert_eq!(believed(&gate), [true, false]);
+    // Fewer than that may be all that there is now.
+    gate.up(at(200), 64_500);
+    gate.say(Family::V4, 10, 0);
+    wait(&mut gate, 200..500);
+    assert_eq!(believed(&gate), [false; 2]);
+    wait(&mut gate, 500..501);
+    assert_eq!(believed(&gate), [true; 2]);
+    gate.up(at(600), 64_500);
+    gate.say(Family::V4, 10, 0);
+    wait(&mut gate, 600..630);
+    assert_eq!(believed(&gate), [true, false]);
+}
+
+#[test]
 fn a_router_that_sends_no_end_is_believed_after_a_quiet_gap() {
     let mut gate = gate(View::PostPolicy);
     for second in 0..30 {

@@ -165,30 +165,52 @@ fn longer_detours_are_losses_and_the_way_back_is_none() {
     assert_eq!(links(&mut observer), []);
 }
 
+/// The same of routes by this path identifier (RFC 7911).
+fn by_path(path_id: u32, event: Event) -> Event {
+    let Event::Update(mut update) = event else {
+        return event;
+    };
+    for nlri in update.announced.iter_mut().chain(&mut update.withdrawn) {
+        nlri.path_id = path_id;
+    }
+    Event::Update(update)
+}
+
 #[test]
 fn a_watched_prefix_that_still_goes_over_the_link_is_told_of() {
-    let mut observer = listening();
-    observer.on(at(10_000), &feed(), &withdraw(1..41));
-    let events = observer.take_events();
-    let endangered: Vec<_> = events
-        .iter()
-        .filter_map(|event| match &event.what {
-            What::Prefix {
-                prefix,
-                change: Change::OverFailedLink(link),
-                ..
-            } => Some((prefix.to_string(), link.near, link.far)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(endangered, [("10.0.0.0/24".to_owned(), 2, 3)]);
-    let windows = observer.close_window(at(11_000), at(0));
-    let over: Vec<_> = windows.iter().map(|own| own.over_failed_link).collect();
-    assert_eq!(over, [true, false, false]);
-    // It moves away.
-    observer.on(at(12_000), &feed(), &announce(0..1, &[1, 6, 3]));
-    let windows = observer.close_window(at(13_000), at(11_000));
-    assert!(!windows[0].over_failed_link);
+    for path_id in [0, 7] {
+        let mut observer = observer(true);
+        let say = |observer: &mut Observer, at: Timestamp, event: Event| {
+            observer.on(at, &feed(), &by_path(path_id, event));
+        };
+        say(&mut observer, at(0), Event::Up { system: 1 });
+        say(&mut observer, at(1), announce(0..100, &[1, 2, 3]));
+        say(&mut observer, at(2), announce(100..200, &[1, 2, 4]));
+        say(&mut observer, at(3), announce(200..300, &[1, 5]));
+        say(&mut observer, at(4), end_of_table(Family::V4));
+        observer.take_events();
+        say(&mut observer, at(10_000), withdraw(1..41));
+        let events = observer.take_events();
+        let endangered: Vec<_> = events
+            .iter()
+            .filter_map(|event| match &event.what {
+                What::Prefix {
+                    prefix,
+                    change: Change::OverFailedLink(link),
+                    ..
+                } => Some((prefix.to_string(), link.near, link.far)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(endangered, [("10.0.0.0/24".to_owned(), 2, 3)], "{path_id}");
+        let windows = observer.close_window(at(11_000), at(0));
+        let over: Vec<_> = windows.iter().map(|own| own.over_failed_link).collect();
+        assert_eq!(over, [true, false, false]);
+        // It moves away.
+        say(&mut observer, at(12_000), announce(0..1, &[1, 6, 3]));
+        let windows = observer.close_window(at(13_000), at(11_000));
+        assert!(!windows[0].over_failed_link);
+    }
 }
 
 #[test]
@@ -226,6 +248,44 @@ fn a_feed_that_shows_too_much_is_told_once_and_what_is_kept_stays_true() {
     assert_eq!(observer.table_size().0, 150);
     observer.on(at(10_000), &feed(), &withdraw(0..60));
     assert_eq!(links(&mut observer), [(2, 3, 60, 40)]);
+}
+
+#[test]
+fn a_feed_takes_no_more_than_it_leaves_to_others_however_its_paths_change() {
+    const SHARE: usize = 1 << 20;
+    let mut observer = observer(true).keeping(Extent {
+        is_full: true,
+        bytes_max: 2 * SHARE,
+        ..Extent::default()
+    });
+    let greedy = feed();
+    observer.on(at(0), &greedy, &Event::Up { system: 1 });
+    observer.on(at(1), &greedy, &announce(0..4_000, &[1, 2, 3]));
+    assert_eq!(observer.table_size().0, 4_000);
+    for own in 0..4_000 {
+        let path: Vec<u32> = (0..60).map(|hop| 1 + own * hop).collect();
+        observer.on(at(2), &greedy, &announce(own..own + 1, &path));
+    }
+    let (routes, bytes) = observer.table_size();
+    assert!((1_000..4_000).contains(&routes), "{routes}");
+    assert!(
+        (SHARE * 9 / 10..SHARE * 11 / 10).contains(&bytes),
+        "{bytes}"
+    );
+    let events = observer.take_events().into_iter();
+    let limits = events.filter_map(|event| match event.what {
+        What::Feed(FeedChange::Limited { limit }) => Some(limit),
+        _ => None,
+    });
+    assert_eq!(limits.collect::<Vec<_>>(), ["its share of 2 MiB of routes"]);
+    let modest = Feed::session([10, 0, 0, 77].into());
+    observer.on(at(3), &modest, &Event::Up { system: 1 });
+    observer.on(at(4), &modest, &announce(0..4_000, &[1, 2, 3]));
+    assert_eq!(observer.table_size().0, routes + 4_000);
+    // What it gives back it may use again.
+    observer.on(at(5), &greedy, &withdraw(0..4_000));
+    observer.on(at(6), &greedy, &announce(0..100, &[1, 2, 3]));
+    assert_eq!(observer.table_size().0, 4_100);
 }
 
 /// At least four in five within five seconds; the benchmark tells how many exactly.

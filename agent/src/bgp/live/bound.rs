@@ -42,6 +42,10 @@ impl Bound {
             for peer in &config.peers {
                 guard(socket, address, peer)?;
             }
+            if config.peers.iter().any(|peer| peer.gtsm) {
+                guarding::be_neighbour(socket, address.is_ipv6())
+                    .with_context(|| format!("peers of {address} cannot be held to their link"))?;
+            }
         }
         let listen = |socket: Socket| -> anyhow::Result<std::net::TcpListener> {
             socket.listen(BACKLOG)?;

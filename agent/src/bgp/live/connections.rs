@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    mem::MaybeUninit,
     net::IpAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -12,7 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{oneshot, watch},
+    sync::{mpsc::error::SendError, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
@@ -21,10 +22,10 @@ use tracing::{info, warn};
 use super::{
     super::{
         bmp::{Frame, Frames, Station},
-        peer::Feed,
+        peer::{Event, Feed},
         session::{self, Session},
     },
-    Bound, Shared,
+    Bound, Heard, Shared,
 };
 use crate::net::guarding;
 
@@ -103,23 +104,28 @@ async fn hear_router(
     let mut station = Station::new(from);
     let mut asking = shared.asking.clone();
     asking.mark_unchanged();
+    // What was read and not yet handed on stays when the reading is broken off: the station will not tell of it again.
+    let mut unsent = Vec::new();
     let why = tokio::select! {
-        why = follow_router(stream, &mut station, shared) => why,
+        why = follow_router(stream, &mut station, &mut unsent, shared) => why,
         _ = replaced => "the router connected anew".to_owned(),
         // BMP has no other word for it.
         Ok(()) = asking.changed() => "it is to send its tables once more".to_owned(),
     };
     warn!(router = %from, name = station.name.as_deref(), why, "a router's BMP stream has ended");
+    unsent.extend(station.lose());
     // Whoever owns the observer may be gone; then nobody needs to know.
-    _ = shared
-        .heard
-        .send((shared.clock.now(), station.lose()))
-        .await;
+    _ = shared.heard.send((shared.clock.now(), unsent)).await;
     shared.figures.routers.fetch_sub(1, Relaxed);
 }
 
 /// Reads a router's stream until it ends; why it did.
-async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Shared) -> String {
+async fn follow_router(
+    mut stream: TcpStream,
+    station: &mut Station,
+    unsent: &mut Vec<(Feed, Event)>,
+    shared: &Shared,
+) -> String {
     keep_alive(&stream);
     let mut frames = Frames::default();
     let mut buffer = vec![0; READ];
@@ -131,12 +137,11 @@ async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Sh
         };
         let at = shared.clock.now();
         frames.push(&buffer[..read]);
-        let mut events = Vec::new();
         loop {
             match frames.pop() {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message))) => match station.read(&message) {
-                    Ok(told) => events.extend(told.events),
+                    Ok(told) => unsent.extend(told.events),
                     Err(refused) => {
                         shared.figures.refused.fetch_add(1, Relaxed);
                         tracing::debug!(%refused, "a message of a router was not understood");
@@ -146,8 +151,11 @@ async fn follow_router(mut stream: TcpStream, station: &mut Station, shared: &Sh
                 Err(lost) => return lost.to_string(),
             }
         }
-        if !events.is_empty() && shared.heard.send((at, events)).await.is_err() {
-            return "the agent is stopping".to_owned();
+        if !unsent.is_empty() {
+            let Ok(room) = shared.heard.reserve().await else {
+                return "the agent is stopping".to_owned();
+            };
+            room.send((at, std::mem::take(unsent)));
         }
     }
 }
@@ -215,48 +223,96 @@ async fn follow_peer(mut stream: TcpStream, peer: &session::Peer, shared: &Share
         let close = step.close.take();
         let events = std::mem::take(&mut step.events);
         let events: Vec<_> = events.into_iter().map(|event| (feed, event)).collect();
-        if !events.is_empty()
-            && shared
-                .heard
-                .send((shared.clock.now(), events))
-                .await
-                .is_err()
-        {
-            return "the agent is stopping".to_owned();
+        let mut sent = write(&mut stream, &step.send).await;
+        if !events.is_empty() {
+            let heard = (shared.clock.now(), events);
+            let taken = hand_on(heard, &mut stream, &mut session, &mut sent, shared).await;
+            if taken.is_err() {
+                return "the agent is stopping".to_owned();
+            }
         }
-        let sent = match step.send.is_empty() {
-            true => Ok(Ok(())),
-            false => timeout(WRITE_WITHIN, stream.write_all(&step.send)).await,
-        };
         if let Some(why) = close {
             return why;
         }
         step = match sent {
-            Ok(Ok(())) => next(&mut stream, &mut session, &mut asking, &mut buffer).await,
-            Ok(Err(error)) => session.lose(Instant::now(), error.to_string()),
-            Err(_) => session.lose(
-                Instant::now(),
-                "the peer does not take what is sent".to_owned(),
-            ),
+            Ok(()) => next(&mut stream, &mut session, &mut asking, &mut buffer).await,
+            Err(why) => session.lose(Instant::now(), why),
         };
     }
 }
 
-/// What happens next: bytes, a deadline, a wish to hear everything once more, or the end of the connection.
+/// Writes; why it failed.
+async fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    match timeout(WRITE_WITHIN, stream.write_all(bytes)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the peer does not take what is sent".to_owned()),
+    }
+}
+
+/// Hands on what was heard. Until somebody takes it nothing is read, but the peer hears that we are there.
+async fn hand_on(
+    heard: Heard,
+    stream: &mut TcpStream,
+    session: &mut Session,
+    sent: &mut Result<(), String>,
+    shared: &Shared,
+) -> Result<(), SendError<()>> {
+    loop {
+        tokio::select! {
+            room = shared.heard.reserve() => {
+                room?.send(heard);
+                return Ok(());
+            }
+            () = until(session.keepalive_deadline()), if sent.is_ok() => {
+                let step = session.remind(Instant::now());
+                *sent = write(stream, &step.send).await;
+            }
+        }
+    }
+}
+
+/// Waits for a moment that may never come.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What happens next: a deadline, a wish to hear everything once more, bytes, or the end of the connection. A peer is silent
+/// only if nothing of it waits to be read: it may be us who did not read.
 async fn next(
     stream: &mut TcpStream,
     session: &mut Session,
     asking: &mut watch::Receiver<()>,
     buffer: &mut [u8],
 ) -> session::Step {
-    let deadline = session.deadline();
-    tokio::select! {
-        Ok(()) = asking.changed() => session.ask_again(),
-        read = stream.read(buffer) => match read {
-            Ok(0) => session.lose(Instant::now(), "the peer closed the connection".to_owned()),
-            Ok(read) => session.receive(Instant::now(), &buffer[..read]),
-            Err(error) => session.lose(Instant::now(), error.to_string()),
+    let (hold, keepalive) = (session.hold_deadline(), session.keepalive_deadline());
+    let is_silent = |stream: &TcpStream| {
+        let mut byte = [MaybeUninit::uninit()];
+        SockRef::from(stream).peek(&mut byte).is_err()
+    };
+    let read = tokio::select! {
+        biased;
+        () = until(keepalive) => return session.remind(Instant::now()),
+        Ok(()) = asking.changed() => return session.ask_again(),
+        read = stream.read(buffer) => read,
+        () = until(hold) => match is_silent(stream) {
+            true => return session.expire(Instant::now()),
+            false => stream.read(buffer).await,
         },
-        () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => session.pass(Instant::now()),
+    };
+    match read {
+        Ok(0) => session.lose(Instant::now(), "the peer closed the connection".to_owned()),
+        Ok(read) => session.receive(Instant::now(), &buffer[..read]),
+        Err(error) => session.lose(Instant::now(), error.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "connections/tests.rs"]
+mod tests;

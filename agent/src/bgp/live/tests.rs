@@ -2,8 +2,12 @@
 
 use leeward_common::bgp::{FeedChange, What};
 
-use std::net::SocketAddr;
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
+};
 
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -11,7 +15,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::bgp::watch::Watched;
+use crate::{
+    bgp::{session, watch::Watched},
+    config::BgpPeer,
+    net::guarding,
+};
 
 /// A message of BMP of a neighbour at 10.9.9.9 that announces 198.51.100.0/24.
 fn announcement() -> Vec<u8> {
@@ -170,4 +178,95 @@ async fn routers_are_heard_although_no_aggregator_is_there() {
         .await
         .unwrap();
     assert!(matches!(first, Some(Finding::Routing(_))), "{first:?}");
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// An agent that hears a peer on the link only; where it listens, and what it hands on.
+fn guarded(listen: &str, peer: IpAddr) -> (SocketAddr, mpsc::Receiver<Finding>) {
+    let config = Bgp {
+        listen: Some(listen.parse().unwrap()),
+        peers: vec![BgpPeer {
+            session: session::Peer {
+                address: peer,
+                system: 64_501,
+                own_system: 64_500,
+                router_id: [10, 0, 0, 1].into(),
+                hold_time: Duration::from_secs(90),
+            },
+            gtsm: true,
+            signature_key: None,
+        }],
+        ..Bgp::default()
+    };
+    let bound = Bound::bind(&config).unwrap();
+    let port = bound.bgp.as_ref().unwrap().local_addr().unwrap().port();
+    let (out, found) = mpsc::channel(16);
+    start(&config, bound, out).unwrap();
+    (SocketAddr::new(peer, port), found)
+}
+
+fn client(to: SocketAddr) -> Socket {
+    let client = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    client
+}
+
+/// The kind of the next message.
+fn kind(client: &mut Socket) -> u8 {
+    let mut header = [0; 19];
+    client.read_exact(&mut header).unwrap();
+    let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
+    client.read_exact(&mut vec![0; length - 19]).unwrap();
+    header[18]
+}
+
+/// As FRR does with `ttl-security`: it looks at the answer to its first segment already.
+#[test]
+fn a_peer_that_hears_only_neighbours_from_the_first_segment_on_is_heard() {
+    for (listen, peer) in [
+        ("127.0.0.1:0", "127.0.0.1"),
+        ("[::]:0", "127.0.0.1"),
+        ("[::]:0", "::1"),
+    ] {
+        let peer = peer.parse().unwrap();
+        let (address, _found) = guarded(listen, peer);
+        let mut client = client(address);
+        guarding::require_neighbour(&client, peer).unwrap();
+        let connected = client.connect_timeout(&address.into(), LONG);
+        assert!(connected.is_ok(), "{peer} at {listen}: {connected:?}");
+        assert_eq!(kind(&mut client), 1, "our OPEN");
+    }
+}
+
+/// How many segments the kernel dropped since they came from too far away.
+fn dropped() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut both = names.split(' ').zip(values.split(' '));
+    let value = both.find(|(name, _)| *name == "TCPMinTTLDrop");
+    value.unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn what_comes_from_farther_than_the_link_is_not_heard() {
+    let peer = IpAddr::from([127, 0, 0, 1]);
+    let (address, _found) = guarded("127.0.0.1:0", peer);
+    let mut client = client(address);
+    client.set_ttl_v4(64).unwrap();
+    client.connect(&address.into()).unwrap();
+    assert_eq!(kind(&mut client), 1, "our OPEN");
+    let before = dropped();
+    client.write_all(&[0; 19]).unwrap();
+    client.set_nonblocking(true).unwrap();
+    while dropped() == before {
+        let answer = client.read(&mut [0; 64]);
+        assert!(answer.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+        std::thread::yield_now();
+    }
+    // The same from the link is heard, and is nonsense.
+    SockRef::from(&client).set_ttl_v4(255).unwrap();
+    client.set_nonblocking(false).unwrap();
+    assert_eq!(kind(&mut client), 3, "a NOTIFICATION");
 }

@@ -1,7 +1,8 @@
 //! Whether routes may be announced as they are, and whether they look leaked: what is told when that begins.
 //!
 //! What comes up on a feed that can be believed is news if the feed's route was otherwise before. If it had none, it is news
-//! for as long as it is new to all feeds ([`NEWS`]): the tenth feed that shows the same in an hour tells nothing new.
+//! for as long as it is new to all feeds ([`NEWS`]): the tenth feed that shows the same in an hour tells nothing new. What collectors
+//! hear is no less news when a router of ours comes to show it.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use leeward_common::{
     time::Timestamp,
 };
 
-use super::{Counting, MORE_SPECIFICS_MAX, Observer, prefix, text};
+use super::{Counting, Observer, prefix, text};
 use crate::bgp::{
     leak::Relations,
     peer::{Collector, Feed},
@@ -22,6 +23,9 @@ use crate::bgp::{
 
 /// What is odd about a prefix is news for so long after the first feed showed it: convergence takes two minutes on average.
 pub const NEWS: Duration = Duration::from_secs(120);
+
+/// The most odd things that are remembered of one watched prefix.
+const ODD_MAX: usize = 256;
 
 /// What is known of authorizations.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +42,7 @@ pub enum Authorizations {
 impl Authorizations {
     /// Whether a prefix may be announced by this route's origin. A route without a path is the router's own, and says nothing
     /// about who it is.
-    fn of(&self, prefix: &IpNet, attributes: &Attributes) -> Validity {
+    pub(super) fn of(&self, prefix: &IpNet, attributes: &Attributes) -> Validity {
         match self {
             Self::Known(roas) if !attributes.path.hops().is_empty() => {
                 roas.validate(prefix, attributes.path.origin())
@@ -48,10 +52,10 @@ impl Authorizations {
     }
 }
 
-/// What is odd about routes to a watched prefix or its parts.
+/// What is odd about routes to a watched prefix.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Odd {
-    Invalid(IpNet, Option<u32>),
+    Invalid(Option<u32>),
     Leak(LeakSign),
 }
 
@@ -122,20 +126,17 @@ impl Observer {
         let was = before.map(|before| self.authorizations.of(&watched, before));
         let is = self.authorizations.of(&watched, after);
         if is.is_invalid() && !was.is_some_and(Validity::is_invalid) {
-            self.tell_invalid(
-                now,
-                feed,
-                place,
-                (watched, after.path.origin()),
-                (was, is),
-                counts,
-            );
+            let origin = after.path.origin();
+            let is_news = self.is_news(now, feed, place, Odd::Invalid(origin)) || was.is_some();
+            if is_news && counts {
+                self.tell_invalid(now, feed, place, (watched, origin), (was, is));
+            }
         }
         let system = self.feeds.get(feed).map_or(0, |known| known.gate.system);
         let shown = before.and_then(|before| self.leak(feed.neighbour, system, before));
         let sign = self.leak(feed.neighbour, system, after);
         if let Some(sign) = sign.filter(|sign| shown != Some(*sign)) {
-            let is_news = self.is_news(now, place, Odd::Leak(sign)) || before.is_some();
+            let is_news = self.is_news(now, feed, place, Odd::Leak(sign)) || before.is_some();
             if is_news && counts {
                 let path = text(&after.path);
                 self.tell_prefix(now, feed, place, Change::Leaked { sign, path });
@@ -143,53 +144,31 @@ impl Observer {
         }
     }
 
-    /// Part of a watched prefix came up that nobody showed before.
-    pub(super) fn look_at_part(
-        &mut self,
-        now: Timestamp,
-        feed: &Feed,
-        place: usize,
-        part: IpNet,
-        attributes: &Attributes,
-        counts: bool,
-    ) -> Validity {
-        let is = self.authorizations.of(&part, attributes);
-        if is.is_invalid() {
-            let route = (part, attributes.path.origin());
-            self.tell_invalid(now, feed, place, route, (None, is), counts);
-        }
-        is
-    }
-
-    fn tell_invalid(
+    pub(super) fn tell_invalid(
         &mut self,
         now: Timestamp,
         feed: &Feed,
         place: usize,
         (announced, origin): (IpNet, Option<u32>),
         (was, is): (Option<Validity>, Validity),
-        counts: bool,
     ) {
-        let is_news = self.is_news(now, place, Odd::Invalid(announced, origin)) || was.is_some();
         let Authorizations::Known(roas) = &self.authorizations else {
             return;
         };
-        if is_news && counts {
-            let change = Change::Invalid(Invalid {
-                prefix: prefix(&announced),
-                origin,
-                was,
-                is,
-                allowed: roas.allowed(&announced),
-            });
-            self.tell_prefix(now, feed, place, change);
-        }
+        let change = Change::Invalid(Invalid {
+            prefix: prefix(&announced),
+            origin,
+            was,
+            is,
+            allowed: roas.allowed(&announced),
+        });
+        self.tell_prefix(now, feed, place, change);
     }
 
     /// Whether this came up just now. What there is no room to remember is no news.
-    fn is_news(&mut self, now: Timestamp, place: usize, what: Odd) -> bool {
-        let odd = &mut self.followed[place].odd;
-        if odd.len() >= MORE_SPECIFICS_MAX && !odd.contains_key(&what) {
+    fn is_news(&mut self, now: Timestamp, feed: &Feed, place: usize, what: Odd) -> bool {
+        let odd = &mut self.followed[place].odd[of_kind(feed)];
+        if odd.len() >= ODD_MAX && !odd.contains_key(&what) {
             return false;
         }
         now.since(*odd.entry(what).or_insert(now)) <= NEWS
@@ -208,7 +187,7 @@ impl Observer {
     ) -> (Validities, Leaks) {
         let watched = self.watchlist.all()[place].prefix;
         let (mut validities, mut leaks) = (Validities::default(), Leaks::default());
-        let mut shown = BTreeSet::new();
+        let mut shown = [BTreeSet::new(), BTreeSet::new()];
         for (known, route) in self.counting(place, feeds) {
             let (Standing::Present, Some(attributes)) =
                 (route.standing(known.epoch), route.attributes())
@@ -218,19 +197,21 @@ impl Observer {
             if !matches!(self.authorizations, Authorizations::Unasked) {
                 validities.add(self.authorizations.of(&watched, attributes));
             }
-            shown.insert(Odd::Invalid(watched, attributes.path.origin()));
+            let shown = &mut shown[of_kind(&known.feed)];
+            shown.insert(Odd::Invalid(attributes.path.origin()));
             if let Some(sign) = self.leak(known.feed.neighbour, known.system, attributes) {
                 leaks.add(sign);
                 shown.insert(Odd::Leak(sign));
             }
         }
-        let followed = &mut self.followed[place];
-        let parts = &followed.more_specifics;
-        followed.odd.retain(|odd, since| {
-            now.since(*since) <= NEWS
-                || shown.contains(odd)
-                || matches!(odd, Odd::Invalid(part, origin) if parts.contains(&(*part, *origin)))
-        });
+        for (odd, shown) in self.followed[place].odd.iter_mut().zip(shown) {
+            odd.retain(|odd, since| now.since(*since) <= NEWS || shown.contains(odd));
+        }
         (validities, leaks)
     }
+}
+
+/// Routers and peers come first, and those of collectors second.
+fn of_kind(feed: &Feed) -> usize {
+    usize::from(feed.view.collector().is_some())
 }

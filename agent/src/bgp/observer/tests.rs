@@ -13,6 +13,12 @@ use crate::bgp::{
     watch::Watched,
 };
 
+#[path = "tests/limits.rs"]
+mod limits;
+#[path = "tests/pace.rs"]
+mod pace;
+#[path = "tests/parts.rs"]
+mod parts;
 #[path = "tests/watching.rs"]
 mod watching;
 
@@ -256,6 +262,59 @@ fn a_route_that_stays_when_all_others_went_is_stuck_and_its_end_is_no_news() {
     );
 }
 
+/// An UPDATE about the first watched prefix by these path identifiers (RFC 7911).
+fn by_paths(ids: std::ops::RangeInclusive<u32>, is_announced: bool) -> Event {
+    let Event::Update(mut update) = announce(WATCHED[0], &[64_501, 64_500]) else {
+        unreachable!();
+    };
+    let named = ids.map(|path_id| Nlri {
+        path_id,
+        ..nlri(WATCHED[0])
+    });
+    match is_announced {
+        true => update.announced = named.collect(),
+        false => (update.announced, update.withdrawn) = (Vec::new(), named.collect()),
+    }
+    Event::Update(update)
+}
+
+#[test]
+fn the_last_of_several_routes_is_the_withdrawal_and_none_if_there_were_more_than_are_kept() {
+    let mut observer = observer();
+    let (one, other) = (feed(1, View::PostPolicy), feed(2, View::PostPolicy));
+    loaded(&mut observer, &one);
+    loaded(&mut observer, &other);
+    let is_limited =
+        |event: &RoutingEvent| matches!(&event.what, What::Feed(FeedChange::Limited { .. }));
+    // Beside the route without an identifier.
+    observer.on(at(50), &one, &by_paths(1..=7, true));
+    observer.on(at(51), &one, &withdraw(WATCHED[0]));
+    observer.on(at(51), &one, &by_paths(1..=6, false));
+    assert!(observer.take_events().is_empty());
+    observer.on(at(52), &one, &by_paths(7..=7, false));
+    assert!(matches!(
+        changes(&mut observer)[..],
+        [Change::Withdrawn { .. }]
+    ));
+    // One more than are kept: it stands when all others are gone.
+    observer.on(at(53), &other, &by_paths(1..=8, true));
+    observer.on(at(53), &other, &by_paths(8..=9, true));
+    let told = observer.take_events();
+    assert!(told.len() == 1 && is_limited(&told[0]), "{told:?}");
+    observer.on(at(54), &other, &withdraw(WATCHED[0]));
+    observer.on(at(54), &other, &by_paths(1..=7, false));
+    assert!(observer.take_events().is_empty());
+    let sight = observer.close_window(at(60), at(40))[0].sight;
+    assert_eq!(
+        (sight.visible, sight.gone),
+        (0, 1),
+        "nobody knows of the second feed"
+    );
+    observer.on(at(80), &other, &by_paths(8..=9, false));
+    assert!(observer.take_events().is_empty(), "and nothing is made up");
+    assert_eq!(observer.feeds[&other].gate.seen.fabricated, 0);
+}
+
 #[test]
 fn what_a_router_tells_others_counts_for_nothing() {
     let mut observer = observer();
@@ -295,6 +354,8 @@ enum Trouble {
         twice: bool,
         end: bool,
     },
+    /// A router says the end of its table before it has one, and shows it after so many seconds.
+    LateTable { feed: usize, after: u64 },
     /// A router withdraws what it never announced.
     Fabricated { feed: usize, prefix: usize },
     /// The table is announced again as it was.
@@ -324,6 +385,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
                 twice,
                 end
             }),
+        (feed.clone(), 0u64..40).prop_map(|(feed, after)| Trouble::LateTable { feed, after }),
         (feed.clone(), 0usize..3).prop_map(|(feed, prefix)| Trouble::Fabricated { feed, prefix }),
         feed.prop_map(|feed| Trouble::Refresh { feed }),
         (0u64..900).prop_map(|secs| Trouble::Quiet { secs }),
@@ -404,6 +466,22 @@ impl Rest {
                     self.say(feed, &end_of_table(Family::V6));
                 }
                 self.tables[feed] = Some((hops, has));
+            }
+            Trouble::LateTable { feed, after } => {
+                self.say(feed, &Event::Up { system: 64_500 });
+                self.say(feed, &end_of_table(Family::V4));
+                self.say(feed, &end_of_table(Family::V6));
+                self.now += after;
+                self.observer.pass(at(self.now));
+                for prefix in WATCHED {
+                    self.say(feed, &announce(prefix, &Self::path(1)));
+                    if feeds()[feed].view.is_choice() {
+                        // Its neighbours come up one after the other.
+                        self.say(feed, &announce(prefix, &Self::path(2)));
+                        self.say(feed, &announce(prefix, &Self::path(1)));
+                    }
+                }
+                self.tables[feed] = Some((1, [true; 3]));
             }
             Trouble::Fabricated { feed, prefix } => {
                 let has = self.tables[feed].is_some_and(|(_, has)| has[prefix]);

@@ -1,7 +1,7 @@
 //! A peer that is made up, well-behaved and not.
 
 use proptest::prelude::*;
-use rustbgpd_wire::encode_message;
+use rustbgpd_wire::{AddPathFamily, encode_message};
 
 use super::*;
 use crate::bgp::update::Family;
@@ -17,19 +17,25 @@ fn peer() -> Peer {
 }
 
 fn open(system: u16, hold_time: u16) -> Vec<u8> {
+    open_with(system, hold_time, &[])
+}
+
+fn open_with(system: u16, hold_time: u16, more: &[Capability]) -> Vec<u8> {
+    let mut capabilities = vec![
+        Capability::MultiProtocol {
+            afi: Afi::Ipv4,
+            safi: Safi::Unicast,
+        },
+        Capability::FourOctetAs { asn: system.into() },
+        Capability::RouteRefresh,
+    ];
+    capabilities.extend_from_slice(more);
     let open = OpenMessage {
         version: 4,
         my_as: system,
         hold_time,
         bgp_identifier: Ipv4Addr::new(10, 0, 0, 2),
-        capabilities: vec![
-            Capability::MultiProtocol {
-                afi: Afi::Ipv4,
-                safi: Safi::Unicast,
-            },
-            Capability::FourOctetAs { asn: system.into() },
-            Capability::RouteRefresh,
-        ],
+        capabilities,
     };
     encode_message(&Message::Open(open)).unwrap().to_vec()
 }
@@ -60,9 +66,13 @@ fn kinds(sent: &[u8]) -> Vec<u8> {
 }
 
 fn established(now: Instant) -> Session {
+    established_with(now, &[])
+}
+
+fn established_with(now: Instant, more: &[Capability]) -> Session {
     let (mut session, step) = Session::accept(now, &peer());
     assert_eq!(kinds(&step.send), [1], "an OPEN");
-    let step = session.receive(now, &open(64_501, 90));
+    let step = session.receive(now, &open_with(64_501, 90, more));
     assert_eq!(kinds(&step.send), [4], "a KEEPALIVE");
     let step = session.receive(now, &keepalive());
     assert_eq!(step.events, [Event::Up { system: 64_501 }]);
@@ -149,18 +159,74 @@ fn the_shorter_hold_time_holds_and_a_silent_peer_is_lost() {
     let now = Instant::now();
     let mut session = established(now);
     assert_eq!(
-        session.deadline(),
-        Some(now + Duration::from_secs(3)),
+        (session.keepalive_deadline(), session.hold_deadline()),
+        (
+            Some(now + Duration::from_secs(3)),
+            Some(now + Duration::from_secs(9))
+        ),
         "a third of nine"
     );
-    let step = session.pass(now + Duration::from_secs(3));
+    assert!(session.remind(now + Duration::from_secs(2)).send.is_empty());
+    let step = session.remind(now + Duration::from_secs(3));
     assert_eq!(kinds(&step.send), [4]);
-    let step = session.pass(now + Duration::from_secs(9));
+    assert!(session.expire(now + Duration::from_secs(8)).close.is_none());
+    let step = session.expire(now + Duration::from_secs(9));
     assert_eq!(kinds(&step.send), [3], "a NOTIFICATION");
     assert!(
         matches!(&step.events[..], [Event::Down(Down::SessionLost(why))] if why.contains("hold time"))
     );
     assert!(step.close.is_some());
+}
+
+/// So many routes to 198.51.100.0/24 by paths 1, 2, … (RFC 7911).
+fn by_paths(count: u32) -> Vec<u8> {
+    let plain = announcement(0);
+    let routes = (1..=count).flat_map(|id| [&id.to_be_bytes()[..], &[24, 198, 51, 100]].concat());
+    let mut message = plain[..43].to_vec();
+    message.extend(routes);
+    let length = u16::try_from(message.len()).unwrap().to_be_bytes();
+    message[16..18].copy_from_slice(&length);
+    message
+}
+
+#[test]
+fn several_routes_to_a_prefix_and_long_messages_are_read_of_a_peer_that_can_send_them() {
+    let now = Instant::now();
+    let (_, step) = Session::accept(now, &peer());
+    let Ok(Message::Open(ours)) = wire::message(&step.send, false) else {
+        panic!("no OPEN");
+    };
+    let paths = |afi, send_receive| AddPathFamily {
+        afi,
+        safi: Safi::Unicast,
+        send_receive,
+    };
+    let both = [Afi::Ipv4, Afi::Ipv6].map(|afi| paths(afi, AddPathMode::Receive));
+    let offered = |own: &Capability| ours.capabilities.contains(own);
+    assert!(offered(&Capability::AddPath(both.to_vec())), "{ours:?}");
+    assert!(offered(&Capability::ExtendedMessage), "{ours:?}");
+    let sends = Capability::AddPath(vec![paths(Afi::Ipv4, AddPathMode::Send)]);
+    let mut session = established_with(now, &[sends.clone(), Capability::ExtendedMessage]);
+    // 65,531 bytes (RFC 8654), in pieces.
+    let message = by_paths(8_186);
+    let (first, second) = message.split_at(60_000);
+    assert!(session.receive(now, first).events.is_empty());
+    let step = session.receive(now, second);
+    let [Event::Update(update)] = &step.events[..] else {
+        panic!("{:?}", step.close);
+    };
+    assert!(update.announced.iter().map(|own| own.path_id).eq(1..=8_186));
+    // One that has only the former may send no long messages, and one that only receives several routes sends single ones.
+    let mut session = established_with(now, &[sends]);
+    let step = session.receive(now, &by_paths(500));
+    assert!(matches!(&step.events[..], [Event::Update(update)] if update.announced.len() == 500));
+    assert!(session.receive(now, &by_paths(600)).close.is_some());
+    let receives = Capability::AddPath(vec![paths(Afi::Ipv4, AddPathMode::Receive)]);
+    let mut session = established_with(now, &[receives]);
+    let step = session.receive(now, &announcement(0));
+    assert!(
+        matches!(&step.events[..], [Event::Update(update)] if update.announced[0].path_id == 0)
+    );
 }
 
 #[test]
@@ -226,8 +292,8 @@ fn a_peer_of_another_system_or_without_a_hold_time_is_not_heard() {
 fn a_peer_that_says_nothing_is_closed_in_time() {
     let now = Instant::now();
     let (mut session, _) = Session::accept(now, &peer());
-    assert_eq!(session.deadline(), Some(now + OPEN_WITHIN));
-    assert!(session.pass(now + OPEN_WITHIN).close.is_some());
+    assert_eq!(session.hold_deadline(), Some(now + OPEN_WITHIN));
+    assert!(session.expire(now + OPEN_WITHIN).close.is_some());
 }
 
 proptest! {
