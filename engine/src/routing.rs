@@ -22,11 +22,13 @@
 //! a move nor prevents one.
 //!
 //! A route that somebody shows counts until that very feed withdraws it. So a feed that is lost takes no route away, and
-//! neither does one that is stuck: only withdrawals, told as events, make evidence; windows only ever end it.
+//! neither does one that is stuck: only withdrawals, told as events, make evidence; windows only ever end it. What a feed
+//! showed before its trouble counts for the withdrawals of others too, until `lasts` has passed since that was known.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use leeward_common::{
@@ -81,7 +83,7 @@ struct Account {
     learned: bool,
     /// Who withdrew their last route, by the feed's name.
     withdrawals: BTreeMap<String, Withdrawal>,
-    /// How many feeds showed another route then, or have since, stuck ones included.
+    /// How many feeds showed another route then, or have since; so do stuck ones, and those of which nobody knows.
     others: u32,
     signs: BTreeMap<Sign, Noted>,
     /// What peers of route collectors tell, by the feed's name.
@@ -219,7 +221,7 @@ impl RoutingEvidence {
             }
         }
         for window in &routing.windows {
-            self.on_window(now, agent, observer, window);
+            self.on_window(now, rules, agent, observer, window);
         }
         self.changes != before
     }
@@ -250,8 +252,10 @@ impl RoutingEvidence {
             return self.on_hearsay(now, rules, place, observer, (event, collector));
         }
         let shown = sight.visible.saturating_add(sight.stuck);
-        let sees = match (change, shown) {
-            (Change::Withdrawn { .. }, 0) => Sees::Withdrawal,
+        let others = shown.saturating_add(unsure(rules, event.at, sight));
+        let sees = match (change, shown, others) {
+            (Change::Withdrawn { .. }, 0, 0) => Sees::Withdrawal,
+            (Change::Withdrawn { .. }, 0, _) => Sees::Nothing,
             _ => Sees::Route,
         };
         self.see(now, (region, prefix, agent), observer, sees);
@@ -265,12 +269,12 @@ impl RoutingEvidence {
                     source: event.source,
                     path: path.clone(),
                 };
-                return self.withdraw(place, observer, (sight, learned), &event.feed, withdrawal);
+                return self.withdraw(place, observer, (others, learned), &event.feed, withdrawal);
             }
             Change::Returned { .. } => {
                 self.change(place, |own| {
                     own.withdrawals.remove(&event.feed);
-                    own.others = own.others.max(shown);
+                    own.others = own.others.max(others);
                 });
                 return;
             }
@@ -338,12 +342,15 @@ impl RoutingEvidence {
     fn on_window(
         &mut self,
         now: Timestamp,
+        rules: &RoutingRules,
         agent: &AgentId,
         observer: &RegionId,
         window: &PrefixWindow,
     ) {
         let sight = &window.sight;
         let shown = sight.visible.saturating_add(sight.stuck);
+        let end = window.start + Duration::from_micros(window.span_us);
+        let others = shown.saturating_add(unsure(rules, end, sight));
         let sees = match shown {
             0 => Sees::Nothing,
             _ => Sees::Route,
@@ -359,7 +366,7 @@ impl RoutingEvidence {
         }
         let place = (&window.region, &window.prefix, agent);
         self.change(place, |own| {
-            own.others = own.others.max(shown);
+            own.others = own.others.max(others);
             if sight.gone == 0 {
                 own.withdrawals.clear();
             }
@@ -409,11 +416,10 @@ impl RoutingEvidence {
         &mut self,
         place: (&RegionId, &Prefix, &AgentId),
         observer: &RegionId,
-        (sight, learned): (&Sight, bool),
+        (others, learned): (u32, bool),
         feed: &str,
         withdrawal: Withdrawal,
     ) {
-        let others = sight.visible.saturating_add(sight.stuck);
         if let Some(own) = self.account(place, observer) {
             own.others = others;
             own.learned = learned;
@@ -818,6 +824,15 @@ fn withdrawn(
         "{prefix} was withdrawn {}{more}, {hears}; {rest}",
         words.join(", ")
     )
+}
+
+/// How many feeds may have a route of which nobody knows, by what an agent knew at this time of its clock. That they had one
+/// counts no longer than anything that was told.
+fn unsure(rules: &RoutingRules, at: Timestamp, sight: &Sight) -> u32 {
+    match at.since(sight.unsure.known_at) < rules.lasts {
+        true => sight.unsure.feeds,
+        false => 0,
+    }
 }
 
 /// What is odd about a change while there are routes, how much, and in words.

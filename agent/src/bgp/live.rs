@@ -392,7 +392,10 @@ impl Work {
     fn close(&mut self, now: Timestamp, start: Timestamp) -> Routing {
         let looked = &mut self.looked;
         let windows = self.observer.close_window_keeping(now, start, |window| {
-            let looks = (window.sight, window.validities, window.leaks);
+            let mut sight = window.sight;
+            // That it is still so while a table is transferred is no news each time.
+            sight.unsure.known_at = Timestamp::EPOCH;
+            let looks = (sight, window.validities, window.leaks);
             let before = looked.insert(window.prefix, looks);
             !window.is_quiet() || before != Some(looks)
         });

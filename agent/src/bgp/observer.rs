@@ -21,6 +21,7 @@ use leeward_common::{
 
 pub use signs::Authorizations;
 use signs::Odd;
+use unsure::Doubt;
 
 use super::{
     feed::{Gate, Standing as FeedStanding},
@@ -36,6 +37,7 @@ use super::{
 mod links;
 #[path = "observer/signs.rs"]
 mod signs;
+mod unsure;
 mod windows;
 
 /// The most feeds that are followed; what others say is passed over.
@@ -67,8 +69,13 @@ struct CountingFeed {
     system: u32,
 }
 
-/// The feeds that count, each at the place of its number.
-type Counting = Vec<Option<CountingFeed>>;
+/// The feeds that count for a family, and those whose routes may be there although nobody knows, each at the place of its
+/// number.
+#[derive(Debug)]
+struct Counting {
+    feeds: Vec<Option<CountingFeed>>,
+    doubts: Vec<Option<Doubt>>,
+}
 
 /// All feeds, and all that is watched.
 #[derive(Debug, Default)]
@@ -104,6 +111,8 @@ struct Known {
 struct Followed {
     routes: Routes,
     more_specifics: BTreeSet<(IpNet, Option<u32>)>,
+    /// Until when it was known that a feed shows a route which it does not show now and did not withdraw, by its number.
+    lost: BTreeMap<u32, Timestamp>,
     /// Since when something odd is shown.
     odd: BTreeMap<Odd, Timestamp>,
     tally: Tally,
@@ -230,6 +239,7 @@ impl Observer {
     }
 
     fn up(&mut self, now: Timestamp, feed: &Feed, system: u32) {
+        self.lose_sight_of_heard(now, feed);
         let known = self.feeds.len();
         match self.feeds.get_mut(feed) {
             Some(known) => {
@@ -276,6 +286,7 @@ impl Observer {
     }
 
     fn down(&mut self, now: Timestamp, feed: &Feed, why: &str) {
+        self.lose_sight_of_heard(now, feed);
         let Some(known) = self.feeds.get_mut(feed) else {
             return;
         };
@@ -332,6 +343,7 @@ impl Observer {
         }
         self.follow_table(now, feed, update);
         if is_doubted {
+            self.lose_sight(now, feed);
             let fabricated = self.feeds.get(feed).map_or(0, |known| {
                 let seen = &known.gate.seen;
                 seen.fabricated
@@ -387,7 +399,8 @@ impl Observer {
         let falls = known
             .gate
             .withdraw_watched(withdrawn == Withdrawn::Fabricated);
-        let tally = &mut followed.tally.counts;
+        self.lose_route(now, feed, place, &withdrawn, true);
+        let tally = &mut self.followed[place].tally.counts;
         match withdrawn {
             Withdrawn::Last(path) if counts => {
                 tally.withdrawals += 1;
@@ -434,6 +447,7 @@ impl Observer {
         let (shows, after) = (route.shared(), route.bytes());
         known.bytes = (known.bytes + after).saturating_sub(before);
         self.bytes = (self.bytes + after).saturating_sub(before);
+        self.regain_sight(feed, place);
         if let Some(shows) = shows.filter(|_| announced != Announced::Same) {
             self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
         }
@@ -543,12 +557,17 @@ impl Observer {
         }
     }
 
-    /// The feeds that count for a family, each at the place of its number.
     fn counting_feeds(&self, family: Family) -> Counting {
-        let mut counting = vec![None; self.feeds.len()];
+        let mut counting = Counting {
+            feeds: vec![None; self.feeds.len()],
+            doubts: vec![None; self.feeds.len()],
+        };
         for (feed, known) in &self.feeds {
+            if let Some(place) = counting.doubts.get_mut(known.number as usize) {
+                *place = self.doubt(feed, known, family);
+            }
             if self.counts_of(feed, family)
-                && let Some(place) = counting.get_mut(known.number as usize)
+                && let Some(place) = counting.feeds.get_mut(known.number as usize)
             {
                 *place = Some(CountingFeed {
                     feed: *feed,
@@ -568,7 +587,7 @@ impl Observer {
         feeds: &'a Counting,
     ) -> impl Iterator<Item = (CountingFeed, &'a Route)> {
         let routes = self.followed[place].routes.iter();
-        routes.filter_map(|(number, route)| Some(((*feeds.get(number as usize)?)?, route)))
+        routes.filter_map(|(number, route)| Some(((*feeds.feeds.get(number as usize)?)?, route)))
     }
 
     fn tell_prefix(&mut self, now: Timestamp, feed: &Feed, place: usize, change: Change) {
@@ -578,7 +597,7 @@ impl Observer {
             prefix: prefix(&watched.prefix),
             region: watched.region.clone(),
             change,
-            sight: self.sight(place, &feeds),
+            sight: self.sight(now, place, &feeds),
             learned: self.watchlist.is_learned(place),
         };
         self.tell(now, feed, what);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leeward_common::bgp::{
-    Allowed, Counts, FailedLink, FeedState, Invalid, Leaks, Outside, Validities, Validity,
+    Allowed, Counts, FailedLink, FeedState, Invalid, Leaks, Outside, Unsure, Validities, Validity,
 };
 use proptest::prelude::*;
 
@@ -33,6 +33,7 @@ fn sight(visible: u32, gone: u32, stuck: u32) -> Sight {
         gone,
         gone_sources: gone,
         stuck,
+        unsure: Unsure::default(),
         outside: Outside::default(),
     }
 }
@@ -347,6 +348,39 @@ fn another_feeds_loss_takes_no_route_away() {
     tell(&mut evidence, 20, 0, &event(20, 2, What::Feed(down)));
     tell(&mut evidence, 21, 0, &window(sight(0, 1, 0), 0));
     assert_eq!(from_a(&evidence), before);
+}
+
+/// The same sight, and feeds of which nobody knows, as was known last at this time.
+fn with_unsure(sight: Sight, feeds: u32, secs: u64) -> Sight {
+    let known_at = at(secs);
+    Sight {
+        unsure: Unsure { feeds, known_at },
+        ..sight
+    }
+}
+
+#[test]
+fn a_feed_that_was_lost_before_another_withdraws_still_shows_its_route() {
+    let own = (5, 0, window(sight(2, 0, 0), 0));
+    let down = FeedChange::Down {
+        why: String::new(),
+        watched: 1,
+    };
+    let lost = (6, 0, event(6, 2, What::Feed(down)));
+    let gone = |secs| withdrawn(secs, 1, with_unsure(sight(0, 1, 0), 1, 6));
+    let mut evidence = told(&[own, lost, (10, 0, gone(10))]);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 0.5));
+    // And it is no withdrawal, whatever windows show.
+    let seen = window(with_unsure(sight(0, 1, 0), 1, 6), 0);
+    tell(&mut evidence, 20, 0, &seen);
+    assert_eq!(from_a(&evidence), outlook);
+    // Until that is as old as anything that was told: what others withdraw then takes the last route away.
+    let lasts = RoutingRules::default().lasts.as_secs();
+    tell(&mut evidence, 5 + lasts, 0, &gone(5 + lasts));
+    assert_eq!(from_a(&evidence).withdrawn, None);
+    tell(&mut evidence, 6 + lasts, 0, &gone(6 + lasts));
+    assert!(from_a(&evidence).withdrawn.is_some());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use leeward_common::bgp::{LeakSign, Sight, Validities, Validity};
+use leeward_common::bgp::{LeakSign, Sight, Unsure, Validities, Validity};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,6 +13,8 @@ use crate::bgp::{
     watch::Watched,
 };
 
+#[path = "tests/unsure.rs"]
+mod unsure;
 #[path = "tests/watching.rs"]
 mod watching;
 
@@ -139,11 +141,13 @@ fn a_lost_session_is_one_event_of_the_feed_and_no_withdrawal() {
     );
     let window = &observer.close_window(at(60), at(40))[0];
     assert!(window.is_quiet());
-    assert_eq!(
-        window.sight,
-        Sight::default(),
-        "what is not seen is unknown, not gone"
-    );
+    let mut unsure = Unsure::default();
+    unsure.add(at(50));
+    let unknown = Sight {
+        unsure,
+        ..Sight::default()
+    };
+    assert_eq!(window.sight, unknown, "what is not seen is not gone");
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn feed(change: &FeedChange) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use leeward_common::{
-        bgp::{Counts, Leaks, MoreSpecific, Outside, Sight, Validities, Validity},
+        bgp::{Counts, Leaks, MoreSpecific, Outside, Sight, Unsure, Validities, Validity},
         time::Timestamp,
     };
 
@@ -253,6 +253,7 @@ mod tests {
                 gone: 2,
                 gone_sources: 2,
                 stuck: 0,
+                unsure: Unsure::default(),
                 outside: Outside::default(),
             },
             validities: Validities::default(),
