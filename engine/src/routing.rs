@@ -85,7 +85,11 @@ struct Account {
     withdrawals: BTreeMap<String, Withdrawal>,
     /// How many feeds showed another route then, or have since; so do stuck ones, and those of which nobody knows.
     others: u32,
+    /// What windows show, of all feeds together.
     signs: BTreeMap<Sign, Noted>,
+    /// What feeds told, by their names.
+    #[serde(default)]
+    told: BTreeMap<Sign, BTreeMap<String, Noted>>,
     /// What peers of route collectors tell, by the feed's name.
     #[serde(default)]
     outside: BTreeMap<Sign, BTreeMap<String, Hearsay>>,
@@ -284,8 +288,17 @@ impl RoutingEvidence {
         let Some((sign, severity, what)) = sign else {
             return;
         };
-        let words = format!("{what}, by {} at {}", event.source, time_of_day(now));
-        self.note(now, place, observer, sign, severity, words);
+        let noted = Noted {
+            at: now,
+            severity: severity.clamp(0.0, 1.0),
+            words: format!("{what}, by {} at {}", event.source, time_of_day(now)),
+        };
+        if let Some(own) = self.account(place, observer) {
+            let told = own.told.entry(sign).or_default();
+            if told.len() < MAX_FEEDS || told.contains_key(&event.feed) {
+                told.insert(event.feed.clone(), noted);
+            }
+        }
     }
 
     /// Something happened that a peer of a route collector tells.
@@ -397,12 +410,12 @@ impl RoutingEvidence {
         ];
         for (sign, _) in ended.iter().filter(|(_, shown)| *shown == 0) {
             self.change(place, |own| {
-                own.signs.remove(sign);
+                own.told.remove(sign);
                 own.outside.remove(sign);
             });
         }
         if !window.over_failed_link {
-            self.change(place, |own| drop(own.signs.remove(&Sign::FailedLink)));
+            self.change(place, |own| drop(own.told.remove(&Sign::FailedLink)));
         }
         for (sign, severity, words) in signs {
             match severity > 0.0 {
@@ -501,6 +514,7 @@ impl RoutingEvidence {
             withdrawals: BTreeMap::new(),
             others: 0,
             signs: BTreeMap::new(),
+            told: BTreeMap::new(),
             outside: BTreeMap::new(),
         }))
     }
@@ -540,22 +554,22 @@ impl RoutingEvidence {
     }
 
     /// A feed can no longer be believed: what it withdrew is not known any more, and what made a prefix look odd may have
-    /// been it.
+    /// been it. What other feeds told stays, and what windows show ends with a window.
     fn forget_feed(&mut self, agent: &AgentId, feed: &str, is_outside: bool) {
-        self.changes += 1;
+        let mut any = false;
         self.retain(|of, own| {
-            if of == agent && is_outside {
-                // Of each of these it is known who told what.
-                own.outside
-                    .values_mut()
-                    .for_each(|heard| drop(heard.remove(feed)));
-                own.outside.retain(|_, heard| !heard.is_empty());
-            } else if of == agent {
-                own.withdrawals.remove(feed);
-                own.signs.clear();
+            if of == agent {
+                any |= !is_outside && own.withdrawals.remove(feed).is_some();
+                let told = if is_outside {
+                    forget(&mut own.outside, feed)
+                } else {
+                    forget(&mut own.told, feed)
+                };
+                any |= told;
             }
             true
         });
+        self.changes += u64::from(any);
     }
 
     /// The agent began anew: what it heard before is gone with its sessions. True if there was evidence.
@@ -582,6 +596,10 @@ impl RoutingEvidence {
             let before = own.times().count();
             own.withdrawals.retain(|_, own| is_fresh(own.at));
             own.signs.retain(|_, own| is_fresh(own.at));
+            own.told.retain(|_, told| {
+                told.retain(|_, own| is_fresh(own.at));
+                !told.is_empty()
+            });
             own.outside.retain(|_, heard| {
                 heard.retain(|_, own| is_fresh(own.noted.at));
                 !heard.is_empty()
@@ -715,7 +733,12 @@ impl RoutingEvidence {
             outlook.words.push(words);
         }
         for (_, own) in accounts {
-            for noted in own.signs.values() {
+            // Of feeds that tell the same the worst, and of these the newest.
+            let order =
+                |a: &&Noted, b: &&Noted| (a.severity.total_cmp(&b.severity)).then(a.at.cmp(&b.at));
+            let worst = |told: &'_ BTreeMap<String, Noted>| told.values().max_by(order).cloned();
+            let told = own.told.values().filter_map(worst);
+            for noted in own.signs.values().cloned().chain(told) {
                 outlook.severity = outlook.severity.max(noted.severity);
                 outlook.words.push(format!("{prefix}: {}", noted.words));
             }
@@ -750,7 +773,10 @@ impl Account {
     }
 
     fn is_empty(&self) -> bool {
-        self.withdrawals.is_empty() && self.signs.is_empty() && self.outside.is_empty()
+        self.withdrawals.is_empty()
+            && self.signs.is_empty()
+            && self.told.is_empty()
+            && self.outside.is_empty()
     }
 
     fn forget_hearsay(&mut self, sign: Sign, feed: &str) {
@@ -765,10 +791,21 @@ impl Account {
     fn times(&self) -> impl Iterator<Item = Timestamp> {
         let withdrawn = self.withdrawals.values().map(|own| own.at);
         let heard = self.outside.values().flat_map(BTreeMap::values);
+        let told = self.told.values().flat_map(BTreeMap::values);
         withdrawn
-            .chain(self.signs.values().map(|own| own.at))
+            .chain(self.signs.values().chain(told).map(|own| own.at))
             .chain(heard.map(|own| own.noted.at))
     }
+}
+
+/// Forgets what a feed told. True if it told anything.
+fn forget<T>(told: &mut BTreeMap<Sign, BTreeMap<String, T>>, feed: &str) -> bool {
+    let mut any = false;
+    told.retain(|_, of| {
+        any |= of.remove(feed).is_some();
+        !of.is_empty()
+    });
+    any
 }
 
 /// `198.51.100.0/24 was withdrawn by 10.0.0.2 at 03:12:07 UTC (its path was 64501 64500), as virginia-1 hears; no other route

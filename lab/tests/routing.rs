@@ -272,6 +272,8 @@ impl Rig {
                 self.on(n, &Event::Up { system: 64_501 });
                 self.on(n, &end_of_table(Family::V4));
                 self.up[n] = true;
+                // Which it says once more when it is asked.
+                self.said[n] = Update::default();
             }
             // An agent knows what it was told; only a session that is up can repeat it.
             Trouble::Repeated if self.up[n] => {

@@ -216,12 +216,15 @@ pub(super) struct Shared {
     pub(super) figures: Arc<Figures>,
 }
 
+/// How a prefix is seen: by whom, and what its routes look like and ask for.
+type Looks = (Sight, Validities, Leaks, [bool; 2]);
+
 /// What the thread does beside reading: it owns the observer.
 struct Work {
     observer: Observer,
     questions: Questions,
     /// How each prefix was seen when it was told last.
-    looked: BTreeMap<Prefix, (Sight, Validities, Leaks)>,
+    looked: BTreeMap<Prefix, Looks>,
     /// How each feed of a route collector was when it was told last.
     outside: BTreeMap<String, (Standing, u64)>,
     window: Duration,
@@ -395,7 +398,8 @@ impl Work {
             let mut sight = window.sight;
             // That it is still so while a table is transferred is no news each time.
             sight.unsure.known_at = Timestamp::EPOCH;
-            let looks = (sight, window.validities, window.leaks);
+            let asks = [window.blackholed, window.shutting_down];
+            let looks = (sight, window.validities, window.leaks, asks);
             let before = looked.insert(window.prefix, looks);
             !window.is_quiet() || before != Some(looks)
         });

@@ -447,9 +447,13 @@ impl Observer {
         let (shows, after) = (route.shared(), route.bytes());
         known.bytes = (known.bytes + after).saturating_sub(before);
         self.bytes = (self.bytes + after).saturating_sub(before);
+        // What a router shows once more, of a prefix that was not watched when it showed it first, is no news.
+        let is_told =
+            announced != Announced::First || known.gate.is_whole || feed.view.collector().is_some();
         self.regain_sight(feed, place);
         if let Some(shows) = shows.filter(|_| announced != Announced::Same) {
-            self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
+            let routes = (shown.as_deref(), &*shows);
+            self.look_for_signs(now, feed, place, routes, counts && is_told);
         }
         if announced == Announced::First {
             return;

@@ -667,6 +667,46 @@ fn trouble_of_one_feed_elsewhere_leaves_what_others_tell() {
     assert_eq!(evidence.len(), 0);
 }
 
+fn origin(secs: u64, feed: u8) -> Routing {
+    let (from, to) = (Some(64_500), Some(64_666));
+    prefix(
+        secs,
+        feed,
+        Change::OriginChanged { from, to },
+        sight(2, 0, 0),
+    )
+}
+
+#[test]
+fn trouble_of_one_feed_leaves_what_others_told() {
+    let both = [(10, 0, origin(10, 1)), (11, 0, origin(11, 2))];
+    for standing in [Standing::Lost, Standing::Loading, Standing::Untrusted] {
+        let mut evidence = told(&both);
+        // One that has been so for a week says so with every window.
+        for secs in [20, 30, 40] {
+            assert!(!tell(&mut evidence, secs, 0, &feed(3, standing)));
+        }
+        assert_eq!(from_a(&evidence).words.len(), 1);
+        for (feed, severity) in [(2, 1.0), (1, 0.0)] {
+            assert!(tell(&mut evidence, 50, 0, &self::feed(feed, standing)));
+            assert_eq!(from_a(&evidence).severity, severity, "without {feed}");
+        }
+    }
+    let mut evidence = told(&both);
+    evidence.expire(at(400), &RoutingRules::default());
+    assert_eq!(evidence.len(), 0);
+}
+
+#[test]
+fn a_snapshot_of_before_feeds_were_told_apart_is_read() {
+    let mut evidence = told(&[(10, 0, window(sight(1, 0, 0), 2_000))]);
+    let text = serde_json::to_string(&evidence).unwrap();
+    let before = text.replace(r#""told":{},"#, "");
+    assert_ne!(text, before);
+    evidence = serde_json::from_str(&before).unwrap();
+    assert_eq!(from_a(&evidence).severity, 1.0);
+}
+
 #[test]
 fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
     let mut evidence = RoutingEvidence::default();
@@ -784,6 +824,20 @@ proptest! {
                 prop_assert!(after.severity <= before.severity, "{before:?} became {after:?}");
                 prop_assert!(after.withdrawn.is_none() || before.withdrawn.is_some(), "{before:?} became {after:?}");
             }
+        }
+    }
+
+    /// Whatever is known, trouble of a feed that told nothing takes nothing away.
+    #[test]
+    fn trouble_of_a_feed_takes_only_its_own_word_away(
+        mut told in prop::collection::vec(anything(), 0..20), troubles in prop::collection::vec((0usize..3, 0u8..7), 1..6)
+    ) {
+        told.sort_by_key(|(secs, ..)| *secs);
+        let mut evidence = self::told(&told);
+        let before = outlooks(&evidence);
+        for (from, kind) in troubles {
+            tell(&mut evidence, 400, from, &trouble(400, 9, kind, Sight::default()));
+            prop_assert_eq!(&outlooks(&evidence), &before);
         }
     }
 
