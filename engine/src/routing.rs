@@ -6,7 +6,8 @@
 //! nobody who judges shows another, nor one to a prefix that holds it or lies within it, nor,
 //! if it is not declared but was learned, to any other prefix of the region. Seen over one link (from one region to another) one feed of that region is
 //! enough: these are the routers that packets of this link go through. Seen from several regions, or when the region
-//! itself hears no routers, two feeds must agree.
+//! itself hears no routers, feeds of two routers must agree: all that one router tells, in however many views, of however many
+//! neighbours and to however many agents, may be one router's mistake.
 //!
 //! What befalls a feed is no evidence. Agents tell ([`leeward_common::bgp::Standing`]) whether a feed can be believed, and:
 //!
@@ -698,17 +699,17 @@ impl RoutingEvidence {
             .iter()
             .filter(|(_, own)| !own.withdrawals.is_empty());
         let is_withdrawing = |agent: &AgentId| withdrawing.clone().any(|(own, _)| *own == agent);
-        let feeds: usize = withdrawing
+        let sources: BTreeSet<_> = withdrawing
             .clone()
-            .map(|(_, own)| own.withdrawals.len())
-            .sum();
+            .flat_map(|(agent, own)| own.sources(agent))
+            .collect();
         let others = withdrawing.clone().map(|(_, own)| own.others);
         let others = others.fold(0, u32::saturating_add);
         let hearing = hearing().filter(|(_, own)| counts(&own.observer));
         let elsewhere = hearing.filter(|(agent, _)| !is_withdrawing(agent));
         let showing = elsewhere.clone().filter(|(_, own)| own.shows).count();
         let left = showing.saturating_add(others as usize);
-        if feeds > 0 {
+        if !sources.is_empty() {
             // The mean over all agents who hear of it, so that nobody weighs more for hearing more feeds.
             let agents = withdrawing.clone().count() + elsewhere.count();
             let share: f64 = withdrawing.clone().map(|(_, own)| own.share()).sum();
@@ -723,7 +724,7 @@ impl RoutingEvidence {
                 _ => 2,
             };
             let is_gone = left == 0 && other_way.is_none();
-            if is_gone && feeds >= enough && rules.leave && outlook.withdrawn.is_none() {
+            if is_gone && sources.len() >= enough && rules.leave && outlook.withdrawn.is_none() {
                 outlook.withdrawn = Some(words.clone());
                 let at = accounts
                     .iter()
@@ -772,6 +773,15 @@ impl Account {
         gone / (gone + f64::from(self.others))
     }
 
+    /// The routers and peers that withdrew it; those that only their agent can mean by their address, with the agent.
+    fn sources<'a>(
+        &'a self,
+        agent: &'a AgentId,
+    ) -> impl Iterator<Item = (Option<&'a AgentId>, IpAddr)> {
+        let sources = self.withdrawals.values().map(|own| own.source);
+        sources.map(move |source| (is_local(source).then_some(agent), source))
+    }
+
     fn is_empty(&self) -> bool {
         self.withdrawals.is_empty()
             && self.signs.is_empty()
@@ -795,6 +805,14 @@ impl Account {
         withdrawn
             .chain(self.signs.values().chain(told).map(|own| own.at))
             .chain(heard.map(|own| own.noted.at))
+    }
+}
+
+/// Whether an address means another router on every host or link.
+fn is_local(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(source) => source.is_loopback() || source.is_link_local(),
+        IpAddr::V6(source) => source.is_loopback() || source.is_unicast_link_local(),
     }
 }
 

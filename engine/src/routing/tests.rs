@@ -20,7 +20,7 @@ fn region(id: &str) -> RegionId {
 }
 
 fn agent(n: usize) -> (AgentId, RegionId) {
-    let region = ["a", "a", "c"][n];
+    let region = ["a", "a", "c", "d"][n];
     (
         format!("{region}-{n}").parse().unwrap(),
         self::region(region),
@@ -291,6 +291,35 @@ fn of_regions_that_hear_no_routers_two_feeds_elsewhere_must_agree() {
     let other = (11, 2, withdrawn(11, 2, sight(0, 2, 0)));
     assert_eq!(from_a(&told(std::slice::from_ref(&one))).withdrawn, None);
     assert!(from_a(&told(&[one, other])).withdrawn.is_some());
+}
+
+/// A withdrawal by a feed of this router.
+fn withdrawn_at(secs: u64, feed: u8, router: &str) -> Routing {
+    let mut routing = withdrawn(secs, feed, sight(0, 1, 0));
+    routing.events[0].source = router.parse().unwrap();
+    routing
+}
+
+#[test]
+fn two_feeds_of_one_router_are_one_word() {
+    for (routers, agents, agree) in [
+        // Two views of it, or two neighbours; and the same heard by another agent.
+        (["10.0.0.1", "10.0.0.1"], [2, 2], false),
+        (["10.0.0.1", "10.0.0.1"], [2, 3], false),
+        (["10.0.0.1", "10.0.0.2"], [2, 2], true),
+        // On every host and link these are others.
+        (["127.0.0.1", "127.0.0.1"], [2, 2], false),
+        (["127.0.0.1", "127.0.0.1"], [2, 3], true),
+        (["fe80::1", "fe80::1"], [2, 3], true),
+    ] {
+        let evidence = told(&[
+            (10, agents[0], withdrawn_at(10, 1, routers[0])),
+            (11, agents[1], withdrawn_at(11, 2, routers[1])),
+        ]);
+        let outlook = from_a(&evidence);
+        assert_eq!(outlook.withdrawn.is_some(), agree, "{routers:?} {agents:?}");
+        assert_eq!(outlook.severity, 1.0);
+    }
 }
 
 #[test]
@@ -838,6 +867,24 @@ proptest! {
         for (from, kind) in troubles {
             tell(&mut evidence, 400, from, &trouble(400, 9, kind, Sight::default()));
             prop_assert_eq!(&outlooks(&evidence), &before);
+        }
+    }
+
+    /// However many feeds of one router withdraw, to whoever hears them: only over a link that it serves is that enough.
+    #[test]
+    fn one_router_never_moves_those_whom_it_does_not_serve(
+        told in prop::collection::vec((0u64..100, 0usize..4, 0u8..9), 1..20), router in 1u8..9
+    ) {
+        let told: Vec<_> = told
+            .into_iter()
+            .map(|(secs, from, feed)| (secs, from, withdrawn_at(secs, feed, &format!("10.0.0.{router}"))))
+            .collect();
+        let evidence = self::told(&told);
+        let (a, c) = (region("a"), region("c"));
+        let both = BTreeSet::from([&a, &c]);
+        for from in [Observers::Regions(&both), Observers::AllBut(None), Observers::Region(&region("e"))] {
+            let outlook = evidence.outlook(&RoutingRules::default(), from, &region("b"));
+            prop_assert_eq!(outlook.withdrawn, None);
         }
     }
 
