@@ -593,7 +593,7 @@ impl RoutingEvent {
         check_collector(self.collector.as_ref())?;
         let text = match &self.what {
             What::Prefix { change, .. } => match change {
-                Change::Withdrawn { path }
+                Change::Withdrawn { path, .. }
                 | Change::Returned { path }
                 | Change::Exploring { path, .. }
                 | Change::Leaked { path, .. } => path,
@@ -662,6 +662,9 @@ pub enum Change {
     Withdrawn {
         /// The path that it had.
         path: String,
+        /// Whether a malformed attribute made it (RFC 7606): the neighbour may have a route all the same.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        malformed: bool,
     },
     /// There is a route again.
     Returned {

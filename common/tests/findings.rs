@@ -320,6 +320,7 @@ fn routing() -> Routing {
     let changes = [
         Change::Withdrawn {
             path: "1 2".to_owned(),
+            malformed: false,
         },
         Change::OriginChanged {
             from: None,
@@ -439,8 +440,12 @@ fn golden_bytes_of_doubt() {
         feeds: 2,
         known_at: Timestamp::from_unix_us(9),
     };
-    let What::Prefix { sight, .. } = &mut routing.events[0].what else {
+    let What::Prefix { sight, change, .. } = &mut routing.events[0].what else {
         panic!("no event of a prefix");
+    };
+    *change = Change::Withdrawn {
+        path: "1 2".to_owned(),
+        malformed: true,
     };
     (sight.unsure, routing.windows[0].sight.unsure) = (unsure, unsure);
     let findings = findings(vec![Finding::Routing(Box::new(routing))]);

@@ -24,7 +24,8 @@
 //!
 //! A route that somebody shows counts until that very feed withdraws it. So a feed that is lost takes no route away, and
 //! neither does one that is stuck: only withdrawals, told as events, make evidence; windows only ever end it. What a feed
-//! showed before its trouble counts for the withdrawals of others too, until `lasts` has passed since that was known.
+//! showed before its trouble counts for the withdrawals of others too, until `lasts` has passed since that was known; and so does
+//! what only a malformed attribute withdrew (RFC 7606).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -108,6 +109,9 @@ struct Withdrawal {
     at: Timestamp,
     source: IpAddr,
     path: String,
+    /// Whether a malformed attribute made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    malformed: bool,
 }
 
 /// What an agent who hears of a prefix knows of routes to it.
@@ -257,7 +261,14 @@ impl RoutingEvidence {
             return self.on_hearsay(now, rules, place, observer, (event, collector));
         }
         let shown = sight.visible.saturating_add(sight.stuck);
-        let others = shown.saturating_add(unsure(rules, event.at, sight));
+        let mut others = shown.saturating_add(unsure(rules, event.at, sight));
+        if let Change::Withdrawn {
+            malformed: true, ..
+        } = change
+        {
+            // The neighbour may still have it, whoever else does.
+            others = others.max(1);
+        }
         let sees = match (change, shown, others) {
             (Change::Withdrawn { .. }, 0, 0) => Sees::Withdrawal,
             (Change::Withdrawn { .. }, 0, _) => Sees::Nothing,
@@ -268,11 +279,12 @@ impl RoutingEvidence {
         let is_news = now.since(event.at) < rules.lasts;
         let place = (region, prefix, agent);
         let sign = match change {
-            Change::Withdrawn { path } if is_news => {
+            Change::Withdrawn { path, malformed } if is_news => {
                 let withdrawal = Withdrawal {
                     at: now,
                     source: event.source,
                     path: path.clone(),
+                    malformed: *malformed,
                 };
                 return self.withdraw(place, observer, (others, learned), &event.feed, withdrawal);
             }
@@ -321,7 +333,7 @@ impl RoutingEvidence {
         }
         let outside = &sight.outside;
         let told = match change {
-            Change::Withdrawn { path } => {
+            Change::Withdrawn { path, .. } => {
                 let gone = f64::from(outside.gone.max(1));
                 let share = gone / (gone + f64::from(outside.visible));
                 let path = match path.as_str() {
@@ -845,21 +857,20 @@ fn withdrawn(
         }
     }
     all.sort_by_key(|(at, own)| (*at, own.source));
-    let path = |path: &str| match path {
-        "" => String::new(),
-        path => format!(" (its path was {path})"),
+    let path = |own: &Withdrawal| {
+        let malformed = match own.malformed {
+            true => " by a malformed attribute",
+            false => "",
+        };
+        match own.path.as_str() {
+            "" => malformed.to_owned(),
+            path => format!("{malformed} (its path was {path})"),
+        }
     };
     let words: Vec<_> = all
         .iter()
         .take(NAMED)
-        .map(|(at, own)| {
-            format!(
-                "by {} at {}{}",
-                own.source,
-                time_of_day(*at),
-                path(&own.path)
-            )
-        })
+        .map(|(at, own)| format!("by {} at {}{}", own.source, time_of_day(*at), path(own)))
         .collect();
     let more = match all.len().saturating_sub(NAMED) {
         0 => String::new(),

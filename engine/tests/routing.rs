@@ -32,6 +32,7 @@ fn withdraw(bench: &mut Bench, agent: &str, feed: u8, reached: &str, visible: u3
             region: region(reached),
             change: Change::Withdrawn {
                 path: "64501 64500".to_owned(),
+                malformed: false,
             },
             sight: Sight {
                 visible,

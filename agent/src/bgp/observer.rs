@@ -399,13 +399,14 @@ impl Observer {
         let falls = known
             .gate
             .withdraw_watched(withdrawn == Withdrawn::Fabricated);
-        self.lose_route(now, feed, place, &withdrawn, true);
+        self.lose_route(now, feed, place, &withdrawn, !malformed);
         let tally = &mut self.followed[place].tally.counts;
         match withdrawn {
             Withdrawn::Last(path) if counts => {
                 tally.withdrawals += 1;
                 tally.malformed += u32::from(malformed);
-                self.tell_prefix(now, feed, place, Change::Withdrawn { path: text(&path) });
+                let path = text(&path);
+                self.tell_prefix(now, feed, place, Change::Withdrawn { path, malformed });
             }
             Withdrawn::Fewer if counts => tally.fewer_paths += 1,
             _ => tally.disregarded += 1,

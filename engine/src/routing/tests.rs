@@ -64,7 +64,20 @@ fn prefix(secs: u64, feed: u8, change: Change, sight: Sight) -> Routing {
 
 fn withdrawn(secs: u64, feed: u8, sight: Sight) -> Routing {
     let path = "64501 64500".to_owned();
-    prefix(secs, feed, Change::Withdrawn { path }, sight)
+    let malformed = false;
+    prefix(secs, feed, Change::Withdrawn { path, malformed }, sight)
+}
+
+/// The same, but only a malformed attribute made it.
+fn as_malformed(mut routing: Routing) -> Routing {
+    for event in &mut routing.events {
+        if let What::Prefix { change, .. } = &mut event.what
+            && let Change::Withdrawn { malformed, .. } = change
+        {
+            *malformed = true;
+        }
+    }
+    routing
 }
 
 fn returned(secs: u64, feed: u8, sight: Sight) -> Routing {
@@ -410,6 +423,20 @@ fn a_feed_that_was_lost_before_another_withdraws_still_shows_its_route() {
     assert_eq!(from_a(&evidence).withdrawn, None);
     tell(&mut evidence, 6 + lasts, 0, &gone(6 + lasts));
     assert!(from_a(&evidence).withdrawn.is_some());
+}
+
+#[test]
+fn what_a_malformed_attribute_withdraws_lowers_the_weight_and_forces_nothing() {
+    let malformed = as_malformed(withdrawn(10, 1, sight(0, 1, 0)));
+    let mut evidence = told(&[(10, 0, malformed)]);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 0.5));
+    let words = "by 10.0.0.1 at 00:00:10 UTC by a malformed attribute (its path was 64501 64500)";
+    assert!(outlook.words[0].contains(words), "{:?}", outlook.words);
+    // Nor does it with the withdrawal of another feed, whose agent tells that nobody knows of the first.
+    let other = withdrawn(11, 2, with_unsure(sight(0, 2, 0), 1, 10));
+    tell(&mut evidence, 11, 0, &other);
+    assert_eq!(from_a(&evidence).withdrawn, None);
 }
 
 #[test]
@@ -884,6 +911,15 @@ proptest! {
         let both = BTreeSet::from([&a, &c]);
         for from in [Observers::Regions(&both), Observers::AllBut(None), Observers::Region(&region("e"))] {
             let outlook = evidence.outlook(&RoutingRules::default(), from, &region("b"));
+            prop_assert_eq!(outlook.withdrawn, None);
+        }
+    }
+
+    /// Whatever else is told, where only malformed attributes withdrew nobody is left.
+    #[test]
+    fn malformed_attributes_never_force_a_move(told in prop::collection::vec(anything(), 0..20)) {
+        let told: Vec<_> = told.into_iter().map(|(secs, from, told)| (secs, from, as_malformed(told))).collect();
+        for outlook in outlooks(&self::told(&told)) {
             prop_assert_eq!(outlook.withdrawn, None);
         }
     }

@@ -216,7 +216,10 @@ impl Routers {
                     },
                     path: path.clone(),
                 },
-                _ => Change::Withdrawn { path: path.clone() },
+                _ => Change::Withdrawn {
+                    path: path.clone(),
+                    malformed: false,
+                },
             };
             let route = match change {
                 Change::Withdrawn { .. } => Route::Withdrawn,

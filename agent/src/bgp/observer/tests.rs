@@ -98,7 +98,9 @@ fn a_withdrawal_counts_is_told_at_once_and_nobody_sees_the_prefix() {
     loaded(&mut observer, &one);
     observer.on(at(50), &one, &withdraw(WATCHED[0]));
     let path = "64501 64500".to_owned();
-    assert_eq!(changes(&mut observer), [Change::Withdrawn { path }]);
+    let malformed = false;
+    let withdrawn = Change::Withdrawn { path, malformed };
+    assert_eq!(changes(&mut observer), [withdrawn]);
     let window = &observer.close_window(at(60), at(40))[0];
     assert_eq!(
         (window.counts.withdrawals, window.counts.disregarded),

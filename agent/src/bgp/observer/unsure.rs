@@ -56,7 +56,7 @@ impl Observer {
         }
     }
 
-    /// A feed withdrew a watched prefix. Only who can be believed takes a route away.
+    /// A feed withdrew a watched prefix. Only who can be believed, and means it, takes a route away.
     pub(super) fn lose_route(
         &mut self,
         now: Timestamp,

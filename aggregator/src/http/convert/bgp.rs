@@ -134,7 +134,13 @@ fn system(system: Option<u32>) -> String {
 
 fn changed(change: &Change) -> (&'static str, String) {
     match change {
-        Change::Withdrawn { path } => ("withdrawn", format!("withdrawn; its path was {path}")),
+        Change::Withdrawn { path, malformed } => {
+            let how = match malformed {
+                true => "withdrawn by a malformed attribute",
+                false => "withdrawn",
+            };
+            ("withdrawn", format!("{how}; its path was {path}"))
+        }
         Change::Returned { path } => ("returned", format!("there again, by {path}")),
         Change::Exploring { paths, path } => (
             "exploring",

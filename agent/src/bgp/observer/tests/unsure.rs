@@ -79,6 +79,34 @@ fn what_a_new_table_lacks_and_what_a_liar_shows_is_unsure() {
     assert_eq!(sight(&mut observer, 73).unsure, unsure(2, 71));
 }
 
+/// RFC 7606: the session stays, and the peer uses the route all the same.
+#[test]
+fn what_a_malformed_attribute_withdraws_may_still_be_there() {
+    let mut observer = observer();
+    let one = feed(1, View::Session);
+    loaded(&mut observer, &one);
+    observer.on(
+        at(50),
+        &one,
+        &Event::Update(Update {
+            withdrawn: vec![nlri(WATCHED[0])],
+            malformed: Some("ORIGIN".to_owned()),
+            ..Update::default()
+        }),
+    );
+    let path = "64501 64500".to_owned();
+    let malformed = true;
+    let withdrawn = Change::Withdrawn { path, malformed };
+    assert_eq!(changes(&mut observer), [withdrawn]);
+    let window = &observer.close_window(at(60), at(50))[0];
+    assert_eq!((window.counts.withdrawals, window.counts.malformed), (1, 1));
+    let sight = window.sight;
+    assert_eq!(
+        (sight.visible, sight.gone, sight.unsure),
+        (0, 1, unsure(1, 50))
+    );
+}
+
 /// Of a neighbour that is shown before and after policy one is enough; what is told to others is none.
 #[test]
 fn what_counted_for_nothing_is_not_unsure() {
