@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Only addresses that the configuration names may connect; everybody else is closed at once. A fault ends its own
-//! connection. The clock is this agent's: the wall clock once, at the start, and the monotonic one from there.
+//! connection. The clock is this agent's: the wall clock once, at the start, and the monotonic one from there. What is told is
+//! dated by the wall clock as it is then, which may have been set since.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +23,7 @@ use std::{
 
 use anyhow::Context as _;
 use leeward_common::{
-    bgp::{Leaks, Prefix, REPORT_MAX, Routing, Sight, Standing, Validities},
+    bgp::{Leaks, Prefix, REPORT_MAX, Routing, Sight, Standing, Validities, What},
     finding::Finding,
     time::{Clock as _, SystemClock, Timestamp},
 };
@@ -146,6 +147,7 @@ pub fn start_answering(
         observer.authorize(clock.now(), Authorizations::Unknown);
     }
     let work = Work {
+        clock,
         observer,
         questions,
         looked: BTreeMap::new(),
@@ -185,6 +187,9 @@ pub fn start_answering(
     Ok(figures)
 }
 
+/// A wall clock that differs by this much from what it should be by now was set, not read a moment later.
+const SET: Duration = Duration::from_secs(1);
+
 /// The wall clock as it was at the start, and the monotonic one since: what is measured never runs backwards.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
@@ -202,6 +207,35 @@ impl Clock {
 
     pub(super) fn now(&self) -> Timestamp {
         self.wall + self.since.elapsed()
+    }
+
+    /// A report by the wall clock as it is now: what is as old as the error of a clock that was wrong at the start would count as
+    /// old news for as long as the agent runs.
+    fn dated(&self, mut routing: Routing) -> Routing {
+        let (own, wall) = (self.now(), SystemClock.now());
+        if own.since(wall).max(wall.since(own)) < SET {
+            return routing;
+        }
+        let date = |at: &mut Timestamp| *at = wall + at.since(own) - own.since(*at);
+        let date_sight = |sight: &mut Sight| {
+            if sight.unsure.feeds > 0 {
+                date(&mut sight.unsure.known_at);
+            }
+        };
+        for event in &mut routing.events {
+            date(&mut event.at);
+            if let What::Prefix { sight, .. } = &mut event.what {
+                date_sight(sight);
+            }
+        }
+        for window in &mut routing.windows {
+            date(&mut window.start);
+            date_sight(&mut window.sight);
+        }
+        for feed in &mut routing.feeds {
+            date(&mut feed.since);
+        }
+        routing
     }
 }
 
@@ -221,6 +255,7 @@ type Looks = (Sight, Validities, Leaks, [bool; 2]);
 
 /// What the thread does beside reading: it owns the observer.
 struct Work {
+    clock: Clock,
     observer: Observer,
     questions: Questions,
     /// How each prefix was seen when it was told last.
@@ -243,7 +278,7 @@ struct Work {
 
 impl Work {
     async fn run(mut self, shared: Arc<Shared>, bound: Bound, known: mpsc::Sender<Authorizations>) {
-        let clock = shared.clock;
+        let clock = self.clock;
         let caches = shared.config.rpki_caches.clone();
         if !caches.is_empty() {
             tokio::spawn(cache::follow(caches, self.figures.clone(), known));
@@ -366,7 +401,7 @@ impl Work {
             events,
             windows,
             feeds,
-        } = routing;
+        } = self.clock.dated(routing);
         let (mut events, mut windows, mut feeds) =
             (events.into_iter(), windows.into_iter(), feeds.into_iter());
         loop {
