@@ -30,6 +30,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -45,9 +46,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{policy::RoutingRules, verdict::words::time_of_day};
 
-/// The most prefixes of all agents together of which it is remembered that somebody shows a route, and the most that
-/// there is evidence about. What goes beyond is not remembered, which moves nothing.
+/// The most prefixes of all agents together that there is evidence about. What goes beyond is not remembered, which moves
+/// nothing.
 pub const MAX_ACCOUNTS: usize = 16_384;
+
+/// The most prefixes of all agents together of which it is remembered that somebody shows a route: ten thousand of thirteen
+/// agents. Of an agent of whom something is not remembered nobody knows what it shows, so nobody is left on the word of those
+/// whom it stands beside.
+pub const MAX_SEEN: usize = 131_072;
 
 /// The most feeds of one agent that are told apart for one prefix; one more that withdraws it changes nothing.
 pub const MAX_FEEDS: usize = 64;
@@ -68,8 +74,14 @@ const FULL_EXPLORATION: f64 = 8.0;
 pub struct RoutingEvidence {
     /// What there is evidence about: by the region that is reached, its prefix, and the agent who hears of it.
     against: BTreeMap<RegionId, BTreeMap<Prefix, BTreeMap<AgentId, Account>>>,
-    /// Who hears of what, and shows a route to it.
-    seen: BTreeMap<Prefix, BTreeMap<AgentId, Seen>>,
+    /// Who hears of what, and shows a route to it. Shared between copies, as each view is one.
+    seen: BTreeMap<Prefix, Arc<BTreeMap<AgentId, Seen>>>,
+    /// Agents of whom there was no room to remember all that they show, and their regions.
+    #[serde(default)]
+    partly: BTreeMap<AgentId, RegionId>,
+    /// How many [`Self::seen`] has; `None` if nobody counted since it shrank.
+    #[serde(skip)]
+    seen_count: Option<usize>,
     /// Counted up with whatever is said against anybody or no longer.
     #[serde(skip)]
     changes: u64,
@@ -487,10 +499,19 @@ impl RoutingEvidence {
             .seen
             .get(prefix)
             .is_some_and(|of| of.contains_key(agent));
-        if !known && self.seen.values().map(BTreeMap::len).sum::<usize>() >= MAX_ACCOUNTS {
-            return;
+        if !known {
+            let all = &self.seen;
+            let count = || all.values().map(|of| of.len()).sum();
+            let count = *self.seen_count.get_or_insert_with(count);
+            if count >= MAX_SEEN {
+                let region = observer.clone();
+                let before = self.partly.insert(agent.clone(), region);
+                self.changes += u64::from(before.is_none());
+                return;
+            }
+            self.seen_count = Some(count + 1);
         }
-        let of = self.seen.entry(*prefix).or_default();
+        let of = Arc::make_mut(self.seen.entry(*prefix).or_default());
         let own = of.entry(agent.clone()).or_insert_with(|| Seen {
             observer: observer.clone(),
             region: None,
@@ -587,10 +608,8 @@ impl RoutingEvidence {
 
     /// The agent began anew: what it heard before is gone with its sessions. True if there was evidence.
     pub(crate) fn forget_agent(&mut self, agent: &AgentId) -> bool {
-        self.seen.retain(|_, of| {
-            of.remove(agent);
-            !of.is_empty()
-        });
+        self.retain_seen(|of, _| of != agent);
+        self.partly.remove(agent);
         self.retain(|of, _| of != agent)
     }
 
@@ -600,10 +619,7 @@ impl RoutingEvidence {
         if self.next_expiry(rules).is_none_or(|at| at > now) {
             return false;
         }
-        self.seen.retain(|_, of| {
-            of.retain(|_, seen| seen.lost_at.is_none_or(is_fresh));
-            !of.is_empty()
-        });
+        self.retain_seen(|_, seen| seen.lost_at.is_none_or(is_fresh));
         let mut expired = false;
         self.retain(|_, own| {
             let before = own.times().count();
@@ -625,7 +641,7 @@ impl RoutingEvidence {
 
     /// When the next thing expires.
     pub(crate) fn next_expiry(&self, rules: &RoutingRules) -> Option<Timestamp> {
-        let seen = self.seen.values().flat_map(BTreeMap::values);
+        let seen = self.seen.values().flat_map(|of| of.values());
         let told = self.accounts().flat_map(Account::times);
         let first = told.chain(seen.filter_map(|seen| seen.lost_at)).min();
         first.map(|at| at + rules.lasts)
@@ -634,6 +650,16 @@ impl RoutingEvidence {
     fn accounts(&self) -> impl Iterator<Item = &Account> {
         let of_prefixes = self.against.values().flat_map(BTreeMap::values);
         of_prefixes.flat_map(BTreeMap::values)
+    }
+
+    fn retain_seen(&mut self, keep: impl Fn(&AgentId, &Seen) -> bool) {
+        self.seen_count = None;
+        self.seen.retain(|_, of| {
+            if !of.iter().all(|(agent, own)| keep(agent, own)) {
+                Arc::make_mut(of).retain(|agent, own| keep(agent, own));
+            }
+            !of.is_empty()
+        });
     }
 
     /// Keeps what is to be kept and says anything. True if anything was given up.
@@ -676,7 +702,7 @@ impl RoutingEvidence {
             .iter()
             .filter(|(_, own)| !own.withdrawals.is_empty());
         let is_learned = withdrawing.all(|(_, own)| own.learned);
-        let shows = |(other, of): &(&Prefix, &BTreeMap<AgentId, Seen>)| {
+        let shows = |(other, of): &(&Prefix, &Arc<BTreeMap<AgentId, Seen>>)| {
             let overlaps = other.covers(prefix) || prefix.covers(other);
             *other != prefix
                 && of.values().any(|own| {
@@ -696,11 +722,12 @@ impl RoutingEvidence {
         outlook: &mut Outlook,
     ) {
         let seen = self.seen.get(prefix);
-        let hearing = || seen.into_iter().flatten();
+        let hearing = || seen.into_iter().flat_map(|of| of.iter());
         // Who hears routers over there judges for itself; for all others the whole world does.
         let is_own = |observer: &RegionId| from.are(observer) && observer != region;
         let has_own = accounts.values().any(|own| is_own(&own.observer))
-            || hearing().any(|(_, seen)| is_own(&seen.observer));
+            || hearing().any(|(_, seen)| is_own(&seen.observer))
+            || self.partly.values().any(is_own);
         let counts = |observer: &RegionId| match has_own {
             true => is_own(observer),
             false => observer != region,
@@ -730,12 +757,14 @@ impl RoutingEvidence {
                 0 => self.other_way(region, prefix, &accounts, counts),
                 _ => None,
             };
-            let words = withdrawn(prefix, &accounts, left, other_way);
+            let is_partly = self.partly.values().any(counts);
+            let rest = rest(left, other_way, is_partly);
+            let words = withdrawn(prefix, &accounts, &rest);
             let enough = match (has_own, from) {
                 (true, Observers::Region(_)) => 1,
                 _ => 2,
             };
-            let is_gone = left == 0 && other_way.is_none();
+            let is_gone = left == 0 && other_way.is_none() && !is_partly;
             if is_gone && sources.len() >= enough && rules.leave && outlook.withdrawn.is_none() {
                 outlook.withdrawn = Some(words.clone());
                 let at = accounts
@@ -828,6 +857,19 @@ fn is_local(source: IpAddr) -> bool {
     }
 }
 
+/// What is left of ways to a prefix that was withdrawn.
+fn rest(left: usize, other_way: Option<&Prefix>, is_partly: bool) -> String {
+    match (left, other_way) {
+        (0, Some(other)) => format!("no other route is left, but {other} is still shown"),
+        (0, None) if is_partly => {
+            "no other route is known, but agents show more than is remembered".to_owned()
+        }
+        (0, None) => "no other route is left".to_owned(),
+        (1, _) => "one still shows a route".to_owned(),
+        (left, _) => format!("{left} still show a route"),
+    }
+}
+
 /// Forgets what a feed told. True if it told anything.
 fn forget<T>(told: &mut BTreeMap<Sign, BTreeMap<String, T>>, feed: &str) -> bool {
     let mut any = false;
@@ -840,12 +882,7 @@ fn forget<T>(told: &mut BTreeMap<Sign, BTreeMap<String, T>>, feed: &str) -> bool
 
 /// `198.51.100.0/24 was withdrawn by 10.0.0.2 at 03:12:07 UTC (its path was 64501 64500), as virginia-1 hears; no other route
 /// is left`.
-fn withdrawn(
-    prefix: &Prefix,
-    accounts: &[(&AgentId, &Account)],
-    left: usize,
-    other_way: Option<&Prefix>,
-) -> String {
+fn withdrawn(prefix: &Prefix, accounts: &[(&AgentId, &Account)], rest: &str) -> String {
     /// So many are named.
     const NAMED: usize = 3;
     let mut all: Vec<(Timestamp, &Withdrawal)> = Vec::new();
@@ -879,12 +916,6 @@ fn withdrawn(
     let hears = match agents.as_slice() {
         [one] => format!("as {one} hears"),
         all => format!("as {} agents hear", all.len()),
-    };
-    let rest = match (left, other_way) {
-        (0, Some(other)) => format!("no other route is left, but {other} is still shown"),
-        (0, None) => "no other route is left".to_owned(),
-        (1, _) => "one still shows a route".to_owned(),
-        (left, _) => format!("{left} still show a route"),
     };
     format!(
         "{prefix} was withdrawn {}{more}, {hears}; {rest}",

@@ -786,6 +786,40 @@ fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
     assert_eq!(feeds, MAX_FEEDS);
 }
 
+/// What there is no room for might be another way.
+#[test]
+fn nobody_is_left_beside_an_agent_of_whom_not_all_is_remembered() {
+    let mut evidence = RoutingEvidence::default();
+    let own = window(sight(1, 0, 0), 0);
+    for chunk in (0..MAX_SEEN as u32).collect::<Vec<_>>().chunks(1_024) {
+        let mut many = Routing::default();
+        for n in chunk {
+            let mut window = own.windows[0].clone();
+            window.prefix = Prefix::new(std::net::Ipv4Addr::from_bits(n << 8).into(), 24).unwrap();
+            many.windows.push(window);
+        }
+        tell(&mut evidence, 1, 2, &many);
+    }
+    assert!(evidence.partly.is_empty());
+    // One agent of the region shows a route, and another withdraws its own.
+    assert!(tell(&mut evidence, 2, 0, &own));
+    let gone = withdrawn(10, 1, sight(0, 1, 0));
+    tell(&mut evidence, 10, 1, &gone);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 1.0));
+    let words = "no other route is known, but agents show more than is remembered";
+    assert!(outlook.words[0].ends_with(words), "{:?}", outlook.words);
+    // Those begin anew of whom something is not remembered, and there is room.
+    for from in [2, 0, 1] {
+        evidence.forget_agent(&agent(from).0);
+    }
+    assert!(evidence.seen.is_empty() && evidence.partly.is_empty());
+    tell(&mut evidence, 20, 1, &gone);
+    assert!(from_a(&evidence).withdrawn.is_some());
+    tell(&mut evidence, 21, 0, &own);
+    assert_eq!(from_a(&evidence).withdrawn, None);
+}
+
 /// Anything that three agents may tell.
 fn anything() -> impl Strategy<Value = (u64, usize, Routing)> {
     let sights = (0u32..3, 0u32..3, 0u32..2).prop_map(|(a, b, c)| sight(a, b, c));
