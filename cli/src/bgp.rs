@@ -143,7 +143,17 @@ fn prefixes(client: &Client, out: &Output) -> Result<Exit, Failure> {
     if told.prefixes.is_empty() {
         out.talk("no feed shows a watched prefix");
     }
+    tell_left_out(out, told.left_out);
     Ok(Exit::Done)
+}
+
+/// Says that these are not all.
+fn tell_left_out(out: &Output, left_out: u64) {
+    if left_out > 0 {
+        out.talk(&format!(
+            "{left_out} more were told and are no longer remembered"
+        ));
+    }
 }
 
 /// The worst that is known of a prefix's routes.
@@ -189,6 +199,7 @@ fn peers(client: &Client, out: &Output) -> Result<Exit, Failure> {
     if told.peers.is_empty() {
         out.talk("no agent listens to a router");
     }
+    tell_left_out(out, told.left_out);
     Ok(Exit::Done)
 }
 

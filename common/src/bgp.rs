@@ -123,9 +123,34 @@ pub struct Sight {
     pub gone_sources: u32,
     /// Feeds that still show a route that most others withdrew long ago; they count as neither.
     pub stuck: u32,
+    /// Feeds that cannot be believed now, but show a route, or showed one until their trouble began, and did not withdraw it.
+    #[serde(default, skip_serializing_if = "Unsure::is_default")]
+    pub unsure: Unsure,
     /// The same of peers of route collectors elsewhere, which count as none of the above.
     #[serde(default, skip_serializing_if = "Outside::is_default")]
     pub outside: Outside,
+}
+
+/// Feeds of which nobody knows whether they have a route, but which had one when that was known last.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Unsure {
+    /// How many they are.
+    pub feeds: u32,
+    /// When that was known last of any of them, by the agent's clock.
+    pub known_at: Timestamp,
+}
+
+impl Unsure {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// One more, of which that was known last at this time.
+    pub fn add(&mut self, known_at: Timestamp) {
+        self.feeds = self.feeds.saturating_add(1);
+        self.known_at = self.known_at.max(known_at);
+    }
 }
 
 /// How many peers of route collectors (RIS Live) see a prefix, of those that said something about it since the agent listens.
@@ -568,7 +593,7 @@ impl RoutingEvent {
         check_collector(self.collector.as_ref())?;
         let text = match &self.what {
             What::Prefix { change, .. } => match change {
-                Change::Withdrawn { path }
+                Change::Withdrawn { path, .. }
                 | Change::Returned { path }
                 | Change::Exploring { path, .. }
                 | Change::Leaked { path, .. } => path,
@@ -637,6 +662,9 @@ pub enum Change {
     Withdrawn {
         /// The path that it had.
         path: String,
+        /// Whether a malformed attribute made it (RFC 7606): the neighbour may have a route all the same.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        malformed: bool,
     },
     /// There is a route again.
     Returned {

@@ -6,7 +6,7 @@ use leeward_common::{
     bgp::{
         ALLOWED_MAX, Allowed, Change, Counts, FailedLink, FeedChange, FeedState, Invalid, LeakSign,
         Leaks, MoreSpecific, Outside, Prefix, PrefixWindow, REPORT_MAX, Routing, RoutingEvent,
-        Sight, Standing, Validities, Validity, What,
+        Sight, Standing, Unsure, Validities, Validity, What,
     },
     finding::{
         Bandwidth, Declined, Finding,
@@ -307,6 +307,7 @@ fn routing() -> Routing {
         gone: 2,
         gone_sources: 1,
         stuck: 0,
+        unsure: Unsure::default(),
         outside: Outside::default(),
     };
     let event = |what| RoutingEvent {
@@ -319,6 +320,7 @@ fn routing() -> Routing {
     let changes = [
         Change::Withdrawn {
             path: "1 2".to_owned(),
+            malformed: false,
         },
         Change::OriginChanged {
             from: None,
@@ -420,6 +422,34 @@ fn golden_bytes_of_links() {
     routing.feeds.clear();
     let findings = findings(vec![Finding::Routing(Box::new(routing))]);
     let payload = include_bytes!("golden/links.msgpack");
+    let frame = frame(&findings);
+    assert_eq!(
+        frame[HEADER_BYTES..].escape_ascii().to_string(),
+        payload.escape_ascii().to_string()
+    );
+    assert_eq!(decode(payload).unwrap(), findings);
+}
+
+/// Nor these, of feeds that nobody can believe now.
+#[test]
+fn golden_bytes_of_doubt() {
+    let mut routing = routing();
+    routing.events.truncate(1);
+    routing.feeds.clear();
+    let unsure = Unsure {
+        feeds: 2,
+        known_at: Timestamp::from_unix_us(9),
+    };
+    let What::Prefix { sight, change, .. } = &mut routing.events[0].what else {
+        panic!("no event of a prefix");
+    };
+    *change = Change::Withdrawn {
+        path: "1 2".to_owned(),
+        malformed: true,
+    };
+    (sight.unsure, routing.windows[0].sight.unsure) = (unsure, unsure);
+    let findings = findings(vec![Finding::Routing(Box::new(routing))]);
+    let payload = include_bytes!("golden/doubt.msgpack");
     let frame = frame(&findings);
     assert_eq!(
         frame[HEADER_BYTES..].escape_ascii().to_string(),

@@ -6,7 +6,8 @@
 //! nobody who judges shows another, nor one to a prefix that holds it or lies within it, nor,
 //! if it is not declared but was learned, to any other prefix of the region. Seen over one link (from one region to another) one feed of that region is
 //! enough: these are the routers that packets of this link go through. Seen from several regions, or when the region
-//! itself hears no routers, two feeds must agree.
+//! itself hears no routers, feeds of two routers must agree: all that one router tells, in however many views, of however many
+//! neighbours and to however many agents, may be one router's mistake.
 //!
 //! What befalls a feed is no evidence. Agents tell ([`leeward_common::bgp::Standing`]) whether a feed can be believed, and:
 //!
@@ -22,11 +23,15 @@
 //! a move nor prevents one.
 //!
 //! A route that somebody shows counts until that very feed withdraws it. So a feed that is lost takes no route away, and
-//! neither does one that is stuck: only withdrawals, told as events, make evidence; windows only ever end it.
+//! neither does one that is stuck: only withdrawals, told as events, make evidence; windows only ever end it. What a feed
+//! showed before its trouble counts for the withdrawals of others too, until `lasts` has passed since that was known; and so does
+//! what only a malformed attribute withdrew (RFC 7606).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
+    time::Duration,
 };
 
 use leeward_common::{
@@ -41,9 +46,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{policy::RoutingRules, verdict::words::time_of_day};
 
-/// The most prefixes of all agents together of which it is remembered that somebody shows a route, and the most that
-/// there is evidence about. What goes beyond is not remembered, which moves nothing.
+/// The most prefixes of all agents together that there is evidence about. What goes beyond is not remembered, which moves
+/// nothing.
 pub const MAX_ACCOUNTS: usize = 16_384;
+
+/// The most prefixes of all agents together of which it is remembered that somebody shows a route: ten thousand of thirteen
+/// agents. Of an agent of whom something is not remembered nobody knows what it shows, so nobody is left on the word of those
+/// whom it stands beside.
+pub const MAX_SEEN: usize = 131_072;
 
 /// The most feeds of one agent that are told apart for one prefix; one more that withdraws it changes nothing.
 pub const MAX_FEEDS: usize = 64;
@@ -64,8 +74,14 @@ const FULL_EXPLORATION: f64 = 8.0;
 pub struct RoutingEvidence {
     /// What there is evidence about: by the region that is reached, its prefix, and the agent who hears of it.
     against: BTreeMap<RegionId, BTreeMap<Prefix, BTreeMap<AgentId, Account>>>,
-    /// Who hears of what, and shows a route to it.
-    seen: BTreeMap<Prefix, BTreeMap<AgentId, Seen>>,
+    /// Who hears of what, and shows a route to it. Shared between copies, as each view is one.
+    seen: BTreeMap<Prefix, Arc<BTreeMap<AgentId, Seen>>>,
+    /// Agents of whom there was no room to remember all that they show, and their regions.
+    #[serde(default)]
+    partly: BTreeMap<AgentId, RegionId>,
+    /// How many [`Self::seen`] has; `None` if nobody counted since it shrank.
+    #[serde(skip)]
+    seen_count: Option<usize>,
     /// Counted up with whatever is said against anybody or no longer.
     #[serde(skip)]
     changes: u64,
@@ -81,9 +97,13 @@ struct Account {
     learned: bool,
     /// Who withdrew their last route, by the feed's name.
     withdrawals: BTreeMap<String, Withdrawal>,
-    /// How many feeds showed another route then, or have since, stuck ones included.
+    /// How many feeds showed another route then, or have since; so do stuck ones, and those of which nobody knows.
     others: u32,
+    /// What windows show, of all feeds together.
     signs: BTreeMap<Sign, Noted>,
+    /// What feeds told, by their names.
+    #[serde(default)]
+    told: BTreeMap<Sign, BTreeMap<String, Noted>>,
     /// What peers of route collectors tell, by the feed's name.
     #[serde(default)]
     outside: BTreeMap<Sign, BTreeMap<String, Hearsay>>,
@@ -101,6 +121,9 @@ struct Withdrawal {
     at: Timestamp,
     source: IpAddr,
     path: String,
+    /// Whether a malformed attribute made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    malformed: bool,
 }
 
 /// What an agent who hears of a prefix knows of routes to it.
@@ -219,7 +242,7 @@ impl RoutingEvidence {
             }
         }
         for window in &routing.windows {
-            self.on_window(now, agent, observer, window);
+            self.on_window(now, rules, agent, observer, window);
         }
         self.changes != before
     }
@@ -250,8 +273,17 @@ impl RoutingEvidence {
             return self.on_hearsay(now, rules, place, observer, (event, collector));
         }
         let shown = sight.visible.saturating_add(sight.stuck);
-        let sees = match (change, shown) {
-            (Change::Withdrawn { .. }, 0) => Sees::Withdrawal,
+        let mut others = shown.saturating_add(unsure(rules, event.at, sight));
+        if let Change::Withdrawn {
+            malformed: true, ..
+        } = change
+        {
+            // The neighbour may still have it, whoever else does.
+            others = others.max(1);
+        }
+        let sees = match (change, shown, others) {
+            (Change::Withdrawn { .. }, 0, 0) => Sees::Withdrawal,
+            (Change::Withdrawn { .. }, 0, _) => Sees::Nothing,
             _ => Sees::Route,
         };
         self.see(now, (region, prefix, agent), observer, sees);
@@ -259,18 +291,19 @@ impl RoutingEvidence {
         let is_news = now.since(event.at) < rules.lasts;
         let place = (region, prefix, agent);
         let sign = match change {
-            Change::Withdrawn { path } if is_news => {
+            Change::Withdrawn { path, malformed } if is_news => {
                 let withdrawal = Withdrawal {
                     at: now,
                     source: event.source,
                     path: path.clone(),
+                    malformed: *malformed,
                 };
-                return self.withdraw(place, observer, (sight, learned), &event.feed, withdrawal);
+                return self.withdraw(place, observer, (others, learned), &event.feed, withdrawal);
             }
             Change::Returned { .. } => {
                 self.change(place, |own| {
                     own.withdrawals.remove(&event.feed);
-                    own.others = own.others.max(shown);
+                    own.others = own.others.max(others);
                 });
                 return;
             }
@@ -280,8 +313,17 @@ impl RoutingEvidence {
         let Some((sign, severity, what)) = sign else {
             return;
         };
-        let words = format!("{what}, by {} at {}", event.source, time_of_day(now));
-        self.note(now, place, observer, sign, severity, words);
+        let noted = Noted {
+            at: now,
+            severity: severity.clamp(0.0, 1.0),
+            words: format!("{what}, by {} at {}", event.source, time_of_day(now)),
+        };
+        if let Some(own) = self.account(place, observer) {
+            let told = own.told.entry(sign).or_default();
+            if told.len() < MAX_FEEDS || told.contains_key(&event.feed) {
+                told.insert(event.feed.clone(), noted);
+            }
+        }
     }
 
     /// Something happened that a peer of a route collector tells.
@@ -303,7 +345,7 @@ impl RoutingEvidence {
         }
         let outside = &sight.outside;
         let told = match change {
-            Change::Withdrawn { path } => {
+            Change::Withdrawn { path, .. } => {
                 let gone = f64::from(outside.gone.max(1));
                 let share = gone / (gone + f64::from(outside.visible));
                 let path = match path.as_str() {
@@ -338,12 +380,15 @@ impl RoutingEvidence {
     fn on_window(
         &mut self,
         now: Timestamp,
+        rules: &RoutingRules,
         agent: &AgentId,
         observer: &RegionId,
         window: &PrefixWindow,
     ) {
         let sight = &window.sight;
         let shown = sight.visible.saturating_add(sight.stuck);
+        let end = window.start + Duration::from_micros(window.span_us);
+        let others = shown.saturating_add(unsure(rules, end, sight));
         let sees = match shown {
             0 => Sees::Nothing,
             _ => Sees::Route,
@@ -359,7 +404,7 @@ impl RoutingEvidence {
         }
         let place = (&window.region, &window.prefix, agent);
         self.change(place, |own| {
-            own.others = own.others.max(shown);
+            own.others = own.others.max(others);
             if sight.gone == 0 {
                 own.withdrawals.clear();
             }
@@ -390,12 +435,12 @@ impl RoutingEvidence {
         ];
         for (sign, _) in ended.iter().filter(|(_, shown)| *shown == 0) {
             self.change(place, |own| {
-                own.signs.remove(sign);
+                own.told.remove(sign);
                 own.outside.remove(sign);
             });
         }
         if !window.over_failed_link {
-            self.change(place, |own| drop(own.signs.remove(&Sign::FailedLink)));
+            self.change(place, |own| drop(own.told.remove(&Sign::FailedLink)));
         }
         for (sign, severity, words) in signs {
             match severity > 0.0 {
@@ -409,11 +454,10 @@ impl RoutingEvidence {
         &mut self,
         place: (&RegionId, &Prefix, &AgentId),
         observer: &RegionId,
-        (sight, learned): (&Sight, bool),
+        (others, learned): (u32, bool),
         feed: &str,
         withdrawal: Withdrawal,
     ) {
-        let others = sight.visible.saturating_add(sight.stuck);
         if let Some(own) = self.account(place, observer) {
             own.others = others;
             own.learned = learned;
@@ -455,10 +499,19 @@ impl RoutingEvidence {
             .seen
             .get(prefix)
             .is_some_and(|of| of.contains_key(agent));
-        if !known && self.seen.values().map(BTreeMap::len).sum::<usize>() >= MAX_ACCOUNTS {
-            return;
+        if !known {
+            let all = &self.seen;
+            let count = || all.values().map(|of| of.len()).sum();
+            let count = *self.seen_count.get_or_insert_with(count);
+            if count >= MAX_SEEN {
+                let region = observer.clone();
+                let before = self.partly.insert(agent.clone(), region);
+                self.changes += u64::from(before.is_none());
+                return;
+            }
+            self.seen_count = Some(count + 1);
         }
-        let of = self.seen.entry(*prefix).or_default();
+        let of = Arc::make_mut(self.seen.entry(*prefix).or_default());
         let own = of.entry(agent.clone()).or_insert_with(|| Seen {
             observer: observer.clone(),
             region: None,
@@ -495,6 +548,7 @@ impl RoutingEvidence {
             withdrawals: BTreeMap::new(),
             others: 0,
             signs: BTreeMap::new(),
+            told: BTreeMap::new(),
             outside: BTreeMap::new(),
         }))
     }
@@ -534,30 +588,28 @@ impl RoutingEvidence {
     }
 
     /// A feed can no longer be believed: what it withdrew is not known any more, and what made a prefix look odd may have
-    /// been it.
+    /// been it. What other feeds told stays, and what windows show ends with a window.
     fn forget_feed(&mut self, agent: &AgentId, feed: &str, is_outside: bool) {
-        self.changes += 1;
+        let mut any = false;
         self.retain(|of, own| {
-            if of == agent && is_outside {
-                // Of each of these it is known who told what.
-                own.outside
-                    .values_mut()
-                    .for_each(|heard| drop(heard.remove(feed)));
-                own.outside.retain(|_, heard| !heard.is_empty());
-            } else if of == agent {
-                own.withdrawals.remove(feed);
-                own.signs.clear();
+            if of == agent {
+                any |= !is_outside && own.withdrawals.remove(feed).is_some();
+                let told = if is_outside {
+                    forget(&mut own.outside, feed)
+                } else {
+                    forget(&mut own.told, feed)
+                };
+                any |= told;
             }
             true
         });
+        self.changes += u64::from(any);
     }
 
     /// The agent began anew: what it heard before is gone with its sessions. True if there was evidence.
     pub(crate) fn forget_agent(&mut self, agent: &AgentId) -> bool {
-        self.seen.retain(|_, of| {
-            of.remove(agent);
-            !of.is_empty()
-        });
+        self.retain_seen(|of, _| of != agent);
+        self.partly.remove(agent);
         self.retain(|of, _| of != agent)
     }
 
@@ -567,15 +619,16 @@ impl RoutingEvidence {
         if self.next_expiry(rules).is_none_or(|at| at > now) {
             return false;
         }
-        self.seen.retain(|_, of| {
-            of.retain(|_, seen| seen.lost_at.is_none_or(is_fresh));
-            !of.is_empty()
-        });
+        self.retain_seen(|_, seen| seen.lost_at.is_none_or(is_fresh));
         let mut expired = false;
         self.retain(|_, own| {
             let before = own.times().count();
             own.withdrawals.retain(|_, own| is_fresh(own.at));
             own.signs.retain(|_, own| is_fresh(own.at));
+            own.told.retain(|_, told| {
+                told.retain(|_, own| is_fresh(own.at));
+                !told.is_empty()
+            });
             own.outside.retain(|_, heard| {
                 heard.retain(|_, own| is_fresh(own.noted.at));
                 !heard.is_empty()
@@ -588,7 +641,7 @@ impl RoutingEvidence {
 
     /// When the next thing expires.
     pub(crate) fn next_expiry(&self, rules: &RoutingRules) -> Option<Timestamp> {
-        let seen = self.seen.values().flat_map(BTreeMap::values);
+        let seen = self.seen.values().flat_map(|of| of.values());
         let told = self.accounts().flat_map(Account::times);
         let first = told.chain(seen.filter_map(|seen| seen.lost_at)).min();
         first.map(|at| at + rules.lasts)
@@ -597,6 +650,16 @@ impl RoutingEvidence {
     fn accounts(&self) -> impl Iterator<Item = &Account> {
         let of_prefixes = self.against.values().flat_map(BTreeMap::values);
         of_prefixes.flat_map(BTreeMap::values)
+    }
+
+    fn retain_seen(&mut self, keep: impl Fn(&AgentId, &Seen) -> bool) {
+        self.seen_count = None;
+        self.seen.retain(|_, of| {
+            if !of.iter().all(|(agent, own)| keep(agent, own)) {
+                Arc::make_mut(of).retain(|agent, own| keep(agent, own));
+            }
+            !of.is_empty()
+        });
     }
 
     /// Keeps what is to be kept and says anything. True if anything was given up.
@@ -639,7 +702,7 @@ impl RoutingEvidence {
             .iter()
             .filter(|(_, own)| !own.withdrawals.is_empty());
         let is_learned = withdrawing.all(|(_, own)| own.learned);
-        let shows = |(other, of): &(&Prefix, &BTreeMap<AgentId, Seen>)| {
+        let shows = |(other, of): &(&Prefix, &Arc<BTreeMap<AgentId, Seen>>)| {
             let overlaps = other.covers(prefix) || prefix.covers(other);
             *other != prefix
                 && of.values().any(|own| {
@@ -659,11 +722,12 @@ impl RoutingEvidence {
         outlook: &mut Outlook,
     ) {
         let seen = self.seen.get(prefix);
-        let hearing = || seen.into_iter().flatten();
+        let hearing = || seen.into_iter().flat_map(|of| of.iter());
         // Who hears routers over there judges for itself; for all others the whole world does.
         let is_own = |observer: &RegionId| from.are(observer) && observer != region;
         let has_own = accounts.values().any(|own| is_own(&own.observer))
-            || hearing().any(|(_, seen)| is_own(&seen.observer));
+            || hearing().any(|(_, seen)| is_own(&seen.observer))
+            || self.partly.values().any(is_own);
         let counts = |observer: &RegionId| match has_own {
             true => is_own(observer),
             false => observer != region,
@@ -674,17 +738,17 @@ impl RoutingEvidence {
             .iter()
             .filter(|(_, own)| !own.withdrawals.is_empty());
         let is_withdrawing = |agent: &AgentId| withdrawing.clone().any(|(own, _)| *own == agent);
-        let feeds: usize = withdrawing
+        let sources: BTreeSet<_> = withdrawing
             .clone()
-            .map(|(_, own)| own.withdrawals.len())
-            .sum();
+            .flat_map(|(agent, own)| own.sources(agent))
+            .collect();
         let others = withdrawing.clone().map(|(_, own)| own.others);
         let others = others.fold(0, u32::saturating_add);
         let hearing = hearing().filter(|(_, own)| counts(&own.observer));
         let elsewhere = hearing.filter(|(agent, _)| !is_withdrawing(agent));
         let showing = elsewhere.clone().filter(|(_, own)| own.shows).count();
         let left = showing.saturating_add(others as usize);
-        if feeds > 0 {
+        if !sources.is_empty() {
             // The mean over all agents who hear of it, so that nobody weighs more for hearing more feeds.
             let agents = withdrawing.clone().count() + elsewhere.count();
             let share: f64 = withdrawing.clone().map(|(_, own)| own.share()).sum();
@@ -693,13 +757,15 @@ impl RoutingEvidence {
                 0 => self.other_way(region, prefix, &accounts, counts),
                 _ => None,
             };
-            let words = withdrawn(prefix, &accounts, left, other_way);
+            let is_partly = self.partly.values().any(counts);
+            let rest = rest(left, other_way, is_partly);
+            let words = withdrawn(prefix, &accounts, &rest);
             let enough = match (has_own, from) {
                 (true, Observers::Region(_)) => 1,
                 _ => 2,
             };
-            let is_gone = left == 0 && other_way.is_none();
-            if is_gone && feeds >= enough && rules.leave && outlook.withdrawn.is_none() {
+            let is_gone = left == 0 && other_way.is_none() && !is_partly;
+            if is_gone && sources.len() >= enough && rules.leave && outlook.withdrawn.is_none() {
                 outlook.withdrawn = Some(words.clone());
                 let at = accounts
                     .iter()
@@ -709,7 +775,12 @@ impl RoutingEvidence {
             outlook.words.push(words);
         }
         for (_, own) in accounts {
-            for noted in own.signs.values() {
+            // Of feeds that tell the same the worst, and of these the newest.
+            let order =
+                |a: &&Noted, b: &&Noted| (a.severity.total_cmp(&b.severity)).then(a.at.cmp(&b.at));
+            let worst = |told: &'_ BTreeMap<String, Noted>| told.values().max_by(order).cloned();
+            let told = own.told.values().filter_map(worst);
+            for noted in own.signs.values().cloned().chain(told) {
                 outlook.severity = outlook.severity.max(noted.severity);
                 outlook.words.push(format!("{prefix}: {}", noted.words));
             }
@@ -743,8 +814,20 @@ impl Account {
         gone / (gone + f64::from(self.others))
     }
 
+    /// The routers and peers that withdrew it; those that only their agent can mean by their address, with the agent.
+    fn sources<'a>(
+        &'a self,
+        agent: &'a AgentId,
+    ) -> impl Iterator<Item = (Option<&'a AgentId>, IpAddr)> {
+        let sources = self.withdrawals.values().map(|own| own.source);
+        sources.map(move |source| (is_local(source).then_some(agent), source))
+    }
+
     fn is_empty(&self) -> bool {
-        self.withdrawals.is_empty() && self.signs.is_empty() && self.outside.is_empty()
+        self.withdrawals.is_empty()
+            && self.signs.is_empty()
+            && self.told.is_empty()
+            && self.outside.is_empty()
     }
 
     fn forget_hearsay(&mut self, sign: Sign, feed: &str) {
@@ -759,20 +842,47 @@ impl Account {
     fn times(&self) -> impl Iterator<Item = Timestamp> {
         let withdrawn = self.withdrawals.values().map(|own| own.at);
         let heard = self.outside.values().flat_map(BTreeMap::values);
+        let told = self.told.values().flat_map(BTreeMap::values);
         withdrawn
-            .chain(self.signs.values().map(|own| own.at))
+            .chain(self.signs.values().chain(told).map(|own| own.at))
             .chain(heard.map(|own| own.noted.at))
     }
 }
 
+/// Whether an address means another router on every host or link.
+fn is_local(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(source) => source.is_loopback() || source.is_link_local(),
+        IpAddr::V6(source) => source.is_loopback() || source.is_unicast_link_local(),
+    }
+}
+
+/// What is left of ways to a prefix that was withdrawn.
+fn rest(left: usize, other_way: Option<&Prefix>, is_partly: bool) -> String {
+    match (left, other_way) {
+        (0, Some(other)) => format!("no other route is left, but {other} is still shown"),
+        (0, None) if is_partly => {
+            "no other route is known, but agents show more than is remembered".to_owned()
+        }
+        (0, None) => "no other route is left".to_owned(),
+        (1, _) => "one still shows a route".to_owned(),
+        (left, _) => format!("{left} still show a route"),
+    }
+}
+
+/// Forgets what a feed told. True if it told anything.
+fn forget<T>(told: &mut BTreeMap<Sign, BTreeMap<String, T>>, feed: &str) -> bool {
+    let mut any = false;
+    told.retain(|_, of| {
+        any |= of.remove(feed).is_some();
+        !of.is_empty()
+    });
+    any
+}
+
 /// `198.51.100.0/24 was withdrawn by 10.0.0.2 at 03:12:07 UTC (its path was 64501 64500), as virginia-1 hears; no other route
 /// is left`.
-fn withdrawn(
-    prefix: &Prefix,
-    accounts: &[(&AgentId, &Account)],
-    left: usize,
-    other_way: Option<&Prefix>,
-) -> String {
+fn withdrawn(prefix: &Prefix, accounts: &[(&AgentId, &Account)], rest: &str) -> String {
     /// So many are named.
     const NAMED: usize = 3;
     let mut all: Vec<(Timestamp, &Withdrawal)> = Vec::new();
@@ -784,21 +894,20 @@ fn withdrawn(
         }
     }
     all.sort_by_key(|(at, own)| (*at, own.source));
-    let path = |path: &str| match path {
-        "" => String::new(),
-        path => format!(" (its path was {path})"),
+    let path = |own: &Withdrawal| {
+        let malformed = match own.malformed {
+            true => " by a malformed attribute",
+            false => "",
+        };
+        match own.path.as_str() {
+            "" => malformed.to_owned(),
+            path => format!("{malformed} (its path was {path})"),
+        }
     };
     let words: Vec<_> = all
         .iter()
         .take(NAMED)
-        .map(|(at, own)| {
-            format!(
-                "by {} at {}{}",
-                own.source,
-                time_of_day(*at),
-                path(&own.path)
-            )
-        })
+        .map(|(at, own)| format!("by {} at {}{}", own.source, time_of_day(*at), path(own)))
         .collect();
     let more = match all.len().saturating_sub(NAMED) {
         0 => String::new(),
@@ -808,16 +917,19 @@ fn withdrawn(
         [one] => format!("as {one} hears"),
         all => format!("as {} agents hear", all.len()),
     };
-    let rest = match (left, other_way) {
-        (0, Some(other)) => format!("no other route is left, but {other} is still shown"),
-        (0, None) => "no other route is left".to_owned(),
-        (1, _) => "one still shows a route".to_owned(),
-        (left, _) => format!("{left} still show a route"),
-    };
     format!(
         "{prefix} was withdrawn {}{more}, {hears}; {rest}",
         words.join(", ")
     )
+}
+
+/// How many feeds may have a route of which nobody knows, by what an agent knew at this time of its clock. That they had one
+/// counts no longer than anything that was told.
+fn unsure(rules: &RoutingRules, at: Timestamp, sight: &Sight) -> u32 {
+    match at.since(sight.unsure.known_at) < rules.lasts {
+        true => sight.unsure.feeds,
+        false => 0,
+    }
 }
 
 /// What is odd about a change while there are routes, how much, and in words.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use leeward_common::{
-    bgp::{Change, Outside, Routing, RoutingEvent, Sight, What},
+    bgp::{Change, Outside, Routing, RoutingEvent, Sight, Unsure, What},
     finding::Finding,
 };
 use leeward_engine::{
@@ -32,12 +32,14 @@ fn withdraw(bench: &mut Bench, agent: &str, feed: u8, reached: &str, visible: u3
             region: region(reached),
             change: Change::Withdrawn {
                 path: "64501 64500".to_owned(),
+                malformed: false,
             },
             sight: Sight {
                 visible,
                 gone: 1,
                 gone_sources: 1,
                 stuck: 0,
+                unsure: Unsure::default(),
                 outside: Outside::default(),
             },
             learned: false,

@@ -18,6 +18,8 @@ use leeward_engine::{
     Engine,
     effect::Effect,
     input::{Findings, Input},
+    policy::RoutingRules,
+    routing::Observers,
     scenario::Scenario,
     select::Ranking,
     simulate,
@@ -270,6 +272,8 @@ impl Rig {
                 self.on(n, &Event::Up { system: 64_501 });
                 self.on(n, &end_of_table(Family::V4));
                 self.up[n] = true;
+                // Which it says once more when it is asked.
+                self.said[n] = Update::default();
             }
             // An agent knows what it was told; only a session that is up can repeat it.
             Trouble::Repeated if self.up[n] => {
@@ -386,6 +390,55 @@ fn in_ten_thousand_cases_of_trouble_no_score_moves() {
             prop_assert_eq!(&rig.evaluate(), as_ever, "after {:?} of feed {}", trouble, n);
         }
         prop_assert_eq!(rig.decisions, 0);
+    });
+}
+
+/// Whatever befell feeds within `lasts`, no single feed takes a way that the others showed; and all of them together do.
+#[test]
+fn in_ten_thousand_cases_of_trouble_no_other_feeds_withdrawal_leaves_a_region() {
+    let settled = settled();
+    let config = ProptestConfig {
+        cases: 10_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let brief = trouble().prop_map(|trouble| match trouble {
+        Trouble::Quiet(secs) => Trouble::Quiet(1 + secs % 40),
+        other => other,
+    });
+    let troubles = prop::collection::vec((0usize..4, brief), 1..=6);
+    proptest!(config, |(troubles in troubles, last in 0usize..4)| {
+        let mut rig = Rig::new(&settled);
+        for (n, trouble) in troubles.iter().copied() {
+            rig.befall(n, trouble);
+        }
+        // What was not watched in between nobody remembers.
+        let is_watched = |own: &(usize, Trouble)| !matches!(own.1, Trouble::Watched { .. });
+        let regions: &[&str] = if troubles.iter().all(is_watched) { &["b", "c"] } else { &["c"] };
+        let withdrawn = |rig: &Rig| {
+            let (evidence, a) = (rig.engine.view().routing.clone(), "a".parse().unwrap());
+            let is_gone = |region: &&&str| {
+                let region = region.parse().unwrap();
+                let outlook = evidence.outlook(&RoutingRules::default(), Observers::Region(&a), &region);
+                outlook.withdrawn.is_some()
+            };
+            regions.iter().filter(is_gone).count()
+        };
+        rig.on(last, &withdraw(&[0, 1]));
+        rig.tell();
+        rig.evaluate();
+        prop_assert_eq!(withdrawn(&rig), 0, "{:?}, then a withdrawal by {}", troubles, last);
+        prop_assert_eq!(rig.decisions, 0);
+        rig.observer.follow(watchlist(0));
+        for n in 0..4 {
+            rig.table(n, &[64_501, ORIGIN], true);
+        }
+        rig.befall(0, Trouble::Quiet(60));
+        for n in 0..4 {
+            rig.on(n, &withdraw(&[0, 1]));
+        }
+        rig.tell();
+        prop_assert_eq!(withdrawn(&rig), regions.len(), "{:?}, then a withdrawal by all", troubles);
     });
 }
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Only addresses that the configuration names may connect; everybody else is closed at once. A fault ends its own
-//! connection. The clock is this agent's: the wall clock once, at the start, and the monotonic one from there.
+//! connection. The clock is this agent's: the wall clock once, at the start, and the monotonic one from there. What is told is
+//! dated by the wall clock as it is then, which may have been set since.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +23,7 @@ use std::{
 
 use anyhow::Context as _;
 use leeward_common::{
-    bgp::{Leaks, Prefix, REPORT_MAX, Routing, Sight, Standing, Validities},
+    bgp::{Leaks, Prefix, REPORT_MAX, Routing, Sight, Standing, Validities, What},
     finding::Finding,
     time::{Clock as _, SystemClock, Timestamp},
 };
@@ -150,6 +151,7 @@ pub fn start_answering(
         observer.authorize(clock.now(), Authorizations::Unknown);
     }
     let work = Work {
+        clock,
         observer,
         questions,
         looked: BTreeMap::new(),
@@ -189,6 +191,9 @@ pub fn start_answering(
     Ok(figures)
 }
 
+/// A wall clock that differs by this much from what it should be by now was set, not read a moment later.
+const SET: Duration = Duration::from_secs(1);
+
 /// The wall clock as it was at the start, and the monotonic one since: what is measured never runs backwards.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
@@ -206,6 +211,35 @@ impl Clock {
 
     pub(super) fn now(&self) -> Timestamp {
         self.wall + self.since.elapsed()
+    }
+
+    /// A report by the wall clock as it is now: what is as old as the error of a clock that was wrong at the start would count as
+    /// old news for as long as the agent runs.
+    fn dated(&self, mut routing: Routing) -> Routing {
+        let (own, wall) = (self.now(), SystemClock.now());
+        if own.since(wall).max(wall.since(own)) < SET {
+            return routing;
+        }
+        let date = |at: &mut Timestamp| *at = wall + at.since(own) - own.since(*at);
+        let date_sight = |sight: &mut Sight| {
+            if sight.unsure.feeds > 0 {
+                date(&mut sight.unsure.known_at);
+            }
+        };
+        for event in &mut routing.events {
+            date(&mut event.at);
+            if let What::Prefix { sight, .. } = &mut event.what {
+                date_sight(sight);
+            }
+        }
+        for window in &mut routing.windows {
+            date(&mut window.start);
+            date_sight(&mut window.sight);
+        }
+        for feed in &mut routing.feeds {
+            date(&mut feed.since);
+        }
+        routing
     }
 }
 
@@ -236,13 +270,16 @@ impl Shared {
         (Arc::new(shared), hearing, again)
     }
 }
+/// How a prefix is seen: by whom, and what its routes look like and ask for.
+type Looks = (Sight, Validities, Leaks, [bool; 2]);
 
 /// What the thread does beside reading: it owns the observer.
 struct Work {
+    clock: Clock,
     observer: Observer,
     questions: Questions,
     /// How each prefix was seen when it was told last.
-    looked: BTreeMap<Prefix, (Sight, Validities, Leaks)>,
+    looked: BTreeMap<Prefix, Looks>,
     /// How each feed of a route collector was when it was told last.
     outside: BTreeMap<String, (Standing, u64)>,
     window: Duration,
@@ -261,7 +298,7 @@ struct Work {
 
 impl Work {
     async fn run(mut self, shared: Arc<Shared>, bound: Bound, known: mpsc::Sender<Authorizations>) {
-        let clock = shared.clock;
+        let clock = self.clock;
         let caches = shared.config.rpki_caches.clone();
         if !caches.is_empty() {
             tokio::spawn(cache::follow(caches, self.figures.clone(), known));
@@ -384,7 +421,7 @@ impl Work {
             events,
             windows,
             feeds,
-        } = routing;
+        } = self.clock.dated(routing);
         let (mut events, mut windows, mut feeds) =
             (events.into_iter(), windows.into_iter(), feeds.into_iter());
         loop {
@@ -419,7 +456,11 @@ impl Work {
     fn close(&mut self, now: Timestamp, start: Timestamp) -> Routing {
         let looked = &mut self.looked;
         let windows = self.observer.close_window_keeping(now, start, |window| {
-            let looks = (window.sight, window.validities, window.leaks);
+            let mut sight = window.sight;
+            // That it is still so while a table is transferred is no news each time.
+            sight.unsure.known_at = Timestamp::EPOCH;
+            let asks = [window.blackholed, window.shutting_down];
+            let looks = (sight, window.validities, window.leaks, asks);
             let before = looked.insert(window.prefix, looks);
             !window.is_quiet() || before != Some(looks)
         });

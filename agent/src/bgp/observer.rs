@@ -25,6 +25,7 @@ use parts::Parts;
 use room::{Limit, Source};
 pub use signs::Authorizations;
 use signs::Odd;
+use unsure::Doubt;
 
 use super::{
     feed::{Gate, Standing as FeedStanding},
@@ -43,6 +44,7 @@ mod parts;
 mod room;
 #[path = "observer/signs.rs"]
 mod signs;
+mod unsure;
 mod windows;
 
 /// The most feeds that are followed; what others say is passed over. One source may have as many of them as are left to all
@@ -72,8 +74,13 @@ struct CountingFeed {
     system: u32,
 }
 
-/// The feeds that count, each at the place of its number.
-type Counting = Vec<Option<CountingFeed>>;
+/// The feeds that count for a family, and those whose routes may be there although nobody knows, each at the place of its
+/// number.
+#[derive(Debug)]
+struct Counting {
+    feeds: Vec<Option<CountingFeed>>,
+    doubts: Vec<Option<Doubt>>,
+}
 
 /// All feeds, and all that is watched.
 #[derive(Debug, Default)]
@@ -118,6 +125,8 @@ struct Followed {
     routes: Routes,
     /// The parts of it that each feed shows, by the feed's number.
     parts: BTreeMap<u32, Parts>,
+    /// Until when it was known that a feed shows a route which it does not show now and did not withdraw, by its number.
+    lost: BTreeMap<u32, Timestamp>,
     /// Since when something odd is shown by routers and peers, and by those of collectors.
     odd: [BTreeMap<Odd, Timestamp>; 2],
     /// How often feeds were told of lately.
@@ -277,6 +286,7 @@ impl Observer {
     }
 
     fn up(&mut self, now: Timestamp, feed: &Feed, system: u32) {
+        self.lose_sight_of_heard(now, feed);
         match self.feeds.get_mut(feed) {
             Some(known) => {
                 known.gate.up(now, system);
@@ -311,6 +321,7 @@ impl Observer {
     }
 
     fn down(&mut self, now: Timestamp, feed: &Feed, why: &str) {
+        self.lose_sight_of_heard(now, feed);
         let Some(known) = self.feeds.get_mut(feed) else {
             return;
         };
@@ -367,6 +378,7 @@ impl Observer {
         }
         self.follow_table(now, feed, update);
         if is_doubted {
+            self.lose_sight(now, feed);
             let fabricated = self.feeds.get(feed).map_or(0, |known| {
                 let seen = &known.gate.seen;
                 seen.fabricated
@@ -416,18 +428,20 @@ impl Observer {
                 withdrawn
             }
         };
-        let (Some(known), followed) = (self.feeds.get_mut(feed), &mut self.followed[place]) else {
+        let Some(known) = self.feeds.get_mut(feed) else {
             return false;
         };
         let falls = known
             .gate
             .withdraw_watched(withdrawn == Withdrawn::Fabricated);
-        let tally = &mut followed.tally.counts;
+        self.lose_route(now, feed, place, &withdrawn, !malformed);
+        let tally = &mut self.followed[place].tally.counts;
         match withdrawn {
             Withdrawn::Last(path) if counts => {
                 tally.withdrawals += 1;
                 tally.malformed += u32::from(malformed);
-                self.tell_prefix(now, feed, place, Change::Withdrawn { path: text(&path) });
+                let path = text(&path);
+                self.tell_prefix(now, feed, place, Change::Withdrawn { path, malformed });
             }
             Withdrawn::Fewer if counts => tally.fewer_paths += 1,
             _ => tally.disregarded += 1,
@@ -456,6 +470,7 @@ impl Observer {
         let followed = &mut self.followed[place];
         let before = followed.routes.get(known.number).map_or(0, Route::bytes);
         if !is_room && before == 0 {
+            self.lose_sight_of(now, feed, place);
             self.limit(now, feed, Limit::Bytes);
             return;
         }
@@ -464,17 +479,25 @@ impl Observer {
         let shown = route.shared();
         let announced = route.announce(now, nlri.path_id, attributes, counts);
         let shows = route.shared();
+        // What a router shows once more, of a prefix that was not watched when it showed it first, is no news.
+        let is_told =
+            announced != Announced::First || known.gate.is_whole || feed.view.collector().is_some();
         let is_too_much = !is_room && route.bytes() > before;
         if is_too_much {
             route.give_up(now);
         }
         let after = route.bytes();
         self.takes(feed, before, after);
-        if is_too_much {
-            self.limit(now, feed, Limit::Bytes);
+        match is_too_much {
+            true => {
+                self.lose_sight_of(now, feed, place);
+                self.limit(now, feed, Limit::Bytes);
+            }
+            false => self.regain_sight(feed, place),
         }
         if let Some(shows) = shows.filter(|_| announced != Announced::Same) {
-            self.look_for_signs(now, feed, place, (shown.as_deref(), &shows), counts);
+            let routes = (shown.as_deref(), &*shows);
+            self.look_for_signs(now, feed, place, routes, counts && is_told);
         }
         if announced == Announced::Beyond {
             self.limit(now, feed, Limit::Paths);
@@ -555,12 +578,17 @@ impl Observer {
         }
     }
 
-    /// The feeds that count for a family, each at the place of its number.
     fn counting_feeds(&self, family: Family) -> Counting {
-        let mut counting = vec![None; self.numbers as usize];
+        let mut counting = Counting {
+            feeds: vec![None; self.numbers as usize],
+            doubts: vec![None; self.numbers as usize],
+        };
         for (feed, known) in &self.feeds {
+            if let Some(place) = counting.doubts.get_mut(known.number as usize) {
+                *place = self.doubt(feed, known, family);
+            }
             if self.counts_of(feed, family)
-                && let Some(place) = counting.get_mut(known.number as usize)
+                && let Some(place) = counting.feeds.get_mut(known.number as usize)
             {
                 *place = Some(CountingFeed {
                     feed: *feed,
@@ -580,7 +608,7 @@ impl Observer {
         feeds: &'a Counting,
     ) -> impl Iterator<Item = (CountingFeed, &'a Route)> {
         let routes = self.followed[place].routes.iter();
-        routes.filter_map(|(number, route)| Some(((*feeds.get(number as usize)?)?, route)))
+        routes.filter_map(|(number, route)| Some(((*feeds.feeds.get(number as usize)?)?, route)))
     }
 
     /// Tells of a change, now or when there is room.
@@ -600,7 +628,7 @@ impl Observer {
             prefix: prefix(&watched.prefix),
             region: watched.region.clone(),
             change,
-            sight: self.sight(place, &feeds),
+            sight: self.sight(now, place, &feeds),
             learned: self.watchlist.is_learned(place),
         };
         self.tell(now, feed, what);

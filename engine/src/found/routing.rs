@@ -1,7 +1,7 @@
 //! What agents tell of routing: each watched prefix and each feed as it was told last, and the newest events.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -12,11 +12,15 @@ use leeward_common::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The most prefixes that are remembered, of all agents together; of more the least recently told is forgotten.
-pub const MAX_PREFIXES: usize = 4_096;
+/// The most prefixes that are remembered, of all agents together: as many as one may watch. Of more the least recently told are
+/// forgotten, and that they were told is known of as many.
+pub const MAX_PREFIXES: usize = 65_536;
 
-/// The same of feeds.
-pub const MAX_FEEDS: usize = 1_024;
+/// The same of feeds: as many as one agent follows.
+pub const MAX_FEEDS: usize = 8_192;
+
+/// Of more than that this share is forgotten at once, so that it is rarely asked which were told least recently.
+const FORGOTTEN: usize = 64;
 
 /// The most events that are remembered.
 pub const MAX_EVENTS: usize = 512;
@@ -26,9 +30,13 @@ pub const MAX_EVENTS: usize = 512;
 #[serde(default)]
 pub struct KnownRouting {
     /// Prefixes, by the agent and the prefix.
-    pub prefixes: BTreeMap<AgentId, BTreeMap<Prefix, Arc<Told<PrefixWindow>>>>,
+    pub prefixes: Remembered<Prefix, PrefixWindow>,
+    /// Prefixes that were told and are forgotten.
+    pub prefixes_left_out: BTreeSet<(AgentId, Prefix)>,
     /// Feeds, by the agent and their name.
-    pub feeds: BTreeMap<AgentId, BTreeMap<String, Arc<Told<FeedState>>>>,
+    pub feeds: Remembered<String, FeedState>,
+    /// Feeds that were told and are forgotten.
+    pub feeds_left_out: BTreeSet<(AgentId, String)>,
     /// Events, in the order in which they were told.
     pub events: VecDeque<Arc<Told<RoutingEvent>>>,
 }
@@ -65,11 +73,13 @@ impl KnownRouting {
         }
         for window in &routing.windows {
             let told = told(now, agent, region, window.clone());
-            remember(&mut self.prefixes, agent, window.prefix, told, MAX_PREFIXES);
+            let (all, left_out) = (&mut self.prefixes, &mut self.prefixes_left_out);
+            remember(all, left_out, (agent, window.prefix), told, MAX_PREFIXES);
         }
         for feed in &routing.feeds {
             let told = told(now, agent, region, feed.clone());
-            remember(&mut self.feeds, agent, feed.feed.clone(), told, MAX_FEEDS);
+            let (all, left_out) = (&mut self.feeds, &mut self.feeds_left_out);
+            remember(all, left_out, (agent, feed.feed.clone()), told, MAX_FEEDS);
         }
         for event in &routing.events {
             self.events
@@ -80,31 +90,45 @@ impl KnownRouting {
     }
 }
 
-type Remembered<K, T> = BTreeMap<AgentId, BTreeMap<K, Arc<Told<T>>>>;
+/// What agents told last, of each of several things; shared between copies, as each view is one.
+pub type Remembered<K, T> = BTreeMap<AgentId, Arc<BTreeMap<K, Arc<Told<T>>>>>;
 
 fn remember<K: Clone + Ord, T>(
     all: &mut Remembered<K, T>,
-    agent: &AgentId,
-    key: K,
+    left_out: &mut BTreeSet<(AgentId, K)>,
+    (agent, key): (&AgentId, K),
     told: Arc<Told<T>>,
     most: usize,
 ) {
-    all.entry(agent.clone()).or_default().insert(key, told);
-    if all.values().map(BTreeMap::len).sum::<usize>() <= most {
+    let of = all.entry(agent.clone()).or_default();
+    if Arc::make_mut(of).insert(key.clone(), told).is_some() {
         return;
     }
-    let entries = all
-        .iter()
-        .flat_map(|(agent, of)| of.iter().map(move |(key, told)| (told.at, agent, key)));
-    let oldest = entries
-        .min()
-        .map(|(_, agent, key)| (agent.clone(), key.clone()));
-    if let Some((agent, key)) = oldest
-        && let Some(of) = all.get_mut(&agent)
-    {
-        of.remove(&key);
-        if of.is_empty() {
-            all.remove(&agent);
+    left_out.remove(&(agent.clone(), key));
+    if all.values().map(|of| of.len()).sum::<usize>() <= most {
+        return;
+    }
+    let told = all.iter().flat_map(|(agent, of)| {
+        let of = of.iter();
+        of.map(move |(key, told)| (told.at, agent, key))
+    });
+    let mut oldest: Vec<_> = told.collect();
+    let forgotten = (most / FORGOTTEN).max(1);
+    oldest.select_nth_unstable(forgotten);
+    oldest.truncate(forgotten);
+    let oldest = oldest.into_iter();
+    let oldest: Vec<_> = oldest
+        .map(|(_, agent, key)| (agent.clone(), key.clone()))
+        .collect();
+    for (agent, key) in oldest {
+        if let Some(of) = all.get_mut(&agent) {
+            Arc::make_mut(of).remove(&key);
+            if of.is_empty() {
+                all.remove(&agent);
+            }
+        }
+        if left_out.len() < most {
+            left_out.insert((agent, key));
         }
     }
 }
@@ -152,7 +176,8 @@ mod tests {
         let mut known = KnownRouting::default();
         tell(&mut known, 1, 0);
         tell(&mut known, 2, 0);
-        let feeds: Vec<_> = known.feeds.values().flat_map(BTreeMap::values).collect();
+        let feeds = known.feeds.values().flat_map(|of| of.values());
+        let feeds: Vec<_> = feeds.collect();
         assert_eq!(
             (feeds.len(), feeds[0].what.updates, feeds[0].at),
             (1, 2, at(2))
@@ -161,13 +186,27 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_newest_stay() {
+    fn memory_is_bounded_the_newest_stay_and_it_is_known_how_many_do_not() {
         let mut known = KnownRouting::default();
-        for feed in 0..MAX_FEEDS + 10 {
+        let count = MAX_FEEDS + 10;
+        let counted = |known: &KnownRouting| {
+            let feeds = known.feeds.values().next().unwrap();
+            assert!(feeds.len() <= MAX_FEEDS && known.events.len() == MAX_EVENTS);
+            feeds.len() + known.feeds_left_out.len()
+        };
+        for feed in 0..count {
             tell(&mut known, feed as u64, feed);
         }
-        let feeds = known.feeds.values().next().unwrap();
-        assert_eq!((feeds.len(), known.events.len()), (MAX_FEEDS, MAX_EVENTS));
-        assert!(!feeds.contains_key("9") && feeds.contains_key("10"));
+        assert_eq!(counted(&known), count);
+        let first = |known: &KnownRouting| {
+            let mut told = known.feeds.values().flat_map(|of| of.values());
+            let first = told.clone().map(|told| told.at).min();
+            (first.unwrap(), told.any(|told| told.what.feed == "0"))
+        };
+        let left_out = known.feeds_left_out.len() as u64;
+        assert_eq!(first(&known), (at(left_out), false));
+        // One that is told once more is remembered.
+        tell(&mut known, 1_000_000, 0);
+        assert_eq!((counted(&known), first(&known).1), (count, true));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leeward_common::bgp::{
-    Allowed, Counts, FailedLink, FeedState, Invalid, Leaks, Outside, Validities, Validity,
+    Allowed, Counts, FailedLink, FeedState, Invalid, Leaks, Outside, Unsure, Validities, Validity,
 };
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn region(id: &str) -> RegionId {
 }
 
 fn agent(n: usize) -> (AgentId, RegionId) {
-    let region = ["a", "a", "c"][n];
+    let region = ["a", "a", "c", "d"][n];
     (
         format!("{region}-{n}").parse().unwrap(),
         self::region(region),
@@ -33,6 +33,7 @@ fn sight(visible: u32, gone: u32, stuck: u32) -> Sight {
         gone,
         gone_sources: gone,
         stuck,
+        unsure: Unsure::default(),
         outside: Outside::default(),
     }
 }
@@ -63,7 +64,20 @@ fn prefix(secs: u64, feed: u8, change: Change, sight: Sight) -> Routing {
 
 fn withdrawn(secs: u64, feed: u8, sight: Sight) -> Routing {
     let path = "64501 64500".to_owned();
-    prefix(secs, feed, Change::Withdrawn { path }, sight)
+    let malformed = false;
+    prefix(secs, feed, Change::Withdrawn { path, malformed }, sight)
+}
+
+/// The same, but only a malformed attribute made it.
+fn as_malformed(mut routing: Routing) -> Routing {
+    for event in &mut routing.events {
+        if let What::Prefix { change, .. } = &mut event.what
+            && let Change::Withdrawn { malformed, .. } = change
+        {
+            *malformed = true;
+        }
+    }
+    routing
 }
 
 fn returned(secs: u64, feed: u8, sight: Sight) -> Routing {
@@ -292,6 +306,35 @@ fn of_regions_that_hear_no_routers_two_feeds_elsewhere_must_agree() {
     assert!(from_a(&told(&[one, other])).withdrawn.is_some());
 }
 
+/// A withdrawal by a feed of this router.
+fn withdrawn_at(secs: u64, feed: u8, router: &str) -> Routing {
+    let mut routing = withdrawn(secs, feed, sight(0, 1, 0));
+    routing.events[0].source = router.parse().unwrap();
+    routing
+}
+
+#[test]
+fn two_feeds_of_one_router_are_one_word() {
+    for (routers, agents, agree) in [
+        // Two views of it, or two neighbours; and the same heard by another agent.
+        (["10.0.0.1", "10.0.0.1"], [2, 2], false),
+        (["10.0.0.1", "10.0.0.1"], [2, 3], false),
+        (["10.0.0.1", "10.0.0.2"], [2, 2], true),
+        // On every host and link these are others.
+        (["127.0.0.1", "127.0.0.1"], [2, 2], false),
+        (["127.0.0.1", "127.0.0.1"], [2, 3], true),
+        (["fe80::1", "fe80::1"], [2, 3], true),
+    ] {
+        let evidence = told(&[
+            (10, agents[0], withdrawn_at(10, 1, routers[0])),
+            (11, agents[1], withdrawn_at(11, 2, routers[1])),
+        ]);
+        let outlook = from_a(&evidence);
+        assert_eq!(outlook.withdrawn.is_some(), agree, "{routers:?} {agents:?}");
+        assert_eq!(outlook.severity, 1.0);
+    }
+}
+
 #[test]
 fn who_hears_routers_is_not_told_by_others_what_they_show() {
     let own = (5, 0, window(sight(2, 0, 0), 0));
@@ -347,6 +390,53 @@ fn another_feeds_loss_takes_no_route_away() {
     tell(&mut evidence, 20, 0, &event(20, 2, What::Feed(down)));
     tell(&mut evidence, 21, 0, &window(sight(0, 1, 0), 0));
     assert_eq!(from_a(&evidence), before);
+}
+
+/// The same sight, and feeds of which nobody knows, as was known last at this time.
+fn with_unsure(sight: Sight, feeds: u32, secs: u64) -> Sight {
+    let known_at = at(secs);
+    Sight {
+        unsure: Unsure { feeds, known_at },
+        ..sight
+    }
+}
+
+#[test]
+fn a_feed_that_was_lost_before_another_withdraws_still_shows_its_route() {
+    let own = (5, 0, window(sight(2, 0, 0), 0));
+    let down = FeedChange::Down {
+        why: String::new(),
+        watched: 1,
+    };
+    let lost = (6, 0, event(6, 2, What::Feed(down)));
+    let gone = |secs| withdrawn(secs, 1, with_unsure(sight(0, 1, 0), 1, 6));
+    let mut evidence = told(&[own, lost, (10, 0, gone(10))]);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 0.5));
+    // And it is no withdrawal, whatever windows show.
+    let seen = window(with_unsure(sight(0, 1, 0), 1, 6), 0);
+    tell(&mut evidence, 20, 0, &seen);
+    assert_eq!(from_a(&evidence), outlook);
+    // Until that is as old as anything that was told: what others withdraw then takes the last route away.
+    let lasts = RoutingRules::default().lasts.as_secs();
+    tell(&mut evidence, 5 + lasts, 0, &gone(5 + lasts));
+    assert_eq!(from_a(&evidence).withdrawn, None);
+    tell(&mut evidence, 6 + lasts, 0, &gone(6 + lasts));
+    assert!(from_a(&evidence).withdrawn.is_some());
+}
+
+#[test]
+fn what_a_malformed_attribute_withdraws_lowers_the_weight_and_forces_nothing() {
+    let malformed = as_malformed(withdrawn(10, 1, sight(0, 1, 0)));
+    let mut evidence = told(&[(10, 0, malformed)]);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 0.5));
+    let words = "by 10.0.0.1 at 00:00:10 UTC by a malformed attribute (its path was 64501 64500)";
+    assert!(outlook.words[0].contains(words), "{:?}", outlook.words);
+    // Nor does it with the withdrawal of another feed, whose agent tells that nobody knows of the first.
+    let other = withdrawn(11, 2, with_unsure(sight(0, 2, 0), 1, 10));
+    tell(&mut evidence, 11, 0, &other);
+    assert_eq!(from_a(&evidence).withdrawn, None);
 }
 
 #[test]
@@ -633,6 +723,46 @@ fn trouble_of_one_feed_elsewhere_leaves_what_others_tell() {
     assert_eq!(evidence.len(), 0);
 }
 
+fn origin(secs: u64, feed: u8) -> Routing {
+    let (from, to) = (Some(64_500), Some(64_666));
+    prefix(
+        secs,
+        feed,
+        Change::OriginChanged { from, to },
+        sight(2, 0, 0),
+    )
+}
+
+#[test]
+fn trouble_of_one_feed_leaves_what_others_told() {
+    let both = [(10, 0, origin(10, 1)), (11, 0, origin(11, 2))];
+    for standing in [Standing::Lost, Standing::Loading, Standing::Untrusted] {
+        let mut evidence = told(&both);
+        // One that has been so for a week says so with every window.
+        for secs in [20, 30, 40] {
+            assert!(!tell(&mut evidence, secs, 0, &feed(3, standing)));
+        }
+        assert_eq!(from_a(&evidence).words.len(), 1);
+        for (feed, severity) in [(2, 1.0), (1, 0.0)] {
+            assert!(tell(&mut evidence, 50, 0, &self::feed(feed, standing)));
+            assert_eq!(from_a(&evidence).severity, severity, "without {feed}");
+        }
+    }
+    let mut evidence = told(&both);
+    evidence.expire(at(400), &RoutingRules::default());
+    assert_eq!(evidence.len(), 0);
+}
+
+#[test]
+fn a_snapshot_of_before_feeds_were_told_apart_is_read() {
+    let mut evidence = told(&[(10, 0, window(sight(1, 0, 0), 2_000))]);
+    let text = serde_json::to_string(&evidence).unwrap();
+    let before = text.replace(r#""told":{},"#, "");
+    assert_ne!(text, before);
+    evidence = serde_json::from_str(&before).unwrap();
+    assert_eq!(from_a(&evidence).severity, 1.0);
+}
+
 #[test]
 fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
     let mut evidence = RoutingEvidence::default();
@@ -654,6 +784,40 @@ fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
     }
     let feeds: usize = evidence.accounts().map(|own| own.withdrawals.len()).sum();
     assert_eq!(feeds, MAX_FEEDS);
+}
+
+/// What there is no room for might be another way.
+#[test]
+fn nobody_is_left_beside_an_agent_of_whom_not_all_is_remembered() {
+    let mut evidence = RoutingEvidence::default();
+    let own = window(sight(1, 0, 0), 0);
+    for chunk in (0..MAX_SEEN as u32).collect::<Vec<_>>().chunks(1_024) {
+        let mut many = Routing::default();
+        for n in chunk {
+            let mut window = own.windows[0].clone();
+            window.prefix = Prefix::new(std::net::Ipv4Addr::from_bits(n << 8).into(), 24).unwrap();
+            many.windows.push(window);
+        }
+        tell(&mut evidence, 1, 2, &many);
+    }
+    assert!(evidence.partly.is_empty());
+    // One agent of the region shows a route, and another withdraws its own.
+    assert!(tell(&mut evidence, 2, 0, &own));
+    let gone = withdrawn(10, 1, sight(0, 1, 0));
+    tell(&mut evidence, 10, 1, &gone);
+    let outlook = from_a(&evidence);
+    assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 1.0));
+    let words = "no other route is known, but agents show more than is remembered";
+    assert!(outlook.words[0].ends_with(words), "{:?}", outlook.words);
+    // Those begin anew of whom something is not remembered, and there is room.
+    for from in [2, 0, 1] {
+        evidence.forget_agent(&agent(from).0);
+    }
+    assert!(evidence.seen.is_empty() && evidence.partly.is_empty());
+    tell(&mut evidence, 20, 1, &gone);
+    assert!(from_a(&evidence).withdrawn.is_some());
+    tell(&mut evidence, 21, 0, &own);
+    assert_eq!(from_a(&evidence).withdrawn, None);
 }
 
 /// Anything that three agents may tell.
@@ -750,6 +914,47 @@ proptest! {
                 prop_assert!(after.severity <= before.severity, "{before:?} became {after:?}");
                 prop_assert!(after.withdrawn.is_none() || before.withdrawn.is_some(), "{before:?} became {after:?}");
             }
+        }
+    }
+
+    /// Whatever is known, trouble of a feed that told nothing takes nothing away.
+    #[test]
+    fn trouble_of_a_feed_takes_only_its_own_word_away(
+        mut told in prop::collection::vec(anything(), 0..20), troubles in prop::collection::vec((0usize..3, 0u8..7), 1..6)
+    ) {
+        told.sort_by_key(|(secs, ..)| *secs);
+        let mut evidence = self::told(&told);
+        let before = outlooks(&evidence);
+        for (from, kind) in troubles {
+            tell(&mut evidence, 400, from, &trouble(400, 9, kind, Sight::default()));
+            prop_assert_eq!(&outlooks(&evidence), &before);
+        }
+    }
+
+    /// However many feeds of one router withdraw, to whoever hears them: only over a link that it serves is that enough.
+    #[test]
+    fn one_router_never_moves_those_whom_it_does_not_serve(
+        told in prop::collection::vec((0u64..100, 0usize..4, 0u8..9), 1..20), router in 1u8..9
+    ) {
+        let told: Vec<_> = told
+            .into_iter()
+            .map(|(secs, from, feed)| (secs, from, withdrawn_at(secs, feed, &format!("10.0.0.{router}"))))
+            .collect();
+        let evidence = self::told(&told);
+        let (a, c) = (region("a"), region("c"));
+        let both = BTreeSet::from([&a, &c]);
+        for from in [Observers::Regions(&both), Observers::AllBut(None), Observers::Region(&region("e"))] {
+            let outlook = evidence.outlook(&RoutingRules::default(), from, &region("b"));
+            prop_assert_eq!(outlook.withdrawn, None);
+        }
+    }
+
+    /// Whatever else is told, where only malformed attributes withdrew nobody is left.
+    #[test]
+    fn malformed_attributes_never_force_a_move(told in prop::collection::vec(anything(), 0..20)) {
+        let told: Vec<_> = told.into_iter().map(|(secs, from, told)| (secs, from, as_malformed(told))).collect();
+        for outlook in outlooks(&self::told(&told)) {
+            prop_assert_eq!(outlook.withdrawn, None);
         }
     }
 

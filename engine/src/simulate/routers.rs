@@ -34,6 +34,8 @@ pub(super) struct Routers {
 struct Known {
     feed: Feed,
     standing: Standing,
+    /// Since when.
+    since: Timestamp,
     routes: BTreeMap<Prefix, Route>,
 }
 
@@ -55,6 +57,7 @@ impl Routers {
             let known = Known {
                 feed: feed.clone(),
                 standing: Standing::Believed,
+                since: START,
                 routes: routes.clone(),
             };
             (id.clone(), known)
@@ -80,7 +83,7 @@ impl Routers {
         let mut events = Vec::new();
         for (id, known) in &mut self.feeds {
             if known.feed.agent == *agent {
-                known.standing = Standing::Believed;
+                (known.standing, known.since) = (Standing::Believed, at);
                 for change in [FeedChange::Up, FeedChange::Loaded] {
                     events.push(event(at, id, known.feed.source, What::Feed(change)));
                 }
@@ -143,7 +146,7 @@ impl Routers {
         let of_feed = |change| vec![event(at, id, source, What::Feed(change))];
         match change {
             RoutingChange::Lost => {
-                known.standing = Standing::Lost;
+                (known.standing, known.since) = (Standing::Lost, at);
                 let had = known.routes.values().filter(|own| **own == Route::Present);
                 let watched = had.count() as u32;
                 return of_feed(FeedChange::Down {
@@ -164,7 +167,7 @@ impl Routers {
                 return of_feed(FeedChange::Loaded);
             }
             RoutingChange::Fabricating => {
-                known.standing = Standing::Untrusted;
+                (known.standing, known.since) = (Standing::Untrusted, at);
                 return of_feed(FeedChange::Untrusted { fabricated: 3 });
             }
             RoutingChange::Unstable(_) => return Vec::new(),
@@ -213,7 +216,10 @@ impl Routers {
                     },
                     path: path.clone(),
                 },
-                _ => Change::Withdrawn { path: path.clone() },
+                _ => Change::Withdrawn {
+                    path: path.clone(),
+                    malformed: false,
+                },
             };
             let route = match change {
                 Change::Withdrawn { .. } => Route::Withdrawn,
@@ -230,7 +236,7 @@ impl Routers {
                     prefix: *prefix,
                     region: region.clone(),
                     change,
-                    sight: self.sight(id, prefix),
+                    sight: self.sight(at, id, prefix),
                     learned: false,
                 };
                 events.push(event(at, id, source, what));
@@ -246,19 +252,30 @@ impl Routers {
     }
 
     /// Who sees a prefix, of the feeds of the agent that hears this one.
-    fn sight(&self, id: &str, prefix: &Prefix) -> Sight {
+    fn sight(&self, at: Timestamp, id: &str, prefix: &Prefix) -> Sight {
         let agent = self.feeds.get(id).map(|known| &known.feed.agent);
-        agent.map_or_else(Sight::default, |agent| self.sight_of(agent, prefix))
+        agent.map_or_else(Sight::default, |agent| self.sight_of(at, agent, prefix))
     }
 
-    fn sight_of(&self, agent: &AgentId, prefix: &Prefix) -> Sight {
+    fn sight_of(&self, at: Timestamp, agent: &AgentId, prefix: &Prefix) -> Sight {
         let mut sight = Sight::default();
         let mut gone = BTreeSet::new();
         let feeds = self.feeds.values();
-        for own in
-            feeds.filter(|own| own.feed.agent == *agent && own.standing == Standing::Believed)
-        {
-            match own.routes.get(prefix) {
+        for own in feeds.filter(|own| own.feed.agent == *agent) {
+            let route = own.routes.get(prefix);
+            match own.standing {
+                Standing::Believed => {}
+                _ if matches!(route, None | Some(Route::Withdrawn)) => continue,
+                Standing::Loading => {
+                    sight.unsure.add(at);
+                    continue;
+                }
+                Standing::Lost | Standing::Untrusted => {
+                    sight.unsure.add(own.since);
+                    continue;
+                }
+            }
+            match route {
                 Some(Route::Present | Route::Invalid | Route::Leaked) => sight.visible += 1,
                 Some(Route::Stuck) => sight.stuck += 1,
                 Some(Route::Withdrawn) => {
@@ -308,7 +325,7 @@ impl Routers {
             more_specifics: Vec::new(),
             blackholed: false,
             shutting_down: false,
-            sight: self.sight_of(agent, prefix),
+            sight: self.sight_of(at, agent, prefix),
             validities: Validities {
                 invalid_origin: self.looking(agent, prefix, Route::Invalid),
                 ..Validities::default()

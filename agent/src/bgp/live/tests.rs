@@ -1,6 +1,9 @@
 //! Connections over loopback: who may, who is closed, and whose end is whose.
 
-use leeward_common::bgp::{FeedChange, What};
+use leeward_common::{
+    bgp::{Change, FeedChange, FeedState, RoutingEvent, Unsure},
+    id::RegionId,
+};
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -269,4 +272,65 @@ fn what_comes_from_farther_than_the_link_is_not_heard() {
     SockRef::from(&client).set_ttl_v4(255).unwrap();
     client.set_nonblocking(false).unwrap();
     assert_eq!(kind(&mut client), 3, "a NOTIFICATION");
+}
+
+/// A report of what happened when the agent's clock showed this.
+fn report(at: Timestamp) -> Routing {
+    let source = [10, 0, 0, 1].into();
+    let known_at = at - Duration::from_secs(20);
+    let sight = Sight {
+        unsure: Unsure { feeds: 1, known_at },
+        ..Sight::default()
+    };
+    let (path, malformed) = (String::new(), false);
+    let what = What::Prefix {
+        prefix: "198.51.100.0/24".parse().unwrap(),
+        region: RegionId::parse("dub").unwrap(),
+        change: Change::Withdrawn { path, malformed },
+        sight,
+        learned: false,
+    };
+    let event = RoutingEvent {
+        at,
+        feed: "one".to_owned(),
+        source,
+        collector: None,
+        what,
+    };
+    let feed = FeedState {
+        feed: "one".to_owned(),
+        source,
+        collector: None,
+        system: 64_501,
+        standing: Standing::Believed,
+        since: at - Duration::from_secs(3_000),
+        updates: 1,
+        announced: 1,
+        withdrawn: 1,
+        fabricated: 0,
+    };
+    Routing {
+        events: vec![event],
+        feeds: vec![feed],
+        ..Routing::default()
+    }
+}
+
+/// The clock is ten minutes wrong when the agent starts, and is set right before it tells anything.
+#[test]
+fn what_is_told_is_dated_by_the_wall_clock_of_that_time() {
+    const WRONG: Duration = Duration::from_secs(600);
+    let clock = Clock::new();
+    let right = clock.now();
+    assert_eq!(clock.dated(report(right)), report(right));
+    for wall in [clock.wall - WRONG, clock.wall + WRONG] {
+        let clock = Clock { wall, ..clock };
+        let at = clock.now();
+        let told = clock.dated(report(at));
+        let dated = told.events[0].at;
+        let is_right = |at: Timestamp| dated.since(at).max(at.since(dated)) < WRONG / 2;
+        assert!(is_right(right) && !is_right(at), "{at} became {dated}");
+        // All by the same.
+        assert_eq!(told, report(dated));
+    }
 }

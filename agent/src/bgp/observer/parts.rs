@@ -200,7 +200,7 @@ impl Observer {
         let feeds = self.counting_feeds(Family::of(&part));
         let is_outside = feed.view.collector().is_some();
         self.followed[place].parts.iter().any(|(number, parts)| {
-            let known = feeds.get(*number as usize).copied().flatten();
+            let known = feeds.feeds.get(*number as usize).copied().flatten();
             known.is_some_and(|known| {
                 known.feed.view.collector().is_some() == is_outside
                     && parts.has_long_shown(now, known.epoch, part, origin)

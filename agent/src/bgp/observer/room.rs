@@ -114,6 +114,7 @@ impl Observer {
         for followed in &mut self.followed {
             followed.routes.retain(|number| !numbers.contains(&number));
             followed.parts.retain(|number, _| !numbers.contains(number));
+            followed.lost.retain(|number, _| !numbers.contains(number));
         }
         self.sources.retain(|_, source| source.feeds > 0);
         self.free.extend(numbers);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use leeward_common::bgp::{LeakSign, Sight, Validities, Validity};
+use leeward_common::bgp::{LeakSign, Sight, Unsure, Validities, Validity};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,6 +19,8 @@ mod limits;
 mod pace;
 #[path = "tests/parts.rs"]
 mod parts;
+#[path = "tests/unsure.rs"]
+mod unsure;
 #[path = "tests/watching.rs"]
 mod watching;
 
@@ -102,7 +104,9 @@ fn a_withdrawal_counts_is_told_at_once_and_nobody_sees_the_prefix() {
     loaded(&mut observer, &one);
     observer.on(at(50), &one, &withdraw(WATCHED[0]));
     let path = "64501 64500".to_owned();
-    assert_eq!(changes(&mut observer), [Change::Withdrawn { path }]);
+    let malformed = false;
+    let withdrawn = Change::Withdrawn { path, malformed };
+    assert_eq!(changes(&mut observer), [withdrawn]);
     let window = &observer.close_window(at(60), at(40))[0];
     assert_eq!(
         (window.counts.withdrawals, window.counts.disregarded),
@@ -145,11 +149,13 @@ fn a_lost_session_is_one_event_of_the_feed_and_no_withdrawal() {
     );
     let window = &observer.close_window(at(60), at(40))[0];
     assert!(window.is_quiet());
-    assert_eq!(
-        window.sight,
-        Sight::default(),
-        "what is not seen is unknown, not gone"
-    );
+    let mut unsure = Unsure::default();
+    unsure.add(at(50));
+    let unknown = Sight {
+        unsure,
+        ..Sight::default()
+    };
+    assert_eq!(window.sight, unknown, "what is not seen is not gone");
 }
 
 #[test]

@@ -34,8 +34,11 @@ impl Observer {
     }
 
     /// Who sees a prefix now.
-    pub(super) fn sight(&self, place: usize, feeds: &Counting) -> Sight {
-        let mut sight = Sight::default();
+    pub(super) fn sight(&self, now: Timestamp, place: usize, feeds: &Counting) -> Sight {
+        let mut sight = Sight {
+            unsure: self.unsure(now, place, feeds),
+            ..Sight::default()
+        };
         let (mut gone_sources, mut collectors) = (BTreeSet::new(), BTreeSet::new());
         for (known, route) in self.counting(place, feeds) {
             if let Some(collector) = known.feed.view.collector().copied() {
@@ -91,7 +94,7 @@ impl Observer {
             more_specifics: tally.more_specifics,
             blackholed: false,
             shutting_down: false,
-            sight: self.sight(place, feeds),
+            sight: self.sight(now, place, feeds),
             validities,
             leaks,
             over_failed_link: self.is_over_failed_link(place),

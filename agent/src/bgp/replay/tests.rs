@@ -120,7 +120,7 @@ fn a_packed_recording_is_replayed_and_a_watched_prefix_is_told_of() {
         assert!(text.contains(&format!("format      {format}\n")), "{text}");
         assert!(text.contains("understood  3 UPDATE\n"), "{text}");
         assert!(text.contains("2 announced, 1 withdrawn"), "{text}");
-        assert!(text.contains("Withdrawn { path: \"64501\" }"), "{text}");
+        assert!(text.contains("Withdrawn { path: \"64501\""), "{text}");
     }
 }
 

@@ -1,7 +1,5 @@
 //! What routers tell.
 
-use std::collections::BTreeMap;
-
 use leeward_common::{
     api::v1::{BgpEvent, BgpEvents, BgpMoreSpecific, BgpPeer, BgpPeers, BgpPrefix, BgpPrefixes},
     bgp::{Change, FailedLink, FeedChange, FeedState, PrefixWindow, RoutingEvent, What},
@@ -11,11 +9,13 @@ use leeward_engine::{found::Told, view::View};
 /// Every watched prefix, as every agent told last.
 #[must_use]
 pub fn bgp_prefixes(view: &View) -> BgpPrefixes {
-    let told = view.found.routing.prefixes.values();
-    let mut told: Vec<_> = told.flat_map(BTreeMap::values).collect();
+    let known = &view.found.routing;
+    let told = known.prefixes.values();
+    let mut told: Vec<_> = told.flat_map(|of| of.values()).collect();
     told.sort_by_key(|told| (told.what.prefix, told.agent.clone()));
     BgpPrefixes {
         prefixes: told.into_iter().map(|told| prefix(told)).collect(),
+        left_out: known.prefixes_left_out.len() as u64,
     }
 }
 
@@ -35,6 +35,7 @@ fn prefix(told: &Told<PrefixWindow>) -> BgpPrefix {
         gone: sight.gone,
         gone_sources: sight.gone_sources,
         stuck: sight.stuck,
+        unsure: sight.unsure.feeds,
         origins: window.origins.clone(),
         announcements: counts.announcements,
         withdrawals: counts.withdrawals,
@@ -63,9 +64,11 @@ fn prefix(told: &Told<PrefixWindow>) -> BgpPrefix {
 /// Every feed, as its agent told last.
 #[must_use]
 pub fn bgp_peers(view: &View) -> BgpPeers {
-    let told = view.found.routing.feeds.values().flat_map(BTreeMap::values);
+    let known = &view.found.routing;
+    let told = known.feeds.values().flat_map(|of| of.values());
     BgpPeers {
         peers: told.map(|told| peer(told)).collect(),
+        left_out: known.feeds_left_out.len() as u64,
     }
 }
 
@@ -134,7 +137,13 @@ fn system(system: Option<u32>) -> String {
 
 fn changed(change: &Change) -> (&'static str, String) {
     match change {
-        Change::Withdrawn { path } => ("withdrawn", format!("withdrawn; its path was {path}")),
+        Change::Withdrawn { path, malformed } => {
+            let how = match malformed {
+                true => "withdrawn by a malformed attribute",
+                false => "withdrawn",
+            };
+            ("withdrawn", format!("{how}; its path was {path}"))
+        }
         Change::Returned { path } => ("returned", format!("there again, by {path}")),
         Change::Exploring { paths, path } => (
             "exploring",
@@ -208,7 +217,7 @@ fn feed(change: &FeedChange) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use leeward_common::{
-        bgp::{Counts, Leaks, MoreSpecific, Outside, Sight, Validities, Validity},
+        bgp::{Counts, Leaks, MoreSpecific, Outside, Sight, Unsure, Validities, Validity},
         time::Timestamp,
     };
 
@@ -253,6 +262,7 @@ mod tests {
                 gone: 2,
                 gone_sources: 2,
                 stuck: 0,
+                unsure: Unsure::default(),
                 outside: Outside::default(),
             },
             validities: Validities::default(),

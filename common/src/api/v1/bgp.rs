@@ -16,6 +16,9 @@ use crate::{
 pub struct BgpPrefixes {
     /// In the order of prefixes, then of agents. One that no feed ever showed is not among them.
     pub prefixes: Vec<BgpPrefix>,
+    /// How many more were told and are no longer remembered: 65,536 are, of all agents together, the most recently told.
+    #[serde(default)]
+    pub left_out: u64,
 }
 
 /// A watched prefix, as one agent told last.
@@ -36,6 +39,9 @@ pub struct BgpPrefix {
     pub gone_sources: u32,
     /// Feeds that still show a route that most others withdrew long ago.
     pub stuck: u32,
+    /// Feeds that cannot be believed now, but show a route, or showed one when their trouble began.
+    #[serde(default)]
+    pub unsure: u32,
     /// Systems that announce it; several are MOAS.
     pub origins: Vec<u32>,
     /// Announcements in the window that changed something.
@@ -107,6 +113,9 @@ pub struct BgpMoreSpecific {
 pub struct BgpPeers {
     /// In the order of agents, then of feeds.
     pub peers: Vec<BgpPeer>,
+    /// How many more were told and are no longer remembered: 8,192 are, of all agents together, the most recently told.
+    #[serde(default)]
+    pub left_out: u64,
 }
 
 /// A feed, as one agent told last.

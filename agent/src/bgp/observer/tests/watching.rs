@@ -49,7 +49,9 @@ fn what_holds_an_agents_address_is_followed_from_its_first_announcement() {
     );
     observer.on(at(21), &one, &withdraw("203.0.113.0/24"));
     let path = "64501 64500".to_owned();
-    assert_eq!(changes(&mut observer), [Change::Withdrawn { path }]);
+    let malformed = false;
+    let withdrawn = Change::Withdrawn { path, malformed };
+    assert_eq!(changes(&mut observer), [withdrawn]);
     // A part that comes up is a stranger's until it is known better, and what packets follow from now on.
     observer.on(at(22), &one, &announce("203.0.113.0/25", &[64_501, 64_666]));
     assert!(matches!(
