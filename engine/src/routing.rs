@@ -76,9 +76,9 @@ pub struct RoutingEvidence {
     against: BTreeMap<RegionId, BTreeMap<Prefix, BTreeMap<AgentId, Account>>>,
     /// Who hears of what, and shows a route to it. Shared between copies, as each view is one.
     seen: BTreeMap<Prefix, Arc<BTreeMap<AgentId, Seen>>>,
-    /// Agents of whom there was no room to remember all that they show, and their regions.
+    /// Agents who may show more than is remembered.
     #[serde(default)]
-    partly: BTreeMap<AgentId, RegionId>,
+    partly: BTreeMap<AgentId, Partly>,
     /// How many [`Self::seen`] has; `None` if nobody counted since it shrank.
     #[serde(skip)]
     seen_count: Option<usize>,
@@ -137,6 +137,15 @@ struct Seen {
     shows: bool,
     /// Since when its feeds show none although none was withdrawn; `None` while they do.
     lost_at: Option<Timestamp>,
+}
+
+/// An agent who may show more than is remembered.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Partly {
+    /// Its region.
+    observer: RegionId,
+    /// Since when its process is another one, whose feeds need not be back yet; `None` if there was no room.
+    begun_at: Option<Timestamp>,
 }
 
 /// What an agent tells of routes to a prefix.
@@ -504,8 +513,11 @@ impl RoutingEvidence {
             let count = || all.values().map(|of| of.len()).sum();
             let count = *self.seen_count.get_or_insert_with(count);
             if count >= MAX_SEEN {
-                let region = observer.clone();
-                let before = self.partly.insert(agent.clone(), region);
+                let partly = Partly {
+                    observer: observer.clone(),
+                    begun_at: None,
+                };
+                let before = self.partly.insert(agent.clone(), partly);
                 self.changes += u64::from(before.is_none());
                 return;
             }
@@ -606,10 +618,19 @@ impl RoutingEvidence {
         self.changes += u64::from(any);
     }
 
-    /// The agent began anew: what it heard before is gone with its sessions. True if there was evidence.
-    pub(crate) fn forget_agent(&mut self, agent: &AgentId) -> bool {
+    /// The agent began anew: what it heard before is gone with its sessions. True if there was evidence. For a while its routers
+    /// may show what it does not tell yet.
+    pub(crate) fn forget_agent(&mut self, now: Timestamp, agent: &AgentId) -> bool {
+        let mut seen = self.seen.values().filter_map(|of| of.get(agent));
+        let showed = seen.find(|own| own.shows);
+        let observer = showed.map(|own| own.observer.clone());
+        let before = self.partly.remove(agent).map(|own| own.observer);
+        if let Some(observer) = observer.or(before) {
+            let begun_at = Some(now);
+            self.partly
+                .insert(agent.clone(), Partly { observer, begun_at });
+        }
         self.retain_seen(|of, _| of != agent);
-        self.partly.remove(agent);
         self.retain(|of, _| of != agent)
     }
 
@@ -620,6 +641,8 @@ impl RoutingEvidence {
             return false;
         }
         self.retain_seen(|_, seen| seen.lost_at.is_none_or(is_fresh));
+        self.partly
+            .retain(|_, own| own.begun_at.is_none_or(is_fresh));
         let mut expired = false;
         self.retain(|_, own| {
             let before = own.times().count();
@@ -643,7 +666,9 @@ impl RoutingEvidence {
     pub(crate) fn next_expiry(&self, rules: &RoutingRules) -> Option<Timestamp> {
         let seen = self.seen.values().flat_map(|of| of.values());
         let told = self.accounts().flat_map(Account::times);
-        let first = told.chain(seen.filter_map(|seen| seen.lost_at)).min();
+        let lost = seen.filter_map(|seen| seen.lost_at);
+        let begun = self.partly.values().filter_map(|own| own.begun_at);
+        let first = told.chain(lost).chain(begun).min();
         first.map(|at| at + rules.lasts)
     }
 
@@ -727,7 +752,7 @@ impl RoutingEvidence {
         let is_own = |observer: &RegionId| from.are(observer) && observer != region;
         let has_own = accounts.values().any(|own| is_own(&own.observer))
             || hearing().any(|(_, seen)| is_own(&seen.observer))
-            || self.partly.values().any(is_own);
+            || self.partly.values().any(|own| is_own(&own.observer));
         let counts = |observer: &RegionId| match has_own {
             true => is_own(observer),
             false => observer != region,
@@ -757,7 +782,7 @@ impl RoutingEvidence {
                 0 => self.other_way(region, prefix, &accounts, counts),
                 _ => None,
             };
-            let is_partly = self.partly.values().any(counts);
+            let is_partly = self.partly.values().any(|own| counts(&own.observer));
             let rest = rest(left, other_way, is_partly);
             let words = withdrawn(prefix, &accounts, &rest);
             let enough = match (has_own, from) {
@@ -862,7 +887,7 @@ fn rest(left: usize, other_way: Option<&Prefix>, is_partly: bool) -> String {
     match (left, other_way) {
         (0, Some(other)) => format!("no other route is left, but {other} is still shown"),
         (0, None) if is_partly => {
-            "no other route is known, but agents show more than is remembered".to_owned()
+            "no other route is known, but agents may show more than is remembered".to_owned()
         }
         (0, None) => "no other route is left".to_owned(),
         (1, _) => "one still shows a route".to_owned(),

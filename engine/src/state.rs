@@ -261,7 +261,7 @@ impl State {
         let known = self.agents.get(&connected.agent);
         if known.is_some_and(|known| known.boot_epoch != connected.boot_epoch) {
             let routing = Arc::make_mut(&mut self.routing);
-            self.all_due |= routing.forget_agent(&connected.agent);
+            self.all_due |= routing.forget_agent(now, &connected.agent);
         }
         let agent = self.agent(&connected.agent, &connected.region);
         agent.region = connected.region.clone();

@@ -433,7 +433,8 @@ fn in_ten_thousand_cases_of_trouble_no_other_feeds_withdrawal_leaves_a_region() 
         for n in 0..4 {
             rig.table(n, &[64_501, ORIGIN], true);
         }
-        rig.befall(0, Trouble::Quiet(60));
+        // Of a choice that was larger before it is waited whether there is more.
+        rig.befall(0, Trouble::Quiet(400));
         for n in 0..4 {
             rig.on(n, &withdraw(&[0, 1]));
         }

@@ -450,7 +450,7 @@ fn evidence_ends_after_its_time_and_with_the_agents_start() {
     assert!(evidence.expire(end, &rules));
     assert_eq!(from_a(&evidence), Outlook::default());
     let mut evidence = new();
-    assert!(evidence.forget_agent(&agent(0).0));
+    assert!(evidence.forget_agent(at(20), &agent(0).0));
     assert_eq!(from_a(&evidence), Outlook::default());
 }
 
@@ -786,6 +786,26 @@ fn memory_is_bounded_and_what_is_beyond_it_says_nothing() {
     assert_eq!(feeds, MAX_FEEDS);
 }
 
+/// An agent begins anew and hears one router before the others: what they showed its former process they may still show.
+#[test]
+fn nobody_is_left_by_an_agent_that_has_just_begun_anew() {
+    let rules = RoutingRules::default();
+    let gone = withdrawn(20, 1, sight(0, 1, 0));
+    for (showed, leaves) in [(0, true), (2, false)] {
+        let mut evidence = RoutingEvidence::default();
+        tell(&mut evidence, 1, 0, &window(sight(showed, 0, 0), 0));
+        evidence.forget_agent(at(15), &agent(0).0);
+        tell(&mut evidence, 20, 0, &gone);
+        let outlook = from_a(&evidence);
+        assert_eq!(outlook.withdrawn.is_some(), leaves, "{outlook:?}");
+        assert_eq!(outlook.severity, 1.0);
+        // In time it is as good as any.
+        evidence.expire(at(15) + rules.lasts, &rules);
+        tell(&mut evidence, 316, 0, &withdrawn(316, 1, sight(0, 1, 0)));
+        assert!(from_a(&evidence).withdrawn.is_some());
+    }
+}
+
 /// What there is no room for might be another way.
 #[test]
 fn nobody_is_left_beside_an_agent_of_whom_not_all_is_remembered() {
@@ -807,13 +827,18 @@ fn nobody_is_left_beside_an_agent_of_whom_not_all_is_remembered() {
     tell(&mut evidence, 10, 1, &gone);
     let outlook = from_a(&evidence);
     assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 1.0));
-    let words = "no other route is known, but agents show more than is remembered";
+    let words = "no other route is known, but agents may show more than is remembered";
     assert!(outlook.words[0].ends_with(words), "{:?}", outlook.words);
     // Those begin anew of whom something is not remembered, and there is room.
     for from in [2, 0, 1] {
-        evidence.forget_agent(&agent(from).0);
+        evidence.forget_agent(at(15), &agent(from).0);
     }
-    assert!(evidence.seen.is_empty() && evidence.partly.is_empty());
+    assert!(evidence.seen.is_empty() && !evidence.partly.is_empty());
+    evidence.expire(
+        at(15) + RoutingRules::default().lasts,
+        &RoutingRules::default(),
+    );
+    assert!(evidence.partly.is_empty());
     tell(&mut evidence, 20, 1, &gone);
     assert!(from_a(&evidence).withdrawn.is_some());
     tell(&mut evidence, 21, 0, &own);
