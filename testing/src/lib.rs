@@ -138,10 +138,10 @@ pub fn exposure(test: &str, unit: &Path) -> Option<(f32, String)> {
         );
         return None;
     };
-    let numbers = verdict
+    let mut numbers = verdict
         .split_whitespace()
         .filter_map(|word| word.parse().ok());
-    let exposure = numbers.last();
+    let exposure = numbers.next_back();
     assert!(exposure.is_some(), "no number: {verdict}");
     exposure.map(|exposure| (exposure, text))
 }

@@ -312,8 +312,8 @@ fn the_last_of_several_routes_is_the_withdrawal_and_none_if_there_were_more_than
     assert!(observer.take_events().is_empty());
     let sight = observer.close_window(at(60), at(40))[0].sight;
     assert_eq!(
-        (sight.visible, sight.gone),
-        (0, 1),
+        (sight.visible, sight.gone, sight.unsure.feeds),
+        (0, 1, 1),
         "nobody knows of the second feed"
     );
     observer.on(at(80), &other, &by_paths(8..=9, false));
