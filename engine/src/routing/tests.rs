@@ -1,6 +1,6 @@
 //! What agents tell, and what is said against a region for it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use leeward_common::bgp::{
     Allowed, Counts, FailedLink, FeedState, Invalid, Leaks, Outside, Unsure, Validities, Validity,
