@@ -280,7 +280,9 @@ fn us(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use leeward_common::config::Document;
+    use std::net::Ipv4Addr;
+
+    use leeward_common::{bgp::Prefix, config::Document};
     use leeward_engine::intent::{Amendment, Change};
 
     use super::*;
@@ -517,16 +519,29 @@ mod tests {
 
     #[test]
     fn regions_whose_prefixes_do_not_fit_are_left_out_and_named() {
-        let prefixes = (0..limits::WATCHED / 2 + 1)
-            .map(|at| format!("'10.{}.{}.0/24'", at / 256, at % 256))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let policy =
-            policy(&REGIONS.replace("id = '", &format!("prefixes = [{prefixes}]\nid = '")));
-        let (watched, left_out) = watch(&policy, &Reaches::default());
-        assert_eq!(watched.len(), 1);
-        assert_eq!(left_out.len(), policy.regions.len() - 1);
-        assert!(!left_out.contains(&watched[0].region));
+        let policy = policy(REGIONS);
+        let mut intents = Intents::default();
+        for (net, region) in [(10u32, "iad"), (11, "dub")] {
+            let prefixes = (0..limits::WATCHED as u32 / 2 + 1).map(|at| {
+                let address = Ipv4Addr::from_bits(net << 24 | at << 8);
+                Prefix::new(address.into(), 24).unwrap()
+            });
+            let reach = Reach {
+                prefixes: prefixes.collect(),
+                origins: [].into(),
+            };
+            intents.on_change(
+                now(5),
+                &Change {
+                    who: "ops".to_owned(),
+                    why: String::new(),
+                    what: Amendment::PutReach(region.parse().unwrap(), reach),
+                },
+            );
+        }
+        let (watched, left_out) = watch(&policy, &intents.reaches);
+        assert_eq!((watched.len(), left_out.len()), (1, 1));
+        assert_ne!(left_out[0], watched[0].region);
     }
 
     #[test]
