@@ -6,7 +6,7 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -70,8 +70,8 @@ impl Installation {
             TempDir::with_prefix("leeward-bench-").context("make a temporary directory")?;
         let files = Files {
             directory: directory.path().to_owned(),
-            listen: udp()?,
-            api: tcp()?,
+            listen: free_address(),
+            api: free_address(),
         };
         files.certificates(order)?;
         let aggregator =
@@ -283,7 +283,7 @@ impl Files {
              [[aggregator]]\naddress = \"{}\"\nname = \"bench\"\n",
             at + 1,
             first_port + 7,
-            tcp()?,
+            free_address(),
             self.credentials(&format!("agent-{region}")),
             self.listen,
         ))
@@ -339,11 +339,7 @@ fn beside(binary: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A port that is free now; the daemon that gets it takes it a moment later.
-fn tcp() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-fn udp() -> anyhow::Result<SocketAddr> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+/// An address of loopback whose port is free until a daemon takes it.
+pub fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, leeward_testing::free_port()))
 }

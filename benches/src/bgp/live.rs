@@ -1,7 +1,7 @@
 //! A burst through a real session, and whether probing is disturbed by it.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::Ipv4Addr,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::{corpus, ingest, speaker::Speaker};
 use crate::{
     figure::{Figures, Target},
+    installation::free_address,
     probe,
 };
 
@@ -34,15 +35,6 @@ const BURST: u32 = 1_000_000;
 /// The longest that anything may take: a session's table counts after two quiet stretches of ten seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A port that nobody has now.
-///
-/// # Errors
-///
-/// Returns that there is none.
-pub fn port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
 struct Listening {
     speaker: Speaker,
     found: mpsc::Receiver<Finding>,
@@ -51,7 +43,7 @@ struct Listening {
 
 impl Listening {
     fn start() -> anyhow::Result<Self> {
-        let listen = port()?;
+        let listen = free_address();
         let peer = BgpPeer {
             session: session::Peer {
                 address: Ipv4Addr::LOCALHOST.into(),
