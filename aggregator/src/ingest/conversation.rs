@@ -294,6 +294,7 @@ impl Conversation {
     /// What is durable of this number; `None` if that is nothing any more or yet.
     async fn table(&self, epoch: &Epoch, number: u32) -> Result<Option<Arc<[Path]>>, Ending> {
         let name = (epoch.boot, number);
+        // The lock is not held while the store is read.
         let found = self.tables().find(name);
         match found {
             Found::Rows(rows) => return Ok(Some(rows)),
