@@ -134,14 +134,18 @@ impl Sample {
         }
     }
 
-    fn files(&self) -> Vec<String> {
+    fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.ends_with(".sst") || name.ends_with(".log"))
-            .filter(|name| fs::metadata(self.dir.path().join(name)).unwrap().len() > 0)
-            .collect();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
         names.sort();
+        names
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| name.ends_with(".sst") || name.ends_with(".log"));
+        names.retain(|name| fs::metadata(self.dir.path().join(name)).unwrap().len() > 0);
         names
     }
 
@@ -241,8 +245,7 @@ fn whatever_byte_is_another_it_is_found_and_its_file_named() {
     }
     assert!(flipped > 60);
     for file in ["CURRENT", "MANIFEST"] {
-        let entries = fs::read_dir(sample.dir.path()).unwrap();
-        let mut names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names = sample.names().into_iter();
         let name = names.find(|name| name.starts_with(file)).unwrap();
         let verified = verify::verify(sample.damaged(&name, 5).path()).unwrap();
         assert!(!verified.findings.is_empty(), "{name}");
@@ -281,9 +284,8 @@ fn any_byte_of_any_file_is_found_and_named_and_the_rest_is_saved() {
     let samples = [Sample::new(), Sample::restarted()];
     let files = samples.each_ref().map(|sample| {
         let mut files = sample.files();
-        let entries = fs::read_dir(sample.dir.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        files.extend(names.filter(|name| name == "CURRENT" || name.starts_with("MANIFEST-")));
+        let lists = sample.names().into_iter();
+        files.extend(lists.filter(|name| name == "CURRENT" || name.starts_with("MANIFEST-")));
         files
     });
     bolero::check!()
@@ -296,6 +298,25 @@ fn any_byte_of_any_file_is_found_and_named_and_the_rest_is_saved() {
             let length = fs::metadata(sample.dir.path().join(file)).unwrap().len();
             check_damaged(sample, file, (u64::from(at) % length) as usize);
         });
+}
+
+/// RocksDB takes a wrong length in the list of files for the end of a list that a crash cut off.
+#[test]
+fn a_list_of_files_that_seems_to_end_early_costs_nothing() {
+    let sample = Sample::new();
+    let names = sample.names();
+    let list = names.iter().find(|name| name.starts_with("MANIFEST-"));
+    let list = list.unwrap();
+    let bytes = fs::read(sample.dir.path().join(list)).unwrap();
+    let (mut at, mut lengths) = (0, Vec::new());
+    while let Some(header) = bytes.get(at..at + 7) {
+        lengths.push(at + 5);
+        at += 7 + usize::from(u16::from_le_bytes([header[4], header[5]]));
+    }
+    assert!(lengths.len() > 12, "{lengths:?}");
+    for at in lengths.into_iter().rev().take(12) {
+        check_damaged(&sample, list, at);
+    }
 }
 
 /// Wherever the properties and the index of the file are that holds the checksums themselves.

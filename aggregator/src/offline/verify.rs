@@ -98,26 +98,14 @@ impl Verified {
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<std::io::Result<_>>()?;
         names.sort();
-        if let Some(what) = current(dir, &names) {
-            let affects = "which list of files is the present one: everything; restore a backup";
-            self.find(Some("CURRENT"), what, affects);
+        for (file, what) in list_faults(dir, &names) {
+            let affects = "the list of files: everything; restore a backup, or what can be read with restore --damaged";
+            self.find(Some(&file), what, affects);
         }
-        for name in names {
-            let affects = if name.ends_with(".log") {
-                "what was written last, from that place on; nothing that is in files of records"
-            } else if name.starts_with("MANIFEST-") {
-                "the list of files: everything; restore a backup, or what can be read with restore --damaged"
-            } else {
-                continue;
-            };
-            match fs::read(dir.join(&name)) {
-                Ok(bytes) => {
-                    if let Some(fault) = log::fault(&bytes) {
-                        let what = format!("at byte {}: {}", fault.offset, fault.why.as_str());
-                        self.find(Some(&name), what, affects);
-                    }
-                }
-                Err(error) => self.find(Some(&name), format!("cannot be read: {error}"), affects),
+        for name in names.iter().filter(|name| name.ends_with(".log")) {
+            if let Some(what) = log_fault(&dir.join(name)) {
+                let affects = "what was written last, from that place on; nothing that is in files of records";
+                self.find(Some(name), what, affects);
             }
         }
         Ok(())
@@ -184,6 +172,23 @@ impl Verified {
             }
         }
         self.readable.push((column.name(), readable));
+    }
+}
+
+/// What is wrong with the list of files that make up a store, and with the file that says which list that is; each with its
+/// name.
+pub(super) fn list_faults(dir: &Path, names: &[String]) -> Vec<(String, String)> {
+    let current = current(dir, names).map(|what| ("CURRENT".to_owned(), what));
+    let lists = names.iter().filter(|name| name.starts_with("MANIFEST-"));
+    let faults = lists.filter_map(|name| Some((name.clone(), log_fault(&dir.join(name))?)));
+    current.into_iter().chain(faults).collect()
+}
+
+fn log_fault(file: &Path) -> Option<String> {
+    match fs::read(file) {
+        Ok(bytes) => log::fault(&bytes)
+            .map(|fault| format!("at byte {}: {}", fault.offset, fault.why.as_str())),
+        Err(error) => Some(format!("cannot be read: {error}")),
     }
 }
 

@@ -92,6 +92,12 @@ impl Damaged {
         DB::repair(&options(), dir).map_err(engine(dir, "repair the store"))
     }
 
+    /// Whether the column is there: after a repair only one that has files of records is.
+    #[must_use]
+    pub fn has(&self, column: Column) -> bool {
+        self.db.cf_handle(column.name()).is_some()
+    }
+
     /// Its files of records.
     ///
     /// # Errors
