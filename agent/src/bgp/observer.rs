@@ -422,7 +422,9 @@ impl Observer {
             Some(route) => {
                 let before = route.bytes();
                 let epoch = known.gate.epoch;
-                let withdrawn = route.on(epoch).withdraw(now, nlri.path_id, counts);
+                let withdrawn = route
+                    .on(epoch)
+                    .withdraw(now, nlri.path_id, malformed, counts);
                 let after = route.bytes();
                 self.takes(feed, before, after);
                 withdrawn
@@ -431,15 +433,24 @@ impl Observer {
         let Some(known) = self.feeds.get_mut(feed) else {
             return false;
         };
+        let number = known.number;
         let falls = known
             .gate
             .withdraw_watched(withdrawn == Withdrawn::Fabricated);
+        // What was withdrawn in earnest last may have had another beside it that was not.
+        let followed = &self.followed[place];
+        let malformed = followed.routes.get(number).is_some_and(Route::is_doubtful);
         self.lose_route(now, feed, place, &withdrawn, !malformed);
         let tally = &mut self.followed[place].tally.counts;
         match withdrawn {
             Withdrawn::Last(path) if counts => {
                 tally.withdrawals += 1;
                 tally.malformed += u32::from(malformed);
+                let path = text(&path);
+                self.tell_prefix(now, feed, place, Change::Withdrawn { path, malformed });
+            }
+            // It was counted then.
+            Withdrawn::Meant(path) if counts => {
                 let path = text(&path);
                 self.tell_prefix(now, feed, place, Change::Withdrawn { path, malformed });
             }

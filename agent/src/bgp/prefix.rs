@@ -48,6 +48,8 @@ pub struct Route {
     was_present: bool,
     /// Whether it has, or had, more routes on this session than are kept.
     is_partial: bool,
+    /// Path identifiers of routes that only a malformed attribute withdrew (RFC 7606): the neighbour may have them.
+    doubtful: Vec<u32>,
     /// Whether most others withdrew theirs long ago.
     pub is_stuck: bool,
 }
@@ -91,6 +93,8 @@ pub enum Withdrawn {
     Fabricated,
     /// It was withdrawn already.
     Again,
+    /// The same, but malformed attributes alone had done so, to the last of its routes. This was its path, if that is known.
+    Meant(AsPath),
     /// There are others.
     Fewer,
     /// It was the last; this was its path.
@@ -111,8 +115,15 @@ impl Route {
             self.explored.clear();
             self.is_stuck = false;
             self.is_partial = false;
+            self.doubtful.clear();
         }
         self
+    }
+
+    /// Whether the neighbour may have a route, as only a malformed attribute withdrew one.
+    #[must_use]
+    pub const fn is_doubtful(&self) -> bool {
+        !self.doubtful.is_empty()
     }
 
     /// Whether there is a route on this session.
@@ -153,7 +164,12 @@ impl Route {
             .settled
             .as_ref()
             .map_or(0, |path| size_of_val(path.hops()));
-        size_of::<Self>() + 16 + paths.sum::<usize>() + settled + self.explored.len() * 8
+        size_of::<Self>()
+            + 16
+            + paths.sum::<usize>()
+            + settled
+            + self.explored.len() * 8
+            + self.doubtful.len() * 4
     }
 
     /// The higher of what its routes accumulated, with both half-lives.
@@ -184,6 +200,7 @@ impl Route {
         counts: bool,
     ) -> Announced {
         let place = self.paths.binary_search_by_key(&path_id, |(id, _)| *id);
+        self.doubtful.retain(|own| *own != path_id);
         // What a table lacks was withdrawn by nobody, so nothing is known that it could be compared with.
         let is_late = self.standing == Standing::Withdrawn && self.settled.is_none();
         if self.standing == Standing::Unknown || is_late {
@@ -220,12 +237,25 @@ impl Route {
         Announced::Path(change)
     }
 
-    /// A route is withdrawn.
-    pub fn withdraw(&mut self, now: Timestamp, path_id: u32, counts: bool) -> Withdrawn {
+    /// A route is withdrawn, or only a malformed attribute makes it so.
+    pub fn withdraw(
+        &mut self,
+        now: Timestamp,
+        path_id: u32,
+        malformed: bool,
+        counts: bool,
+    ) -> Withdrawn {
+        let was_doubtful = self.is_doubtful();
+        if !malformed {
+            self.doubtful.retain(|own| *own != path_id);
+        }
         match self.standing {
             // It may be one of those that were not kept.
             Standing::Unknown if self.is_partial => return Withdrawn::Again,
             Standing::Unknown => return Withdrawn::Fabricated,
+            Standing::Withdrawn if was_doubtful && !self.is_doubtful() => {
+                return Withdrawn::Meant(self.settled.clone().unwrap_or_default());
+            }
             Standing::Withdrawn => return Withdrawn::Again,
             Standing::Present => {}
         }
@@ -234,6 +264,11 @@ impl Route {
             return Withdrawn::Again;
         };
         let (_, attributes) = self.paths.remove(place);
+        match self.doubtful.len() < PATHS_MAX {
+            true if malformed => self.doubtful.push(path_id),
+            false if malformed => self.is_partial = true,
+            _ => {}
+        }
         if !self.paths.is_empty() {
             return Withdrawn::Fewer;
         }
@@ -392,13 +427,13 @@ mod tests {
     #[test]
     fn what_was_never_announced_is_withdrawn_by_nobody() {
         let mut route = Route::default();
-        assert_eq!(route.withdraw(at(0), 0, true), Withdrawn::Fabricated);
+        assert_eq!(route.withdraw(at(0), 0, false, true), Withdrawn::Fabricated);
         announced(&mut route, 1, &[1]);
         assert_eq!(
-            route.withdraw(at(2), 0, true),
+            route.withdraw(at(2), 0, false, true),
             Withdrawn::Last(AsPath::sequence(&[1]))
         );
-        assert_eq!(route.withdraw(at(3), 0, true), Withdrawn::Again);
+        assert_eq!(route.withdraw(at(3), 0, false, true), Withdrawn::Again);
         assert_eq!(route.penalties(at(2)).1, 1_000.0);
     }
 
@@ -410,7 +445,7 @@ mod tests {
             panic!("no change");
         };
         assert_eq!(change.origin, Some((Some(2), Some(3))));
-        route.withdraw(at(200), 0, true);
+        route.withdraw(at(200), 0, false, true);
         let Announced::Path(change) = announced(&mut route, 201, &[1, 2]) else {
             panic!("no change");
         };
@@ -425,12 +460,53 @@ mod tests {
         let mut route = Route::default();
         announced(&mut route, 0, &[1]);
         assert_eq!(route.announce(at(1), 7, &path(&[2]), true), Announced::More);
-        assert_eq!(route.withdraw(at(2), 0, true), Withdrawn::Fewer);
-        assert_eq!(route.withdraw(at(2), 3, true), Withdrawn::Again);
+        assert_eq!(route.withdraw(at(2), 0, false, true), Withdrawn::Fewer);
+        assert_eq!(route.withdraw(at(2), 3, false, true), Withdrawn::Again);
         assert_eq!(
-            route.withdraw(at(2), 7, true),
+            route.withdraw(at(2), 7, false, true),
             Withdrawn::Last(AsPath::sequence(&[2]))
         );
+    }
+
+    #[test]
+    fn a_malformed_attribute_leaves_it_open_until_the_route_is_withdrawn_in_earnest() {
+        let mut route = Route::default();
+        let last = Withdrawn::Last(AsPath::sequence(&[2]));
+        announced(&mut route, 0, &[1]);
+        route.announce(at(1), 7, &path(&[2]), true);
+        assert_eq!(route.withdraw(at(2), 0, true, true), Withdrawn::Fewer);
+        assert_eq!(route.withdraw(at(2), 7, false, true), last);
+        assert!(route.is_doubtful());
+        for (id, malformed) in [(7, false), (0, true)] {
+            let again = route.withdraw(at(3), id, malformed, true);
+            assert_eq!(again, Withdrawn::Again);
+        }
+        let meant = route.withdraw(at(4), 0, false, true);
+        assert!(matches!(meant, Withdrawn::Meant(_)), "{meant:?}");
+        assert!(!route.is_doubtful());
+        let again = route.withdraw(at(5), 0, false, true);
+        assert_eq!(again, Withdrawn::Again);
+        // Announced once more, or on another session, it is as if nothing had been.
+        announced(&mut route, 6, &[2]);
+        route.withdraw(at(7), 0, true, true);
+        announced(&mut route, 8, &[2]);
+        assert_eq!(route.withdraw(at(9), 0, false, true), last);
+        announced(&mut route, 10, &[2]);
+        route.withdraw(at(11), 0, true, true);
+        assert!(!route.on(1).is_doubtful());
+    }
+
+    #[test]
+    fn what_malformed_attributes_withdrew_is_remembered_up_to_a_bound() {
+        let mut route = Route::default();
+        announced(&mut route, 0, &[1]);
+        for id in 1..1_000 {
+            route.announce(at(1), id, &path(&[1]), true);
+            assert_eq!(route.withdraw(at(1), id, true, true), Withdrawn::Fewer);
+        }
+        assert_eq!(route.doubtful.len(), PATHS_MAX);
+        assert_eq!(route.withdraw(at(2), 0, false, true), Withdrawn::Fewer);
+        assert_eq!(route.standing(0), Standing::Unknown);
     }
 
     #[test]
@@ -449,13 +525,16 @@ mod tests {
             Announced::Beyond
         );
         for id in 0..most {
-            assert_eq!(route.withdraw(at(2), id, true), Withdrawn::Fewer);
+            assert_eq!(route.withdraw(at(2), id, false, true), Withdrawn::Fewer);
         }
         assert_eq!(route.standing(0), Standing::Unknown);
-        assert_eq!(route.withdraw(at(3), most, true), Withdrawn::Again);
+        assert_eq!(route.withdraw(at(3), most, false, true), Withdrawn::Again);
         // The next session is another one.
         announced(route.on(1), 4, &[1]);
-        assert!(matches!(route.withdraw(at(5), 0, true), Withdrawn::Last(_)));
+        assert!(matches!(
+            route.withdraw(at(5), 0, false, true),
+            Withdrawn::Last(_)
+        ));
     }
 
     #[test]
@@ -477,7 +556,7 @@ mod tests {
         assert_eq!(announced(route.on(1), 30, &[1, 2]), Announced::First);
         assert_eq!(route.standing(1), Standing::Present);
         // From now on it is a route like any other.
-        route.withdraw(at(40), 0, true);
+        route.withdraw(at(40), 0, false, true);
         assert!(
             matches!(announced(&mut route, 41, &[1, 3]), Announced::Path(change) if change.returned)
         );

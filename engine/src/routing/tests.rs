@@ -433,6 +433,10 @@ fn what_a_malformed_attribute_withdraws_lowers_the_weight_and_forces_nothing() {
     assert_eq!((&outlook.withdrawn, outlook.severity), (&None, 0.5));
     let words = "by 10.0.0.1 at 00:00:10 UTC by a malformed attribute (its path was 64501 64500)";
     assert!(outlook.words[0].contains(words), "{:?}", outlook.words);
+    // Once the neighbour withdraws it itself, it does.
+    let mut meant = told(&[(10, 0, as_malformed(withdrawn(10, 1, sight(0, 1, 0))))]);
+    tell(&mut meant, 12, 0, &withdrawn(12, 1, sight(0, 1, 0)));
+    assert!(from_a(&meant).withdrawn.is_some());
     // Nor does it with the withdrawal of another feed, whose agent tells that nobody knows of the first.
     let other = withdrawn(11, 2, with_unsure(sight(0, 2, 0), 1, 10));
     tell(&mut evidence, 11, 0, &other);

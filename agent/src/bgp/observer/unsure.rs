@@ -78,7 +78,7 @@ impl Observer {
         let route = self.followed[place].routes.get(known.number);
         let is_unknown = |route: &Route| route.standing(known.gate.epoch) == Standing::Unknown;
         match withdrawn {
-            Withdrawn::Last(_) | Withdrawn::Stuck => {}
+            Withdrawn::Last(_) | Withdrawn::Meant(_) | Withdrawn::Stuck => {}
             // The last of those that were kept, and there were more.
             Withdrawn::Fewer if route.is_some_and(is_unknown) => {
                 return self.lose_sight_of(now, feed, place);

@@ -105,6 +105,14 @@ fn what_a_malformed_attribute_withdraws_may_still_be_there() {
         (sight.visible, sight.gone, sight.unsure),
         (0, 1, unsure(1, 50))
     );
+    // Once it withdraws the route itself, that is told too.
+    observer.on(at(61), &one, &withdraw(WATCHED[0]));
+    let (path, malformed) = ("64501 64500".to_owned(), false);
+    let withdrawn = Change::Withdrawn { path, malformed };
+    assert_eq!(changes(&mut observer), [withdrawn]);
+    let window = &observer.close_window(at(70), at(60))[0];
+    assert_eq!(window.counts.withdrawals, 0, "it was counted before");
+    assert_eq!(window.sight.unsure, Unsure::default());
 }
 
 /// Of a neighbour that is shown before and after policy one is enough; what is told to others is none.
