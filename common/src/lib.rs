@@ -15,7 +15,7 @@
 //! - [`api`]: the JSON that the aggregator serves.
 //! - [`config`]: TOML to values, with errors that name file, line and column.
 //! - [`definitions`]: files of services, capacity and overrides.
-//! - [`varint`]: numbers of varying length, on the wire and on disk.
+//! - [`varint`]: numbers of varying length, on the wire and on disk; [`bits`]: numbers of any width.
 //! - [`audit`]: how the entries of the audit log are tied to each other.
 //!
 //! Nothing in this crate does I/O; the one clock is [`time::SystemClock`], used at the rim.
@@ -23,6 +23,7 @@
 pub mod api;
 pub mod audit;
 pub mod bgp;
+pub mod bits;
 pub mod check;
 pub mod config;
 pub mod deadline;

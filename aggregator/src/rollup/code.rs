@@ -1,22 +1,29 @@
 //! A sum as bytes: the value of a row in columns `minutes` and `hours`. Frozen by its format number.
 //!
 //! ```text
-//!  format u8 = 1
+//!  format u8 = 2
 //!  numbers, each as `varint` writes it
 //!    reports │ which of what follows is there: bits 0 to 7 classes, 8 overdue, 9 directions
 //!    each class and overdue that is there │ zigzag(scheduled - the sum of the classes)
-//!  with n > 0 samples, n = replied + late + duplicate + refused
-//!    filled buckets - 1 │ first slot
-//!    each bucket but the last: (count - 1) << 1 | (1 if empty buckets follow), and if so how many - 1
-//!    minimum - lowest of the first bucket
-//!    n > 1: maximum - lowest of the last bucket
-//!    n > 2: zigzag(sum - the sum if every sample but the extremes lay in the middle of its bucket)
 //!  directions
 //!    lost in unknown direction │ forward, backward: lost │ reordered │ pairs │ with pairs > 0: variation sum, largest
+//!  with n > 0 samples, n = replied + late + duplicate + refused
+//!    first slot │ minimum - lowest of the first bucket
+//!    n > 1: maximum - lowest of the last bucket
+//!    n > 2: zigzag(sum - the sum if every sample but the extremes lay in the middle of its bucket)
+//!    the counts of the buckets to the end, see `counts`
 //! ```
 //!
-//! The schema stands in the key. What follows from the rest is left out: the last bucket's count, the maximum of one
+//! The schema stands in the key. What follows from the rest is left out: how many buckets there are, the maximum of one
 //! sample, the sum of two. Equal sums have equal bytes and the other way round.
+//!
+//! Format 1, which is read and no longer written, has the directions last, and with n > 0
+//!
+//! ```text
+//!    filled buckets - 1 │ first slot
+//!    each bucket but the last: (count - 1) << 1 | (1 if empty buckets follow), and if so how many - 1
+//!    minimum, maximum and sum as above
+//! ```
 
 use leeward_common::{
     histogram::{MAX_US, Schema},
@@ -24,10 +31,15 @@ use leeward_common::{
     varint::{push_varint, take_varint, unzigzag, zigzag},
 };
 
-use super::sum::{Direction, Distribution, OneWay, Sum};
+use super::{
+    counts,
+    sum::{Direction, Distribution, OneWay, Sum},
+};
 use crate::store::StoreError;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Written by earlier builds.
+const FORMAT_1: u8 = 1;
 const OVERDUE: u64 = 1 << 8;
 const ONE_WAY: u64 = 1 << 9;
 const KNOWN: u64 = (1 << 10) - 1;
@@ -65,12 +77,12 @@ pub fn encode(sum: &Sum) -> Vec<u8> {
         &mut out,
         zigzag(scheduled.wrapping_sub(ended(classes)) as i64),
     );
-    encode_rtt(&mut out, rtt);
     if let Some(told) = one_way {
         push_varint(&mut out, told.lost_unknown);
         encode_direction(&mut out, &told.forward);
         encode_direction(&mut out, &told.backward);
     }
+    encode_rtt(&mut out, rtt);
     out
 }
 
@@ -78,15 +90,7 @@ fn encode_rtt(out: &mut Vec<u8>, rtt: &Distribution) {
     let (Some((first, _)), Some((last, _))) = (rtt.buckets.first(), rtt.buckets.last()) else {
         return;
     };
-    push_varint(out, rtt.buckets.len() as u64 - 1);
     push_varint(out, (*first).into());
-    for pair in rtt.buckets.windows(2) {
-        let gap = u64::from(pair[1].0 - pair[0].0 - 1);
-        push_varint(out, (pair[0].1 - 1) << 1 | u64::from(gap > 0));
-        if gap > 0 {
-            push_varint(out, gap - 1);
-        }
-    }
     let n = rtt.count();
     push_varint(out, (rtt.min_us - rtt.schema.lowest(*first)).into());
     if n > 1 {
@@ -98,6 +102,7 @@ fn encode_rtt(out: &mut Vec<u8>, rtt: &Distribution) {
             zigzag(rtt.sum_us.wrapping_sub(expected_us(rtt)) as i64),
         );
     }
+    out.extend(counts::write(&rtt.buckets));
 }
 
 fn encode_direction(out: &mut Vec<u8>, direction: &Direction) {
@@ -128,11 +133,13 @@ pub fn decode(schema: Schema, bytes: &[u8]) -> Result<Sum, StoreError> {
         why: why.to_owned(),
     };
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => Reader(rest).sum(schema).ok_or_else(|| {
-            malformed("its numbers contradict each other, or there are too few or too many")
-        }),
+        Some((&format @ (FORMAT | FORMAT_1), rest)) => {
+            Reader(rest).sum(format, schema).ok_or_else(|| {
+                malformed("its numbers contradict each other, or there are too few or too many")
+            })
+        }
         Some((other, _)) => Err(malformed(&format!(
-            "format {other}; this build reads {FORMAT}"
+            "format {other}; this build reads {FORMAT_1} to {FORMAT}"
         ))),
         None => Err(malformed("it has no bytes")),
     }
@@ -142,7 +149,7 @@ struct Reader<'a>(&'a [u8]);
 
 /// `None` wherever the bytes are none.
 impl Reader<'_> {
-    fn sum(mut self, schema: Schema) -> Option<Sum> {
+    fn sum(mut self, format: u8, schema: Schema) -> Option<Sum> {
         let reports = self.number()?;
         let present = self.number().filter(|present| present & !KNOWN == 0)?;
         let mut classes = [0; 8];
@@ -154,48 +161,55 @@ impl Reader<'_> {
             .iter()
             .try_fold(0, |sum: u64, &count| sum.checked_add(count))?;
         let scheduled = ended.wrapping_add(unzigzag(self.number()?) as u64);
+        let n = Some(samples(&classes)).filter(|&n| n <= counts::MOST)?;
+        let (rtt, one_way) = match format {
+            FORMAT => {
+                let one_way = self.one_way(present)?;
+                (self.rtt(schema, n)?, one_way)
+            }
+            _ => (self.rtt_1(schema, n)?, self.one_way(present)?),
+        };
         let sum = Sum {
             reports: (reports > 0).then_some(reports)?,
             scheduled,
             classes,
             overdue,
-            rtt: self.rtt(schema, samples(&classes))?,
-            one_way: match present & ONE_WAY > 0 {
-                true => Some(OneWay {
-                    lost_unknown: self.number()?,
-                    forward: self.direction()?,
-                    backward: self.direction()?,
-                }),
-                false => None,
-            },
+            rtt,
+            one_way,
         };
         self.0.is_empty().then_some(sum)
     }
 
-    fn rtt(&mut self, schema: Schema, n: u64) -> Option<Distribution> {
-        let mut rtt = Distribution::new(schema);
-        if n == 0 {
-            return Some(rtt);
+    fn one_way(&mut self, present: u64) -> Option<Option<OneWay>> {
+        if present & ONE_WAY == 0 {
+            return Some(None);
         }
-        rtt.buckets = self.buckets(schema, n)?;
-        let (first, last) = (rtt.buckets.first()?.0, rtt.buckets.last()?.0);
-        rtt.min_us = self.place(schema, first)?;
-        rtt.max_us = match n {
-            1 => rtt.min_us,
-            _ => self.place(schema, last)?,
-        };
-        rtt.sum_us = match n {
-            1 => rtt.min_us.into(),
-            2 => u64::from(rtt.min_us) + u64::from(rtt.max_us),
-            _ => expected_us(&rtt).wrapping_add(unzigzag(self.number()?) as u64),
-        };
-        let (min, max) = (u128::from(rtt.min_us), u128::from(rtt.max_us));
-        let others = u128::from(n - 1);
-        let possible = min * others + max..=min + max * others;
-        (min <= max && possible.contains(&rtt.sum_us.into())).then_some(rtt)
+        Some(Some(OneWay {
+            lost_unknown: self.number()?,
+            forward: self.direction()?,
+            backward: self.direction()?,
+        }))
     }
 
-    fn buckets(&mut self, schema: Schema, n: u64) -> Option<Vec<(u16, u64)>> {
+    fn rtt(&mut self, schema: Schema, n: u64) -> Option<Distribution> {
+        if n == 0 {
+            return Some(Distribution::new(schema));
+        }
+        let first = in_schema(schema, self.number()?)?;
+        let ends = self.ends(n)?;
+        let buckets = counts::read(schema, first, n, std::mem::take(&mut self.0))?;
+        ends.of(schema, buckets, n)
+    }
+
+    fn rtt_1(&mut self, schema: Schema, n: u64) -> Option<Distribution> {
+        if n == 0 {
+            return Some(Distribution::new(schema));
+        }
+        let buckets = self.buckets_1(schema, n)?;
+        self.ends(n)?.of(schema, buckets, n)
+    }
+
+    fn buckets_1(&mut self, schema: Schema, n: u64) -> Option<Vec<(u16, u64)>> {
         let others = self.number()?;
         // Checked before anything is allocated.
         if others >= n || others >= schema.slots().into() {
@@ -218,11 +232,13 @@ impl Reader<'_> {
         Some(buckets)
     }
 
-    /// A value within a bucket.
-    fn place(&mut self, schema: Schema, slot: u16) -> Option<u32> {
-        let value = u64::from(schema.lowest(slot)).checked_add(self.number()?)?;
-        let value = u32::try_from(value).ok()?;
-        (value <= schema.highest(slot).min(MAX_US)).then_some(value)
+    /// What is told of n > 0 samples beside their buckets.
+    fn ends(&mut self, n: u64) -> Option<Ends> {
+        Some(Ends {
+            min: self.number()?,
+            max: if n > 1 { self.number()? } else { 0 },
+            sum: if n > 2 { self.number()? } else { 0 },
+        })
     }
 
     fn direction(&mut self) -> Option<Direction> {
@@ -250,6 +266,43 @@ impl Reader<'_> {
     fn number(&mut self) -> Option<u64> {
         take_varint(&mut self.0)
     }
+}
+
+/// The extremes and the sum as they are written.
+struct Ends {
+    min: u64,
+    max: u64,
+    sum: u64,
+}
+
+impl Ends {
+    /// `None` if there are no such samples in these buckets.
+    fn of(self, schema: Schema, buckets: Vec<(u16, u64)>, n: u64) -> Option<Distribution> {
+        let (first, last) = (buckets.first()?.0, buckets.last()?.0);
+        let mut rtt = Distribution::new(schema);
+        rtt.buckets = buckets;
+        rtt.min_us = within(schema, first, self.min)?;
+        rtt.max_us = match n {
+            1 => rtt.min_us,
+            _ => within(schema, last, self.max)?,
+        };
+        rtt.sum_us = match n {
+            1 => rtt.min_us.into(),
+            2 => u64::from(rtt.min_us) + u64::from(rtt.max_us),
+            _ => expected_us(&rtt).wrapping_add(unzigzag(self.sum) as u64),
+        };
+        let (min, max) = (u128::from(rtt.min_us), u128::from(rtt.max_us));
+        let others = u128::from(n - 1);
+        let possible = min * others + max..=min + max * others;
+        (min <= max && possible.contains(&rtt.sum_us.into())).then_some(rtt)
+    }
+}
+
+/// A value within a bucket.
+fn within(schema: Schema, slot: u16, place: u64) -> Option<u32> {
+    let value = u64::from(schema.lowest(slot)).checked_add(place)?;
+    let value = u32::try_from(value).ok()?;
+    (value <= schema.highest(slot).min(MAX_US)).then_some(value)
 }
 
 fn in_schema(schema: Schema, slot: u64) -> Option<u16> {
@@ -297,55 +350,84 @@ mod tests {
     use crate::rollup::sum::tests::{any_report, report, sum_of};
     use proptest::prelude::*;
 
+    fn samples() -> [Sum; 2] {
+        let schema = Schema::TwoDigits;
+        [
+            report(schema, &[70_000, 70_001, 71_500, 250], 1, None),
+            report(schema, &[], 2, Some(300)),
+        ]
+        .map(|report| sum_of(schema, &[report]))
+    }
+
     /// What is on disk today must be readable for ever: these bytes never change.
     #[test]
     fn golden_bytes() {
-        let schema = Schema::TwoDigits;
-        let one = sum_of(
-            schema,
-            &[report(schema, &[70_000, 70_001, 71_500, 250], 1, None)],
-        );
-        let bytes = [
-            1, 1, 0x9f, 2, 1, 1, 1, 1, 1, 1, 1, 2, 0xfa, 1, 1, 0x8c, 8, 3, 1, 0, 0xcc, 2, 0xc6, 3,
+        let bytes: [&[u8]; 2] = [
+            &[
+                2, 1, 0x9f, 2, 1, 1, 1, 1, 1, 1, 1, 0xfa, 1, 0, 0xcc, 2, 0xc6, 3, 0xf4, 0xbf, 6,
+                0x2a, 0,
+            ],
+            &[
+                2, 1, 0x88, 6, 2, 2, 1, 3, 2, 1, 2, 0xd8, 4, 0xac, 2, 0, 0, 0,
+            ],
         ];
-        assert_eq!(encode(&one), bytes);
-        assert_eq!(decode(schema, &bytes).unwrap(), one);
-
-        let told = sum_of(schema, &[report(schema, &[], 2, Some(300))]);
-        let bytes = [
-            1, 1, 0x88, 6, 2, 2, 1, 3, 2, 1, 2, 0xd8, 4, 0xac, 2, 0, 0, 0,
-        ];
-        assert_eq!(encode(&told), bytes);
-        assert_eq!(decode(schema, &bytes).unwrap(), told);
-
-        let error = decode(schema, &[2]).unwrap_err().to_string();
+        for (sum, bytes) in samples().iter().zip(bytes) {
+            assert_eq!(encode(sum), bytes);
+            assert_eq!(decode(sum.rtt.schema, bytes).unwrap(), *sum);
+        }
+        let error = decode(Schema::TwoDigits, &[3]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "malformed rollup in the store: format 2; this build reads 1"
+            "malformed rollup in the store: format 3; this build reads 1 to 2"
         );
+    }
+
+    /// What earlier builds wrote.
+    const FORMAT_1_BYTES: [&[u8]; 2] = [
+        &[
+            1, 1, 0x9f, 2, 1, 1, 1, 1, 1, 1, 1, 2, 0xfa, 1, 1, 0x8c, 8, 3, 1, 0, 0xcc, 2, 0xc6, 3,
+        ],
+        &[
+            1, 1, 0x88, 6, 2, 2, 1, 3, 2, 1, 2, 0xd8, 4, 0xac, 2, 0, 0, 0,
+        ],
+    ];
+
+    #[test]
+    fn golden_bytes_of_format_1_are_read() {
+        for (sum, bytes) in samples().iter().zip(FORMAT_1_BYTES) {
+            assert_eq!(decode(sum.rtt.schema, bytes).unwrap(), *sum);
+        }
     }
 
     #[test]
     fn any_bytes_are_a_rollup_or_an_error_and_a_rollup_has_one_form() {
         let schema = Schema::TwoDigits;
-        let seed = encode(&sum_of(
-            schema,
-            &[report(schema, &[70_000, 80_000, 3], 2, Some(9))],
-        ));
+        let lossy = report(schema, &[70_000, 80_000, 3], 2, Some(9));
+        let seeds = [
+            encode(&sum_of(schema, &[lossy])),
+            FORMAT_1_BYTES[0].to_vec(),
+        ];
         bolero::check!()
             .with_iterations(20_000)
             .with_type()
             .for_each(|(at, bytes): &(u8, Vec<u8>)| {
-                let mut changed = seed.clone();
-                let start = usize::from(*at) % seed.len();
-                for (place, byte) in changed[start..].iter_mut().zip(bytes) {
-                    *place = *byte;
+                let mut all = vec![bytes.clone()];
+                for seed in &seeds {
+                    let mut changed = seed.clone();
+                    let start = usize::from(*at) % seed.len();
+                    for (place, byte) in changed[start..].iter_mut().zip(bytes) {
+                        *place = *byte;
+                    }
+                    all.push(changed);
                 }
-                for bytes in [&changed, bytes] {
+                for bytes in all {
                     for schema in [Schema::TwoDigits, Schema::ThreeDigits] {
-                        if let Ok(sum) = decode(schema, bytes) {
-                            assert_eq!(encode(&sum), *bytes);
-                        }
+                        let Ok(sum) = decode(schema, &bytes) else {
+                            continue;
+                        };
+                        let written = encode(&sum);
+                        assert_eq!(decode(schema, &written).unwrap(), sum);
+                        assert!(written == bytes || bytes[0] == FORMAT_1);
                     }
                 }
             });

@@ -4,7 +4,8 @@
 //!  journal ──fold──▶ sums by minute and path ──step──▶ rows of minutes and hours, and the mark: how far
 //! ```
 //!
-//! - [`sum`]: reports added up, and [`growing`]: the same while they come [pure]; [`code`]: a sum as bytes [pure].
+//! - [`sum`]: reports added up, and [`growing`]: the same while they come [pure]; [`code`]: a sum as bytes, [`counts`]: its
+//!   histogram [pure].
 //! - [`fold`]: a stretch of the journal as sums; [`tables`]: which paths its rows are.
 //! - [`step`]: sums into rows, in bounded writes. Each write holds the mark, so that after a crash between any two of them
 //!   the same stretch is folded once more and only what is missing is added.
@@ -14,6 +15,7 @@
 //! to rows that stand already. Who reads adds what the journal holds since ([`crate::history`]).
 
 pub mod code;
+mod counts;
 pub mod fold;
 pub mod growing;
 pub mod step;

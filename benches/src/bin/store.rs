@@ -30,6 +30,7 @@ use leeward_common::{
     histogram::Schema,
     id::{AgentId, RegionId, TargetId},
     report::{Class, Counts, Path, ProbeKind, Report, Rtt, Window},
+    tally::Tally,
     time::Timestamp,
     wire::batch::{self, Batch},
 };
@@ -89,10 +90,15 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The median round-trip time of a link.
+fn base_us(link: u32, links: u32) -> f64 {
+    1_000.0 * 250f64.powf(f64::from(link) / f64::from(links))
+}
+
 /// What the probes of each link find in a second.
 fn second(random: &mut Random, links: u32, spread: Spread) -> Vec<Report> {
     let link = |link: u32| {
-        let base = 1_000.0 * 250f64.powf(f64::from(link) / f64::from(links));
+        let base = base_us(link, links);
         let probes = (0..PROBES).map(|_| {
             let rtt = base * (spread.sigma * random.normal()).exp();
             (random.even() >= spread.loss).then_some(rtt as u32)
@@ -109,10 +115,20 @@ fn size(figures: &mut Figures, spread: Spread) -> anyhow::Result<()> {
     let mut store = Rocks::open(dir.path())?;
     let mut journal = Journal::new(&mut store)?;
     let mut random = Random::new(1);
+    let mut sums = vec![Tally::new(Schema::TwoDigits); LINKS as usize];
     for at in 0..3_600 {
-        journal.append(&mut store, at, second(&mut random, LINKS, spread))?;
+        let reports = second(&mut random, LINKS, spread);
+        for (sum, report) in sums.iter_mut().zip(&reports) {
+            sum.add(&report.rtt)?;
+        }
+        journal.append(&mut store, at, reports)?;
     }
     journal.flush(&mut store)?;
+    let links = (0..).zip(&sums);
+    let bits: f64 = links
+        .map(|(link, sum)| information(sum, base_us(link, LINKS), spread.sigma))
+        .sum();
+    let least = bits / 8.0 / f64::from(LINKS);
     let began = Instant::now();
     let (reports, rows) = fold(&store)?;
     let took = began.elapsed().as_secs_f64();
@@ -124,13 +140,15 @@ fn size(figures: &mut Figures, spread: Spread) -> anyhow::Result<()> {
     };
     let (minute, hour) = (per_row(Column::Minutes)?, per_row(Column::Hours)?);
     figures.push(figures.figure(format!("a minute's row, {name}"), minute, "B"));
-    figures.push(figures.figure(format!("an hour's row, {name}"), hour, "B"));
+    let figure = figures.figure(format!("an hour's row, {name}"), hour, "B");
+    figures.push(figure.beside("the entropy of its counts", least));
     let gigabytes = hour * MANY_LINKS * DAYS * 24.0 / 1e9;
     let figure = figures.figure(
         format!("400 d of hours x 10,000 links, {name}"),
         gigabytes,
         "GB",
     );
+    let figure = figure.beside("the entropy of the counts", gigabytes * least / hour);
     figures.push(figure.target(Target::AtMost(15.0)));
     let minutes = minute * MANY_LINKS * 30.0 * 1_440.0 / 1e9;
     let figure = figures.figure(
@@ -146,6 +164,38 @@ fn size(figures: &mut Figures, spread: Spread) -> anyhow::Result<()> {
         "rows/s",
     ));
     Ok(())
+}
+
+/// Bits that even a code which knew the link's distribution would need for how many samples each bucket has, if it knew how many
+/// there are together: the physical limit of whoever keeps them exactly.
+fn information(sum: &Tally, base_us: f64, sigma: f64) -> f64 {
+    let schema = sum.schema();
+    let buckets = sum.buckets();
+    let samples: u64 = buckets.iter().map(|own| own.1).sum();
+    let density = |us: f64| {
+        let deviation = (us / base_us).ln() / sigma;
+        (-deviation * deviation / 2.0).exp() / (us * sigma * std::f64::consts::TAU.sqrt())
+    };
+    let mut buckets = buckets.into_iter().peekable();
+    let bits = (1..schema.slots()).map(|slot| {
+        let (low, high) = (
+            f64::from(schema.lowest(slot)),
+            f64::from(schema.highest(slot)) + 1.0,
+        );
+        // Simpson's rule.
+        let inner = density(low) + 4.0 * density((low + high) / 2.0) + density(high);
+        let expected = samples as f64 * (high - low) * inner / 6.0;
+        let count = buckets.next_if(|own| own.0 == slot).map_or(0, |own| own.1);
+        poisson_bits(count, expected)
+    });
+    bits.sum::<f64>() - poisson_bits(samples, samples as f64)
+}
+
+/// How surprising it is that there are so many where so many are expected.
+fn poisson_bits(count: u64, expected: f64) -> f64 {
+    let factorial: f64 = (1..=count).map(|number| (number as f64).ln()).sum();
+    let expected = expected.max(f64::MIN_POSITIVE);
+    (expected + factorial - count as f64 * expected.ln()) * std::f64::consts::LOG2_E
 }
 
 /// A day of one agent, and what a history of one of its links takes.

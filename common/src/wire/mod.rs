@@ -25,7 +25,6 @@
 //! does. So builds with and without them talk to each other under one major version.
 
 pub mod batch;
-mod bits;
 mod column;
 pub mod findings;
 pub mod frame;

@@ -8,10 +8,11 @@ mod check;
 mod read;
 
 use crate::{
+    bits::BitWriter,
     histogram::Schema,
     report::{Class, Counts, OneWay, Report, Rtt, Silence, Variation},
     varint::zigzag,
-    wire::{WireError, bits::BitWriter, column::ColumnWriter, limits},
+    wire::{WireError, column::ColumnWriter, limits},
 };
 
 use check::check;

@@ -11,10 +11,11 @@ use super::{
     columns_of, malformed, samples,
 };
 use crate::{
+    bits::BitReader,
     histogram::Schema,
     report::{Counts, OneWay, Report, Rtt, Silence},
     varint::unzigzag,
-    wire::{WireError, bits::BitReader, column::Column, limits},
+    wire::{WireError, column::Column, limits},
 };
 
 const ENDS: Why = "a column ends before the rows do, or holds a number out of range";

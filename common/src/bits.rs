@@ -5,7 +5,7 @@
 
 /// Appends numbers.
 #[derive(Debug, Default)]
-pub(super) struct BitWriter {
+pub struct BitWriter {
     bytes: Vec<u8>,
     pending: u64,
     filled: u32,
@@ -13,7 +13,7 @@ pub(super) struct BitWriter {
 
 impl BitWriter {
     /// Appends the lowest `width` (at most 32) bits of a value; the others must be zero.
-    pub(super) fn put(&mut self, value: u32, width: u32) {
+    pub fn put(&mut self, value: u32, width: u32) {
         debug_assert!(width <= 32 && u64::from(value) >> width == 0);
         self.pending |= u64::from(value) << self.filled;
         self.filled += width;
@@ -24,8 +24,15 @@ impl BitWriter {
         }
     }
 
+    /// Appends ones and, if there are fewer than `limit` (at most 31), a zero that ends them.
+    pub fn put_ones(&mut self, ones: u32, limit: u32) {
+        debug_assert!(ones <= limit && limit < 32);
+        self.put((1 << ones) - 1, ones + u32::from(ones < limit));
+    }
+
     /// The bytes, the last one filled up with zeros.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
         if self.filled > 0 {
             self.bytes.push(self.pending as u8);
         }
@@ -35,20 +42,21 @@ impl BitWriter {
 
 /// Takes numbers off.
 #[derive(Debug)]
-pub(super) struct BitReader<'a> {
+pub struct BitReader<'a> {
     bytes: &'a [u8],
     /// Bits taken.
     taken: usize,
 }
 
 impl<'a> BitReader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, taken: 0 }
     }
 
     /// The next number of `width` (at most 32) bits; `None` at the end.
     #[inline]
-    pub(super) fn take(&mut self, width: u32) -> Option<u32> {
+    pub fn take(&mut self, width: u32) -> Option<u32> {
         let rest = self.bytes.get(self.taken / 8..)?;
         let word = match rest.first_chunk() {
             Some(eight) => u64::from_le_bytes(*eight),
@@ -60,6 +68,23 @@ impl<'a> BitReader<'a> {
         Some(value as u32)
     }
 
+    /// How many ones follow, of at most `limit` (at most 31), with the zero that ends them; `None` at the end.
+    #[inline]
+    pub fn take_ones(&mut self, limit: u32) -> Option<u32> {
+        let rest = self.bytes.get(self.taken / 8..)?;
+        let word = match rest.first_chunk() {
+            Some(eight) => u64::from_le_bytes(*eight),
+            None => self.last_bytes(rest, 0)?,
+        };
+        let ones = (word >> (self.taken % 8)).trailing_ones().min(limit);
+        // What fills up the last bytes ends no ones.
+        let taken = self.taken + (ones + u32::from(ones < limit)) as usize;
+        (taken <= self.bytes.len() * 8).then(|| {
+            self.taken = taken;
+            ones
+        })
+    }
+
     /// Fewer than eight bytes, filled up with zeros; `None` when there are too few bits in them.
     fn last_bytes(&self, rest: &[u8], width: u32) -> Option<u64> {
         let mut eight = [0; 8];
@@ -69,7 +94,8 @@ impl<'a> BitReader<'a> {
     }
 
     /// Whether all was taken but the zeros that fill the last byte.
-    pub(super) fn is_finished(&self) -> bool {
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
         let left = self.bytes.get(self.taken.div_ceil(8)..);
         let filling = match self.taken % 8 {
             0 => 0,
@@ -105,6 +131,28 @@ mod tests {
             prop_assert!(reader.is_finished());
             prop_assert_eq!(reader.take(8), None);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn ones_that_are_put_are_taken(limit in 1u32..=31, numbers in prop::collection::vec(0u32..=31, 0..100)) {
+            let numbers: Vec<_> = numbers.into_iter().map(|ones| ones.min(limit)).collect();
+            let mut writer = BitWriter::default();
+            numbers.iter().for_each(|&ones| writer.put_ones(ones, limit));
+            let bytes = writer.finish();
+            let mut reader = BitReader::new(&bytes);
+            for ones in numbers {
+                prop_assert_eq!(reader.take_ones(limit), Some(ones));
+            }
+            prop_assert!(reader.is_finished());
+        }
+    }
+
+    #[test]
+    fn ones_to_the_end_have_no_end() {
+        assert_eq!(BitReader::new(&[0xff]).take_ones(9), None);
+        assert_eq!(BitReader::new(&[0xff]).take_ones(8), Some(8));
+        assert_eq!(BitReader::new(&[]).take_ones(1), None);
     }
 
     #[test]
