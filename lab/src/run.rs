@@ -92,6 +92,10 @@ fn tell_end(
     options: &RunOptions,
 ) -> anyhow::Result<()> {
     story.note(&format!("the emulated network: {}", stats.summary()));
+    story.note(&format!(
+        "this machine: an ordinary process was woken up to {:.1} ms late",
+        story.wakeup_lateness().as_secs_f64() * 1e3
+    ));
     if stats.urgency == Urgency::Ordinary {
         story.note(
             "the kernel refused real-time priority, so delays are less exact than they could be",
@@ -150,7 +154,11 @@ impl Lab<'_> {
             }
             let next_event = events.peek().map_or(scenario.duration, |event| event.at);
             let next = next_event.min(now + LOOK_EVERY).min(scenario.duration);
-            thread::sleep(next.saturating_sub(start.elapsed()));
+            let asleep = next.saturating_sub(start.elapsed());
+            if !asleep.is_zero() {
+                thread::sleep(asleep);
+                story.woken_late(start.elapsed().saturating_sub(next));
+            }
         }
         for expectation in waiting {
             self.judge(scenario.duration, expectation, story)?;

@@ -49,6 +49,9 @@ pub struct Transcript {
     pub leads: Vec<Lead>,
     /// How late the emulator's packets left their links, in nanoseconds: median, 99th percentile, maximum.
     pub emulator_lateness_ns: [u64; 3],
+    /// How much later than it asked for an ordinary process was woken at worst, in microseconds: what this machine's being
+    /// busy adds to everything.
+    pub wakeup_lateness_us: u64,
 }
 
 /// A decision.
@@ -110,6 +113,18 @@ impl Story {
     /// Something happens.
     pub fn event(&self, at: Duration, text: &str) {
         line(at, '*', text);
+    }
+
+    /// The lab, an ordinary process, was woken so much later than it asked for.
+    pub fn woken_late(&mut self, by: Duration) {
+        let latest = &mut self.transcript.wakeup_lateness_us;
+        *latest = us(by).max(*latest);
+    }
+
+    /// The largest of these times.
+    #[must_use]
+    pub const fn wakeup_lateness(&self) -> Duration {
+        Duration::from_micros(self.transcript.wakeup_lateness_us)
     }
 
     /// Something about the lab itself.
