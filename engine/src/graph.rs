@@ -34,6 +34,7 @@ pub mod bandwidth;
 pub(crate) mod combine;
 pub mod doubt;
 mod evidence;
+mod hearing;
 mod paths;
 mod pool;
 mod sights;
@@ -43,6 +44,7 @@ use arrival::Arrivals;
 use bandwidth::{Bandwidths, Gauged};
 pub(crate) use combine::Z;
 use evidence::{Dating, WindowEvidence, measured_at};
+use hearing::Hearing;
 use paths::{AgentPaths, Paths, Run};
 use pool::Pool;
 pub use sights::Sight;
@@ -77,6 +79,8 @@ pub struct Exclusions {
 pub struct Graph {
     paths: Paths,
     arrivals: BTreeMap<AgentId, Arrivals>,
+    #[serde(default)]
+    hearings: BTreeMap<AgentId, Hearing>,
     /// The last window in which an agent was in trouble: its arrival and its lag in microseconds.
     doubts: BTreeMap<AgentId, (Timestamp, i64)>,
     /// When agents were last left out of the estimates: what they measured then does not count afterwards either.
@@ -126,9 +130,16 @@ impl Graph {
             Some(arrivals) => arrivals,
             None => self.arrivals.entry(reports.agent.clone()).or_default(),
         };
+        let hearing = match self.hearings.get_mut(&reports.agent) {
+            Some(hearing) => hearing,
+            None => self.hearings.entry(reports.agent.clone()).or_default(),
+        };
         let before_us = arrivals.quickest_us();
         let lag_us = arrivals.on_window(now, reports.until);
-        if arrivals.quickest_us() != before_us {
+        let runs = runs(policy, reports);
+        let before = hearing.now(policy);
+        hearing.on_reports(now, policy, reports, runs.iter().map(|run| &run.link));
+        if arrivals.quickest_us() != before_us || hearing.now(policy) != before {
             self.age_anew(&reports.agent);
         }
         let in_doubt = |health: &LocalHealth| doubt::is_in_doubt(&policy.doubt, health);
@@ -140,7 +151,6 @@ impl Graph {
                 false => (now, lag_us),
             };
         }
-        let runs = runs(policy, reports);
         for Run { link, rows } in &runs {
             let windows = match self.windows.get_mut(link) {
                 Some(windows) => windows,
@@ -177,6 +187,10 @@ impl Graph {
         Arc::make_mut(&mut self.bandwidths).forget_old(now, known);
         let paths = &self.paths;
         self.arrivals.retain(|agent, _| paths.get(agent).is_some());
+        self.hearings.retain(|agent, own| {
+            own.forget_old(now);
+            paths.get(agent).is_some()
+        });
         self.doubts.retain(|agent, _| paths.get(agent).is_some());
         let arrivals = &self.arrivals;
         self.faulty.retain(|agent, span| {
@@ -196,7 +210,9 @@ impl Graph {
         since: Timestamp,
     ) {
         match self.faulty.get_mut(agent) {
-            Some(span) if now.since(span.until) <= policy.evidence.memory => span.until = now,
+            Some(span) if now.since(span.until) <= policy.evidence.memory => {
+                span.until = span.until.max(now);
+            }
             _ => drop(
                 self.faulty
                     .insert(agent.clone(), Span { since, until: now }),
@@ -205,10 +221,14 @@ impl Graph {
     }
 
     /// What the agents of a region lost lately of the probes that they sent.
-    pub(crate) fn losses_of(&self, region: &RegionId) -> BTreeMap<AgentId, (u64, u64)> {
+    pub(crate) fn losses_of(
+        &self,
+        policy: &Policy,
+        region: &RegionId,
+    ) -> BTreeMap<AgentId, (u64, u64)> {
         let mut losses: BTreeMap<AgentId, (u64, u64)> = BTreeMap::new();
         for (agent, own) in self.paths.agents() {
-            let dating = self.dating(agent);
+            let dating = self.dating(policy, agent);
             for own in own.iter().filter(|own| own.evidence.from == *region) {
                 let (lost, n) = losses.entry(agent.clone()).or_default();
                 let (more_lost, more) = own.evidence.losses(dating);
@@ -227,9 +247,16 @@ impl Graph {
     /// agent that tells nothing new sees the same.
     pub(crate) fn look(&mut self, now: Timestamp, policy: &Policy) -> Timestamp {
         let mut fresh_until = Timestamp::from_unix_us(u64::MAX);
-        for (agent, own) in self.paths.agents_mut() {
-            let quickest_us = self.arrivals.get(agent).map_or(0, Arrivals::quickest_us);
-            let made = own.sights(now, policy, quickest_us);
+        let Self {
+            paths,
+            arrivals,
+            hearings,
+            faulty,
+            ..
+        } = self;
+        for (agent, own) in paths.agents_mut() {
+            let dating = dating(policy, agent, arrivals, hearings, faulty);
+            let made = own.sights(now, policy, dating);
             fresh_until = fresh_until.min(made.fresh_until);
         }
         fresh_until
@@ -261,11 +288,8 @@ impl Graph {
         self.arrivals.get(agent).map_or(0, Arrivals::quickest_us)
     }
 
-    fn dating(&self, agent: &AgentId) -> Dating {
-        Dating {
-            quickest_us: self.quickest_us(agent),
-            faulty: self.faulty.get(agent).copied(),
-        }
+    fn dating(&self, policy: &Policy, agent: &AgentId) -> Dating {
+        dating(policy, agent, &self.arrivals, &self.hearings, &self.faulty)
     }
 
     /// An agent told how much a link carries.
@@ -277,7 +301,7 @@ impl Graph {
         told: &Bandwidth,
     ) {
         let gauged = Gauged {
-            at: arrival::by_our_clock(now, told.at, self.quickest_us(agent)),
+            at: arrival::by_our_clock(told.at, self.quickest_us(agent)).min(now),
             agent: agent.clone(),
             region: region.clone(),
             bandwidth: told.clone(),
@@ -369,7 +393,7 @@ impl Graph {
         let agents = agents.into_iter().filter(counts);
         agents
             .filter_map(|agent| {
-                let dating = self.dating(&agent);
+                let dating = self.dating(policy, &agent);
                 let mut counted = Counted::new(agent, dating);
                 let own = self.paths.get_mut(&counted.agent)?;
                 for (place, own) in own.of_link_mut(link) {
@@ -458,6 +482,28 @@ impl Counted {
         self.newest_at = self.newest_at.max(newest_at);
         self.lost |= is_lost;
         self.seen |= !is_lost;
+    }
+}
+
+fn dating(
+    policy: &Policy,
+    agent: &AgentId,
+    arrivals: &BTreeMap<AgentId, Arrivals>,
+    hearings: &BTreeMap<AgentId, Hearing>,
+    faulty: &BTreeMap<AgentId, Span>,
+) -> Dating {
+    let quickest_us = arrivals.get(agent).map_or(0, Arrivals::quickest_us);
+    let hearing = hearings.get(agent).map(|own| own.now(policy));
+    let (hears_from, deaf) = hearing.unwrap_or_default();
+    let ours = |at| arrival::by_our_clock(at, quickest_us);
+    Dating {
+        quickest_us,
+        faulty: faulty.get(agent).copied(),
+        hears_from: ours(hears_from),
+        deaf: deaf.map(|Span { since, until }| Span {
+            since: ours(since),
+            until: ours(until),
+        }),
     }
 }
 

@@ -194,8 +194,11 @@ fn what_an_agent_measured_while_it_was_at_fault_does_not_count_once_it_is_well()
         assert_eq!(vote(&view, "a1"), Some(Vote::Counts));
         let link = &view.links[&(region("a"), region("b"))].estimates;
         assert_eq!(link.loss.unwrap().value, 0.0, "second {second}");
-        // It counts again with what it measures from now on, and what it had measured well before counts too.
-        assert_eq!(link.fresh_agents(view.now, &view.policy).count(), 1);
+        // What it sent before it was well becomes overdue up to a second later. From then on it counts again, and what it had
+        // measured well before counts too.
+        let counts = usize::from(second > 0);
+        let fresh = link.fresh_agents(view.now, &view.policy).count();
+        assert_eq!(fresh, counts, "second {second}");
     }
 }
 
@@ -311,6 +314,51 @@ fn observers_that_come_back_one_by_one_move_nothing() {
     bench.run(3, |from, _| from.starts_with('c').then_some((10, 20_000)));
     bench.run(10, WELL);
     assert_eq!(bench.decisions.len(), before);
+}
+
+/// All were cut off from each other and from the aggregator. Joined again, those near each other hear each other at once, and those
+/// far off only after the window's end.
+#[test]
+fn who_is_joined_again_does_not_hold_its_own_silence_against_others() {
+    let mut bench = Bench::four();
+    bench.run(5, WELL);
+    let before = bench.decisions.len();
+    bench.run(30, |_, _| None);
+    let row = |answers, unanswered| {
+        let mut report = report((answers, 30_000));
+        report.counts.overdue = 10 - answers;
+        report.counts.silence = Some(Silence {
+            unanswered,
+            lasts: SECOND * unanswered / 10,
+        });
+        report
+    };
+    let near = ["a", "d"];
+    let of = |bench: &Bench, from: &str| {
+        let others = bench.hosts.iter().filter(|to| to[..1] != from[..1]);
+        let sees = |to: &&&str| match near.contains(&&from[..1]) && near.contains(&&to[..1]) {
+            true => (path(to), row(1, 0)),
+            false => (path(to), row(0, 310)),
+        };
+        let rows = others.map(|to| sees(&to)).collect();
+        part(bench, from, 1_000, rows)
+    };
+    for from in bench.hosts.clone() {
+        let reports = of(&bench, from);
+        bench.step(reports.until, &Input::Reports(reports));
+    }
+    bench.step(bench.now() + SECOND * 1_050 / 1_000, &Input::Tick);
+    let view = bench.engine.view();
+    assert_ne!(state(&view, "b"), RegionState::Down);
+    assert_eq!(state(&view, "a"), RegionState::Up);
+    assert_eq!(bench.decisions.len(), before);
+    // What stays silent from then on is down all the same.
+    bench.second += 1;
+    let view = bench.run(3, |from, to| match from[..1] == *"b" || to[..1] == *"b" {
+        true => Some((0, 0)),
+        false => Some((10, 20_000)),
+    });
+    assert_eq!(state(&view, "b"), RegionState::Down);
 }
 
 #[test]

@@ -73,3 +73,18 @@ fn every_scenario_ends_as_expected_whatever_its_seed() {
         wrong.join("\n")
     );
 }
+
+/// In the lab and in the world windows end whenever they end, and those who are joined again hear the near ones first.
+#[test]
+fn observers_that_come_back_at_any_moment_move_nothing() {
+    let text = fs::read_to_string(folder("../scenarios/observers-cut-off.toml")).unwrap();
+    for cut_ms in [1_500, 4_000, 30_000] {
+        for offset_ms in (0..500).step_by(20) {
+            let back = format!("at = \"{}ms\"", 15_000 + cut_ms + offset_ms);
+            let text = text.replace("at = \"45s\"", &back);
+            let scenario = Scenario::parse("observers-cut-off.toml", &text).unwrap();
+            let transcript = simulate::run(&scenario);
+            assert!(transcript.passed(), "{back}: {transcript}");
+        }
+    }
+}

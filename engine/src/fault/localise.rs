@@ -149,7 +149,7 @@ pub(crate) fn localise(
         }
     }
     while let Some((region, mine, of)) = worst_region(&fresh, &grey) {
-        let agents = bad_agents(graph, &region);
+        let agents = bad_agents(policy, graph, &region);
         let severity = mine.iter().map(|pair| grey[pair]).sum::<f64>() / mine.len() as f64;
         match agents {
             Some((bad, all)) => {
@@ -215,8 +215,12 @@ fn worst_region<'a>(
 
 /// The agents of a region that lose probes while others of it lose none, with what they lose, and how many agents
 /// there are; `None` if the trouble is not theirs alone.
-fn bad_agents(graph: &Graph, region: &RegionId) -> Option<(Vec<(AgentId, f64)>, usize)> {
-    let losses = graph.losses_of(region);
+fn bad_agents(
+    policy: &Policy,
+    graph: &Graph,
+    region: &RegionId,
+) -> Option<(Vec<(AgentId, f64)>, usize)> {
+    let losses = graph.losses_of(policy, region);
     let all = losses.len();
     let (mut bad, mut well) = (Vec::new(), 0);
     for (agent, (lost, n)) in losses {

@@ -67,11 +67,11 @@ fn signed(time: Timestamp) -> i64 {
 }
 
 /// When something was by our clock that was `at` by an agent's, whose reports come `quickest_us` after their window's end at
-/// the least: never later than now.
-pub(super) fn by_our_clock(now: Timestamp, at: Timestamp, quickest_us: i64) -> Timestamp {
+/// the least.
+pub(super) fn by_our_clock(at: Timestamp, quickest_us: i64) -> Timestamp {
     let us = i128::from(at.as_unix_us()) + i128::from(quickest_us);
     let us = u64::try_from(us.max(0)).unwrap_or(u64::MAX);
-    Timestamp::from_unix_us(us).min(now)
+    Timestamp::from_unix_us(us)
 }
 
 #[cfg(test)]

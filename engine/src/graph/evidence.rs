@@ -67,11 +67,16 @@ pub(super) struct Dating {
     pub(super) quickest_us: i64,
     /// What was measured then does not count.
     pub(super) faulty: Option<Span>,
+    /// Since when the agent hears anything at all; see [`super::hearing`].
+    pub(super) hears_from: Timestamp,
+    /// When it did not before: what was measured then does not count either.
+    pub(super) deaf: Option<Span>,
 }
 
 impl Dating {
     fn counts(&self, at: Timestamp) -> bool {
-        self.faulty.is_none_or(|span| !span.contains(at))
+        let spans = [self.faulty, self.deaf];
+        !spans.iter().flatten().any(|span| span.contains(at))
     }
 }
 
@@ -200,7 +205,8 @@ impl PathEvidence {
         if self.made.as_ref().is_none_or(|made| made.dating != dating) {
             let newest = self.counted(dating).next_back();
             let newest_at = newest.map(|(_, at)| at);
-            let is_lost = newest_at.is_some_and(|at| self.sight(policy, at).is_lost());
+            let is_lost =
+                newest_at.is_some_and(|at| self.sight(policy, at, dating.hears_from).is_lost());
             self.made = Some(Made {
                 dating,
                 newest_at,
@@ -262,14 +268,21 @@ impl PathEvidence {
     }
 
     /// What the newest window says. `until` is when that ended.
-    fn sight(&self, policy: &Policy, until: Timestamp) -> Sight {
+    fn sight(&self, policy: &Policy, until: Timestamp, hears_from: Timestamp) -> Sight {
         let Some(newest) = self.windows.back() else {
             return Sight::Unclear;
         };
-        let Silence { unanswered, lasts } = self.silence();
-        if unanswered >= policy.evidence.down_probes && lasts >= policy.evidence.down_after {
-            return Sight::Lost {
-                since: until - lasts,
+        let is_lost = |Silence { unanswered, lasts }: Silence| {
+            unanswered >= policy.evidence.down_probes && lasts >= policy.evidence.down_after
+        };
+        let silence @ Silence { lasts, .. } = self.silence();
+        if is_lost(silence) {
+            let heard = until.since(hears_from);
+            return match is_lost(within(silence, heard)) {
+                true => Sight::Lost {
+                    since: until - lasts.min(heard),
+                },
+                false => Sight::Unclear,
             };
         }
         // A path may be silent because its agent does not send.
@@ -294,17 +307,20 @@ impl PathEvidence {
         &self,
         now: Timestamp,
         policy: &Policy,
-        quickest_us: i64,
+        dating: Dating,
     ) -> Option<(Sight, Timestamp)> {
         let last = self.windows.back()?;
-        let until = last.measured_at(quickest_us);
+        let until = last.measured_at(dating.quickest_us);
         let fresh_until = until + policy.evidence.stale_after;
         let window = policy.probing.window;
         let windows = now.since(until).as_micros() / window.as_micros().max(1);
         let next =
             until + window.saturating_mul(u32::try_from(windows.max(1) + 1).unwrap_or(u32::MAX));
         let as_fresh_until = fresh_until.min(next - Duration::from_micros(1));
-        (now <= fresh_until).then(|| (self.sight(policy, until), as_fresh_until))
+        (now <= fresh_until).then(|| {
+            let sight = self.sight(policy, until, dating.hears_from);
+            (sight, as_fresh_until)
+        })
     }
 
     /// What is unanswered in a row. Agents that do not say are taken to be silent for whole windows.
@@ -326,6 +342,19 @@ impl PathEvidence {
             }
         }
         silence
+    }
+}
+
+/// What of a silence lies in its last time.
+fn within(silence: Silence, time: Duration) -> Silence {
+    if silence.lasts <= time {
+        return silence;
+    }
+    // Probes are evenly spaced.
+    let share = time.as_secs_f64() / silence.lasts.as_secs_f64();
+    Silence {
+        unanswered: (f64::from(silence.unanswered) * share) as u32,
+        lasts: time,
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     PathId,
-    evidence::{PathEvidence, WindowEvidence},
+    evidence::{Dating, PathEvidence, WindowEvidence},
     sights::{self, Sights},
 };
 use crate::{pairs, policy::Policy, view::Link};
@@ -246,10 +246,10 @@ impl AgentPaths {
         &mut self,
         now: Timestamp,
         policy: &Policy,
-        quickest_us: i64,
+        dating: Dating,
     ) -> &sights::Made {
         let made = self.sights.take().filter(|own| now <= own.fresh_until);
-        let made = made.unwrap_or_else(|| sights::Made::new(now, policy, self, quickest_us));
+        let made = made.unwrap_or_else(|| sights::Made::new(now, policy, self, dating));
         self.sights.insert(made)
     }
 

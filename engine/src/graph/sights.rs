@@ -7,7 +7,10 @@ use leeward_common::{
     time::Timestamp,
 };
 
-use super::{evidence::PathEvidence, paths::AgentPaths};
+use super::{
+    evidence::{Dating, PathEvidence},
+    paths::AgentPaths,
+};
 use crate::{fault::grace, policy::Policy};
 
 /// What an agent sees of something lately.
@@ -84,18 +87,13 @@ pub(super) struct Made {
 }
 
 impl Made {
-    pub(super) fn new(
-        now: Timestamp,
-        policy: &Policy,
-        paths: &AgentPaths,
-        quickest_us: i64,
-    ) -> Self {
+    pub(super) fn new(now: Timestamp, policy: &Policy, paths: &AgentPaths, dating: Dating) -> Self {
         let mut made = Self {
             sights: None,
             fresh_until: Timestamp::from_unix_us(u64::MAX),
         };
         for own in paths.iter() {
-            if let Some((sight, until)) = own.evidence.sight_at(now, policy, quickest_us) {
+            if let Some((sight, until)) = own.evidence.sight_at(now, policy, dating) {
                 made.fresh_until = made.fresh_until.min(until);
                 made.add(now, policy, &own.target, &own.evidence, sight);
             }

@@ -305,7 +305,7 @@ proptest! {
             // Each path, for cuts that go forward and for one that goes back.
             let agents: Vec<AgentId> = graph.paths.agents().map(|(id, _)| id.clone()).collect();
             for id in agents {
-                let dating = graph.dating(&id);
+                let dating = graph.dating(&policy, &id);
                 let count = graph.paths.get(&id).unwrap().iter().count();
                 for place in 0..count {
                     for back_ms in [9_000, 6_000, 5_500, 0, 7_000] {
