@@ -4,9 +4,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
-use leeward_engine::{scenario::Scenario, simulate};
+use leeward_common::id::RegionId;
+use leeward_engine::{intent::Owner, scenario::Scenario, simulate};
 
 fn folder(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -87,4 +88,27 @@ fn observers_that_come_back_at_any_moment_move_nothing() {
             assert!(transcript.passed(), "{back}: {transcript}");
         }
     }
+}
+
+/// What it lost while it was cut off, and which of the others it hears first, is no reason for a region to choose anew.
+#[test]
+fn a_region_that_comes_back_at_any_moment_keeps_its_own_selection() {
+    let text = fs::read_to_string(folder("../scenarios/region-outage.toml")).unwrap();
+    let oregon = RegionId::parse("oregon").unwrap();
+    let mut moved = Vec::new();
+    for cut_ms in [1_500, 4_000, 9_000] {
+        for offset_ms in (0..500).step_by(20) {
+            let back = 10_000 + cut_ms + offset_ms;
+            let text = text.replace("duration = \"24s\"", "duration = \"35s\"");
+            let text = format!("{text}\n[[event]]\nat = \"{back}ms\"\nregion_up = \"oregon\"\n");
+            let scenario = Scenario::parse("region-outage.toml", &text).unwrap();
+            let transcript = simulate::run(&scenario);
+            let decisions = transcript.decisions.iter().filter(|own| {
+                own.at > simulate::START + Duration::from_secs(10)
+                    && own.owner() == Owner::Region(oregon.clone())
+            });
+            moved.extend(decisions.map(|own| format!("{back} ms: {}: {}", own.at, own.summary)));
+        }
+    }
+    assert!(moved.is_empty(), "{}", moved.join("\n"));
 }
