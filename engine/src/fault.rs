@@ -10,6 +10,8 @@
 //! - A target that a quorum sees as lost in a region that is otherwise seen is **dead**: a host has failed, not a link.
 //! - Where every observer sees everything as lost, the observers are cut off: then nothing is known. So it is where
 //!   none is heard of any more.
+//! - What was silent while an agent heard nothing at all was not silent to it: that counts from its first answer on
+//!   ([`crate::graph`], ADR 18).
 //! - An agent that doubts itself, because it reported trouble of its own ([`crate::graph::doubt`]), has no vote, as one
 //!   at fault.
 //!
