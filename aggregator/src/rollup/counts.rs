@@ -2,8 +2,8 @@
 //!
 //! Neighbours have like counts, and a count differs from what its neighbours let one expect by about its square root (it is
 //! Poisson's). So each is told by its difference from their mean, in a Rice code (Rice 1979, JPL 79-22) whose parameter follows
-//! the root of what is expected and, as in JPEG-LS (ITU-T T.87), what the differences before were. The sum of an hour comes
-//! within a sixth of its entropy.
+//! the root of what is expected and, as in JPEG-LS (ITU-T T.87), what the differences before were. Where round trips
+//! spread by a fifth, an hour's counts come within a sixth of their entropy.
 //!
 //! ```text
 //!  from the first bucket on, until there are as many samples as are told
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(read(SCHEMA, 0, 1, &[]), None);
     }
 
-    /// A quarter of an hour of a link whose round-trip times spread by a fifth: what a count of bytes each takes, halved.
+    /// A bell of 200 buckets, as wide round-trip times make it: less than half a byte each.
     #[test]
     fn like_neighbours_take_few_bits() {
         let counts = (0..200i32).map(|at| {
