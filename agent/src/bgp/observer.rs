@@ -443,15 +443,13 @@ impl Observer {
         self.lose_route(now, feed, place, &withdrawn, !malformed);
         let tally = &mut self.followed[place].tally.counts;
         match withdrawn {
-            Withdrawn::Last(path) if counts => {
-                tally.withdrawals += 1;
-                tally.malformed += u32::from(malformed);
-                let path = text(&path);
-                self.tell_prefix(now, feed, place, Change::Withdrawn { path, malformed });
-            }
-            // It was counted then.
-            Withdrawn::Meant(path) if counts => {
-                let path = text(&path);
+            Withdrawn::Last(ref path) | Withdrawn::Meant(ref path) if counts => {
+                // What is meant now was counted before.
+                if matches!(withdrawn, Withdrawn::Last(_)) {
+                    tally.withdrawals += 1;
+                    tally.malformed += u32::from(malformed);
+                }
+                let path = text(path);
                 self.tell_prefix(now, feed, place, Change::Withdrawn { path, malformed });
             }
             Withdrawn::Fewer if counts => tally.fewer_paths += 1,

@@ -264,10 +264,10 @@ impl Route {
             return Withdrawn::Again;
         };
         let (_, attributes) = self.paths.remove(place);
-        match self.doubtful.len() < PATHS_MAX {
-            true if malformed => self.doubtful.push(path_id),
-            false if malformed => self.is_partial = true,
-            _ => {}
+        if malformed && self.doubtful.len() < PATHS_MAX {
+            self.doubtful.push(path_id);
+        } else if malformed {
+            self.is_partial = true;
         }
         if !self.paths.is_empty() {
             return Withdrawn::Fewer;
